@@ -1,0 +1,1 @@
+"""The services of kubegate, their operator CLI and the embedded development cluster."""

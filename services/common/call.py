@@ -1,0 +1,32 @@
+"""What a handler may know of the call that it answers."""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from services.common.deadline import Deadline
+
+PRINCIPAL_TOKEN_METADATA = "kubegate-principal-token"
+"""Metadata key under which an operator's principal token travels (R15)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One unary call or one item of a stream. ``peer`` is a SPIFFE path such as ``service/mcp-core``."""
+
+    peer: str
+    deadline: Deadline
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
+    request_id: str = ""
+
+
+CURRENT: ContextVar[Call] = ContextVar("kubegate_call")
+
+
+def current_call() -> Call:
+    """The call being answered.
+
+    Raises:
+        LookupError: outside a handler.
+    """
+    return CURRENT.get()

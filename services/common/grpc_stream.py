@@ -1,0 +1,334 @@
+"""Many questions in flight over one bidirectional stream (R8).
+
+Client and server write whatever is waiting as one message, so that batches form by themselves under load.
+Every item has a deadline of its own, answers come in any order, and an item's error never ends the stream.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from grpc import aio
+
+from kubegate.common.v1 import stream_pb2
+from services.common.call import CURRENT, Call, current_call
+from services.common.deadline import Deadline
+from services.common.errors import (
+    DeadlineExceeded,
+    DomainError,
+    ResourceExhausted,
+    Unavailable,
+    from_code,
+)
+from services.common.grpc_client import Peer
+from services.common.grpc_server import public_error
+from services.common.log import get_logger
+
+MAX_BATCH = 256
+"""Items in one message at most."""
+
+log = get_logger("stream")
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+async def serve_stream(
+    requests: AsyncIterator[Any],
+    handle: Callable[[Any], Awaitable[Any]],
+    *,
+    response_type: type[Any],
+    answer_type: type[Any],
+    limit: int = 1024,
+) -> AsyncIterator[Any]:
+    """Answers the items of a stream concurrently; reads no further while ``limit`` items are in flight."""
+    stream = current_call()
+    answers: deque[Any] = deque()
+    tasks: set[asyncio.Task[None]] = set()
+    wake = asyncio.Event()
+    room = asyncio.Event()
+    room.set()
+
+    async def answer(item: Any) -> None:
+        header = item.header
+        reply = answer_type(id=header.id)
+        deadline = Deadline.after(header.timeout_ms / 1000)
+        CURRENT.set(Call(stream.peer, deadline, stream.metadata, header.request_id))
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                reply.response.CopyFrom(await handle(item.request))
+        except TimeoutError:
+            reply.error.CopyFrom(
+                _item_error(DeadlineExceeded("The item's deadline passed."))
+            )
+        except Exception as error:
+            reply.error.CopyFrom(
+                _item_error(public_error(error, answer_type.DESCRIPTOR.full_name))
+            )
+        answers.append(reply)
+        wake.set()
+
+    def finished(task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if len(tasks) < limit:
+            room.set()
+        wake.set()
+
+    async def read() -> None:
+        async for message in requests:
+            for item in message.items:
+                if len(tasks) >= limit:
+                    room.clear()
+                    await room.wait()
+                task = asyncio.create_task(answer(item))
+                tasks.add(task)
+                task.add_done_callback(finished)
+
+    reader = asyncio.create_task(read())
+    reader.add_done_callback(lambda _: wake.set())
+    try:
+        while True:
+            await wake.wait()
+            wake.clear()
+            while answers:
+                batch = [answers.popleft() for _ in range(min(len(answers), MAX_BATCH))]
+                yield response_type(answers=batch)
+            if reader.done() and not tasks and not answers:
+                reader.result()
+                return
+    finally:
+        reader.cancel()
+        for task in tasks:
+            task.cancel()
+
+
+def _item_error(error: DomainError) -> stream_pb2.ItemError:
+    milliseconds = int((error.retry_after or 0) * 1000)
+    return stream_pb2.ItemError(
+        code=error.code, message=error.public_message, retry_after_ms=milliseconds
+    )
+
+
+class StreamBroken(Exception):
+    """The stream ended before the answer came."""
+
+
+class _Stream:
+    """One open stream: what waits to be written and what waits for an answer."""
+
+    def __init__(
+        self,
+        call: Any,
+        request_type: type[Any],
+        broken: Callable[[BaseException | None], None],
+    ) -> None:
+        self._call = call
+        self._request_type = request_type
+        self._outbox: deque[Any] = deque()
+        self._wake = asyncio.Event()
+        self.pending: dict[int, asyncio.Future[Any]] = {}
+        self.closing = False
+        self._broken = broken
+        self._tasks = [
+            asyncio.create_task(self._write()),
+            asyncio.create_task(self._read()),
+        ]
+
+    def send(self, item: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.pending[item.header.id] = future
+        self._outbox.append(item)
+        self._wake.set()
+        return future
+
+    def retire(self) -> None:
+        """Takes no more items; closes when the last answer is there."""
+        self.closing = True
+        self._wake.set()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._outbox:
+                    batch = [
+                        self._outbox.popleft()
+                        for _ in range(min(len(self._outbox), MAX_BATCH))
+                    ]
+                    await self._call.write(self._request_type(items=batch))
+                if self.closing:
+                    await self._call.done_writing()
+                    return
+        except (aio.AioRpcError, asyncio.InvalidStateError) as error:
+            self.fail(error)
+
+    async def _read(self) -> None:
+        cause: BaseException | None = None
+        try:
+            async for message in self._call:
+                for answer in message.answers:
+                    future = self.pending.pop(answer.id, None)
+                    if future is not None and not future.done():
+                        future.set_result(answer)
+        except aio.AioRpcError as error:
+            cause = error
+        self.fail(cause)
+
+    def fail(self, cause: BaseException | None) -> None:
+        """Ends the stream: every item in flight learns of it."""
+        if not self.closing:
+            self._broken(cause)
+        self.closing = True
+        pending, self.pending = self.pending, {}
+        for future in pending.values():
+            if not future.done():
+                future.set_exception(StreamBroken())
+
+    async def close(self) -> None:
+        self.closing = True
+        for task in self._tasks:
+            task.cancel()
+        self._call.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.fail(None)
+
+
+class StreamClient(Generic[Request, Response]):
+    """Asks a peer over a stream that is reopened when it breaks and renewed before it grows old.
+
+    A renewed stream is open before the old one takes its last item (make before break), and its channel
+    carries the newest certificate.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        method: Callable[[aio.Channel], Any],
+        request_type: type[Any],
+        item_type: Callable[..., Any],
+        *,
+        patience: float = 0.0,
+        limit: int = 1024,
+        max_age: float = 3600.0,
+    ) -> None:
+        """``patience``: seconds, within an item's deadline, for which a broken stream is tried again; 0 means
+        once more and no longer. Only what is idempotent may be asked through this client.
+        ``max_age``: seconds after which a stream is renewed, less a random tenth.
+        """
+        self._peer = peer
+        self._method = method
+        self._request_type = request_type
+        self._item_type = item_type
+        self._patience = patience
+        self._limit = limit
+        self._max_age = max_age
+        self._stream: _Stream | None = None
+        self._renew_at = 0.0
+        self._next_id = 0
+        self._in_flight = 0
+        self._last_failure: BaseException | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Questions that have been asked and not answered."""
+        return self._in_flight
+
+    async def ask(
+        self, request: Request, deadline: Deadline, request_id: str = ""
+    ) -> Response:
+        """The answer to one question.
+
+        Raises:
+            DomainError: as the peer sent it; ``Unavailable`` where the peer is away, ``DeadlineExceeded``
+                where it did not answer in time, ``ResourceExhausted`` where too much is in flight here.
+        """
+        if self._in_flight >= self._limit:
+            raise ResourceExhausted(
+                f"Too many questions to the {self._peer.name} service are waiting.",
+                retry_after=0.5,
+            )
+        self._in_flight += 1
+        try:
+            return await self._ask(request, deadline.child(), request_id)
+        finally:
+            self._in_flight -= 1
+
+    async def _ask(
+        self, request: Request, deadline: Deadline, request_id: str
+    ) -> Response:
+        give_up = min(deadline.at, Deadline.after(self._patience).at)
+        attempts = 0
+        while True:
+            attempts += 1
+            stream = self._open()
+            self._next_id += 1
+            number = self._next_id
+            remaining = deadline.remaining()
+            header = stream_pb2.ItemHeader(
+                id=number,
+                timeout_ms=max(int(remaining * 1000), 1),
+                request_id=request_id,
+            )
+            try:
+                async with asyncio.timeout(remaining):
+                    answer = await stream.send(
+                        self._item_type(header=header, request=request)
+                    )
+            except TimeoutError:
+                stream.pending.pop(number, None)
+                raise DeadlineExceeded(
+                    f"The {self._peer.name} service did not answer in time."
+                ) from None
+            except asyncio.CancelledError:
+                stream.pending.pop(number, None)
+                raise
+            except StreamBroken:
+                if attempts >= 2 and Deadline(give_up).expired:
+                    raise self._unreachable() from None
+                await asyncio.sleep(min(0.02 * attempts, 0.2))
+                continue
+            if answer.WhichOneof("outcome") == "response":
+                response: Response = answer.response
+                return response
+            raise from_code(
+                answer.error.code,
+                answer.error.message,
+                answer.error.retry_after_ms / 1000 or None,
+            )
+
+    def _open(self) -> _Stream:
+        now = asyncio.get_running_loop().time()
+        stream = self._stream
+        if stream is not None and not stream.closing:
+            if now < self._renew_at:
+                return stream
+            stream.retire()
+        self._renew_at = now + self._max_age * random.uniform(0.9, 1.0)
+        self._stream = _Stream(
+            self._method(self._peer.channel())(), self._request_type, self._on_broken
+        )
+        return self._stream
+
+    def _on_broken(self, cause: BaseException | None) -> None:
+        self._last_failure = cause
+        log.warning(
+            "stream broken",
+            peer=self._peer.name,
+            cause=type(cause).__name__ if cause else "closed",
+        )
+
+    def _unreachable(self) -> DomainError:
+        if isinstance(self._last_failure, aio.AioRpcError):
+            return self._peer.error(self._last_failure)
+        return Unavailable(
+            f"The {self._peer.name} service cannot be reached; nothing was done. Try again shortly."
+        )
+
+    async def close(self) -> None:
+        """Ends the stream; what is in flight fails."""
+        if self._stream is not None:
+            await self._stream.close()
+            self._stream = None

@@ -1,0 +1,230 @@
+"""The principal token: authn's word to authz and audit about who is calling (R5).
+
+An EdDSA JWT (RFC 8037) with a ``typ`` and a key of its own, valid for 60 seconds, addressed to services only.
+``azp`` is the SPIFFE ID of the peer that it was issued to; verifiers compare it with the peer that shows it.
+The claim ``principal`` is a serialized ``kubegate.common.v1.Principal`` in base64url.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import jwt
+from google.protobuf.message import DecodeError
+
+from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
+from kubegate.common.v1 import identity_pb2
+from services.common.clock import Clock, SystemClock
+from services.common.deadline import Deadline
+from services.common.errors import DomainError, Unauthenticated
+from services.common.grpc_client import Peer
+from services.common.log import get_logger
+from services.common.tls import spiffe_id
+
+ISSUER = "kubegate"
+AUDIENCE = "kubegate-internal"
+TYP = "kubegate-principal+jwt"
+ALGORITHM = "EdDSA"
+LIFETIME = 60
+"""Seconds."""
+
+_REFUSED = "The principal token is not valid; authenticate again."
+_CACHE_SIZE = 4096
+
+log = get_logger("principal_token")
+
+
+def encode_principal(principal: identity_pb2.Principal) -> dict[str, str]:
+    """The claims that carry a principal."""
+    raw = principal.SerializeToString(deterministic=True)
+    return {
+        "sub": principal.subject,
+        "principal": base64.urlsafe_b64encode(raw).decode(),
+    }
+
+
+def decode_principal(claims: Mapping[str, Any]) -> identity_pb2.Principal:
+    """The principal in verified claims.
+
+    Raises:
+        Unauthenticated: there is none.
+    """
+    try:
+        return identity_pb2.Principal.FromString(
+            base64.urlsafe_b64decode(claims["principal"])
+        )
+    except (KeyError, TypeError, ValueError, binascii.Error, DecodeError) as error:
+        raise Unauthenticated(_REFUSED) from error
+
+
+def issue(
+    principal: identity_pb2.Principal,
+    peer: str,
+    key: Any,
+    key_id: str,
+    *,
+    now: datetime,
+    token_id: str,
+) -> str:
+    """A principal token for ``peer`` (a SPIFFE path), signed with authn's Ed25519 private key."""
+    issued = int(now.timestamp())
+    claims = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "azp": spiffe_id(peer),
+        "iat": issued,
+        "exp": issued + LIFETIME,
+        "jti": token_id,
+        **encode_principal(principal),
+    }
+    return jwt.encode(
+        claims, key, algorithm=ALGORITHM, headers={"typ": TYP, "kid": key_id}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPrincipal:
+    """What a valid principal token says. ``authorized_party`` is a SPIFFE path."""
+
+    principal: identity_pb2.Principal
+    authorized_party: str
+    expires_at: datetime
+    token_id: str
+
+
+class KeySource(Protocol):
+    """Authn's public keys for principal tokens."""
+
+    async def find(self, key_id: str) -> Any | None:
+        """The Ed25519 public key of that id, if there is one."""
+        ...
+
+
+class PrincipalVerifier:
+    """Verifies each token once and remembers the answer until the token ends."""
+
+    def __init__(self, keys: KeySource, clock: Clock | None = None) -> None:
+        self._keys = keys
+        self._clock = clock or SystemClock()
+        self._seen: OrderedDict[bytes, VerifiedPrincipal] = OrderedDict()
+
+    async def verify(self, token: str) -> VerifiedPrincipal:
+        """The principal that authn vouches for.
+
+        Raises:
+            Unauthenticated: the token is malformed, expired, of another kind, or signed by another key.
+        """
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        seen = self._seen.get(digest)
+        if seen is not None:
+            if seen.expires_at > self._clock.now():
+                return seen
+            del self._seen[digest]
+            raise Unauthenticated(_REFUSED)
+        verified = await self._verify(token)
+        self._seen[digest] = verified
+        if len(self._seen) > _CACHE_SIZE:
+            self._seen.popitem(last=False)
+        return verified
+
+    async def _verify(self, token: str) -> VerifiedPrincipal:
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("typ") != TYP or header.get("alg") != ALGORITHM:
+                raise Unauthenticated(_REFUSED)
+            key = await self._keys.find(str(header.get("kid", "")))
+            if key is None:
+                raise Unauthenticated(_REFUSED)
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                options={
+                    "require": ["exp", "iat", "azp", "jti", "principal"],
+                    "verify_exp": False,
+                    "verify_iat": False,
+                },
+            )
+            expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, OSError) as error:
+            raise Unauthenticated(_REFUSED) from error
+        prefix = spiffe_id("")
+        azp = claims["azp"]
+        if (
+            expires_at <= self._clock.now()
+            or not isinstance(azp, str)
+            or not azp.startswith(prefix)
+        ):
+            raise Unauthenticated(_REFUSED)
+        return VerifiedPrincipal(
+            decode_principal(claims),
+            azp.removeprefix(prefix),
+            expires_at,
+            str(claims["jti"]),
+        )
+
+
+class RemotePrincipalKeys:
+    """Authn's keys, fetched over mTLS, refreshed on an unknown id (rate limited) and every five minutes."""
+
+    _PERIOD = 300.0
+    _RETRY = 0.5
+
+    def __init__(self, authn: Peer, clock: Clock | None = None) -> None:
+        self._authn = authn
+        self._clock = clock or SystemClock()
+        self._keys: dict[str, Any] = {}
+        self._fetched_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def find(self, key_id: str) -> Any | None:
+        key = self._keys.get(key_id)
+        if key is None:
+            async with self._lock:
+                if (
+                    key_id not in self._keys
+                    and self._clock.monotonic() - self._fetched_at >= self._RETRY
+                ):
+                    await self._fetch()
+            key = self._keys.get(key_id)
+        return key
+
+    def problems(self) -> list[str]:
+        """Why principal tokens cannot be verified; empty when they can."""
+        return (
+            []
+            if self._keys
+            else ["waiting for the authn service: principal keys not loaded"]
+        )
+
+    async def keep_fresh(self) -> None:
+        """Runs until cancelled: fetches at once, then periodically."""
+        while True:
+            try:
+                async with self._lock:
+                    await self._fetch()
+            except DomainError as error:
+                log.warning("principal keys not fetched", reason=error.public_message)
+            await asyncio.sleep(self._PERIOD if self._keys else self._RETRY)
+
+    async def _fetch(self) -> None:
+        self._fetched_at = self._clock.monotonic()
+        response: authn_pb2.GetPrincipalKeysResponse = await self._authn.unary(
+            lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).GetPrincipalKeys,
+            authn_pb2.GetPrincipalKeysRequest(),
+            Deadline.after(5),
+        )
+        self._keys = {
+            jwk["kid"]: jwt.PyJWK.from_dict(jwk).key
+            for jwk in json.loads(response.jwks_json)["keys"]
+            if "kid" in jwk
+        }

@@ -1,0 +1,95 @@
+"""Certificates of the mesh: who a peer is, and credentials that follow rotated files without a restart."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+import grpc
+
+from services.common.config import TlsFiles
+from services.common.errors import Unauthenticated
+
+TRUST_DOMAIN = "kubegate.internal"
+_PREFIX = f"spiffe://{TRUST_DOMAIN}/"
+
+
+def spiffe_id(path: str) -> str:
+    """The SPIFFE ID of a path such as ``service/authn``."""
+    return _PREFIX + path
+
+
+def server_name(service: str) -> str:
+    """The DNS SAN that the certificate of a service must carry (R7)."""
+    return f"{service}.{TRUST_DOMAIN}"
+
+
+def peer_path(auth_context: Mapping[str, Sequence[bytes]]) -> str:
+    """The SPIFFE path of an authenticated peer.
+
+    Raises:
+        Unauthenticated: the connection is not TLS 1.3, or the certificate carries no identity of ours or
+            more than one (SPIFFE X.509-SVID, section 2: exactly one URI SAN).
+    """
+    if list(auth_context.get("ssl_tls_version", ())) != [b"TLSv1.3"]:
+        raise Unauthenticated("Services speak TLS 1.3 with a client certificate.")
+    ids = list(auth_context.get("peer_spiffe_id", ()))
+    if len(ids) != 1 or not ids[0].startswith(_PREFIX.encode()):
+        raise Unauthenticated(
+            "The client certificate carries no identity of this trust domain."
+        )
+    return ids[0].decode("ascii", "replace")[len(_PREFIX) :]
+
+
+class CertificateFiles:
+    """Reads a key pair and CA, and tells when the files have been replaced."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._stamp: tuple[int, ...] = ()
+
+    def changed(self) -> bool:
+        """Whether the files differ from those last read."""
+        return self._stat() != self._stamp
+
+    def read(self) -> tuple[bytes, bytes, bytes]:
+        """Certificate chain, private key and CA bundle, as PEM."""
+        self._stamp = self._stat()
+        files = self._files
+        return (
+            files.cert_file.read_bytes(),
+            files.key_file.read_bytes(),
+            files.ca_file.read_bytes(),
+        )
+
+    def _stat(self) -> tuple[int, ...]:
+        files = self._files
+        stats = [
+            os.stat(path) for path in (files.cert_file, files.key_file, files.ca_file)
+        ]
+        return tuple(
+            number
+            for stat in stats
+            for number in (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        )
+
+
+def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Credentials that demand a client certificate and follow rotated files at each handshake."""
+    source = CertificateFiles(files)
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        chain, key, ca = source.read()
+        return grpc.ssl_server_certificate_configuration(
+            [(key, chain)], root_certificates=ca
+        )
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        try:
+            return configuration() if source.changed() else None
+        except OSError:
+            # Half-replaced files: keep the pair that works, the next handshake looks again.
+            return None
+
+    fetcher: Callable[[], grpc.ServerCertificateConfiguration | None] = fetch
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), fetcher, require_client_authentication=True
+    )
