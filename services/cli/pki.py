@@ -49,6 +49,15 @@ def write_private(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
+def days_left(certificate: Path) -> int:
+    """Whole days until a certificate file ends; negative when it has ended or cannot be read."""
+    try:
+        end = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError):
+        return -1
+    return (end - datetime.now(UTC)).days
+
+
 class Authority:
     """A certificate authority whose key lies in ``directory`` (``ca.crt``, ``ca.key``)."""
 
@@ -148,9 +157,7 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(sign_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

@@ -35,23 +35,17 @@ FOLD_WINDOW = 0.25
 @dataclass(slots=True)
 class _Fold:
     count: int = 1
-    done: "asyncio.Future[None]" = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class AuditClient:
     """Appends events over one stream; safe for many tasks of one event loop."""
 
-    def __init__(
-        self, audit: Peer, clock: Clock | None = None, *, patience: float = 2.0
-    ) -> None:
+    def __init__(self, audit: Peer, clock: Clock | None = None, *, patience: float = 2.0) -> None:
         """``patience``: seconds for which an append is sent again, under the same id, after a broken stream."""
         self._audit = audit
         self._clock = clock or SystemClock()
-        self._stream: StreamClient[
-            audit_pb2.AppendRequest, audit_pb2.AppendResponse
-        ] = StreamClient(
+        self._stream: StreamClient[audit_pb2.AppendRequest, audit_pb2.AppendResponse] = StreamClient(
             audit,
             lambda channel: audit_pb2_grpc.AuditServiceStub(channel).AppendStream,
             audit_pb2.AppendStreamRequest,
@@ -62,9 +56,7 @@ class AuditClient:
         self._folds: dict[tuple[str, ...], _Fold] = {}
         self._flushing: set[asyncio.Task[None]] = set()
 
-    async def append(
-        self, event: audit_pb2.Event, *, principal_token: str = "", deadline: Deadline
-    ) -> str:
+    async def append(self, event: audit_pb2.Event, *, principal_token: str = "", deadline: Deadline) -> str:
         """Records an event and returns its id; fills ``event_id`` and ``timestamp`` where they are absent.
 
         Raises:
@@ -79,9 +71,7 @@ class AuditClient:
         await self._stream.ask(request, deadline, event.request_id)
         return event.event_id
 
-    async def append_folded(
-        self, key: tuple[str, ...], event: audit_pb2.Event, *, deadline: Deadline
-    ) -> None:
+    async def append_folded(self, key: tuple[str, ...], event: audit_pb2.Event, *, deadline: Deadline) -> None:
         """Records a failure. Those with the same key within the window become one event whose metadata
         ``count`` says how many; each caller still waits until it is durable (R25).
 
@@ -105,24 +95,16 @@ class AuditClient:
             async with asyncio.timeout(deadline.remaining()):
                 await asyncio.shield(fold.done)
         except TimeoutError:
-            raise DeadlineExceeded(
-                "The audit service did not answer in time."
-            ) from None
+            raise DeadlineExceeded("The audit service did not answer in time.") from None
 
-    async def _flush(
-        self, key: tuple[str, ...], fold: _Fold, event: audit_pb2.Event
-    ) -> None:
+    async def _flush(self, key: tuple[str, ...], fold: _Fold, event: audit_pb2.Event) -> None:
         try:
             await asyncio.sleep(FOLD_WINDOW)
             del self._folds[key]
             event.metadata["count"] = str(fold.count)
             await self.append(event, deadline=Deadline.after(5))
         except (DomainError, asyncio.CancelledError) as error:
-            cause = (
-                error
-                if isinstance(error, DomainError)
-                else Unavailable("This service is stopping.")
-            )
+            cause = error if isinstance(error, DomainError) else Unavailable("This service is stopping.")
             fold.done.set_exception(cause)
             # Waiters may all be gone; the error is theirs, not the loop's.
             fold.done.exception()

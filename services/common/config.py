@@ -14,9 +14,7 @@ from services.common.runtime_errors import ConfigError
 class Model(pydantic.BaseModel):
     """Base of all configuration models: immutable, and unknown keys are errors."""
 
-    model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True
-    )
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 def _resolve(value: Path, info: pydantic.ValidationInfo) -> Path:
@@ -68,35 +66,23 @@ def load_config(model: type[M], path: Path) -> M:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = (
-            error.strerror
-            if isinstance(error, OSError) and error.strerror
-            else "not UTF-8 text"
-        )
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not UTF-8 text"
         raise ConfigError(path, [f"cannot be read: {reason}"]) from error
     try:
         data: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = (
-            f"line {mark.line + 1}, column {mark.column + 1}: "
-            if mark is not None
-            else ""
-        )
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
         raise ConfigError(
             path,
-            [
-                f"{place}not valid YAML: {getattr(error, 'problem', None) or 'syntax error'}"
-            ],
+            [f"{place}not valid YAML: {getattr(error, 'problem', None) or 'syntax error'}"],
         ) from error
     if not isinstance(data, dict):
         raise ConfigError(path, ["must hold a mapping of keys to values"])
     try:
         config = model.model_validate(data, context={"base": path.resolve().parent})
     except pydantic.ValidationError as error:
-        raise ConfigError(
-            path, [_problem(item, model) for item in error.errors()]
-        ) from error
+        raise ConfigError(path, [_problem(item, model) for item in error.errors()]) from error
     missing = list(_missing_files("", config))
     if missing:
         raise ConfigError(path, missing)
@@ -106,11 +92,7 @@ def load_config(model: type[M], path: Path) -> M:
 def _problem(item: Any, model: type[Model]) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        known = (
-            ", ".join(model.model_fields)
-            if len(item["loc"]) == 1
-            else "see the documentation of its parent"
-        )
+        known = ", ".join(model.model_fields) if len(item["loc"]) == 1 else "see the documentation of its parent"
         return f"{key}: unknown key (known: {known})"
     if item["type"] == "missing":
         return f"{key}: required key is missing"
@@ -122,10 +104,7 @@ def _missing_files(prefix: str, config: Model) -> list[str]:
     for name in type(config).model_fields:
         value = getattr(config, name)
         if isinstance(value, TlsFiles):
-            problems += [
-                f"{prefix}{name}.{line}; issue it with `kubegate certs issue`"
-                for line in value.missing()
-            ]
+            problems += [f"{prefix}{name}.{line}; issue it with `kubegate certs issue`" for line in value.missing()]
         elif isinstance(value, Model):
             problems += _missing_files(f"{prefix}{name}.", value)
     return problems
@@ -141,15 +120,11 @@ def read_secret(path: Path) -> bytes:
         mode = path.stat().st_mode
         value = path.read_bytes().removesuffix(b"\n")
     except OSError as error:
-        raise ConfigError(
-            path, [f"secret file cannot be read: {error.strerror}"]
-        ) from error
+        raise ConfigError(path, [f"secret file cannot be read: {error.strerror}"]) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(
             path,
-            [
-                f"secret file may be read by others (mode {mode & 0o777:04o}); run `chmod 600 {path}`"
-            ],
+            [f"secret file may be read by others (mode {mode & 0o777:04o}); run `chmod 600 {path}`"],
         )
     if not value:
         raise ConfigError(path, ["secret file is empty"])

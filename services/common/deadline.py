@@ -41,7 +41,5 @@ class Deadline:
         """
         child = Deadline(self.at - reserve)
         if child.remaining() < MINIMUM:
-            raise DeadlineExceeded(
-                "Not enough time is left to finish this request; try again with more time."
-            )
+            raise DeadlineExceeded("Not enough time is left to finish this request; try again with more time.")
         return child

@@ -34,9 +34,7 @@ class DomainError(Exception):
 
     code: ClassVar[Code] = Code.INTERNAL
 
-    def __init__(
-        self, public_message: str, *, retry_after: float | None = None
-    ) -> None:
+    def __init__(self, public_message: str, *, retry_after: float | None = None) -> None:
         super().__init__(public_message)
         self.public_message = public_message
         self.retry_after = retry_after
@@ -115,9 +113,7 @@ class Internal(DomainError):
     """A fault of ours. The message is always the same; the log has the rest."""
 
     code = Code.INTERNAL
-    SENTENCE: ClassVar[str] = (
-        "Internal error. The service's log has the details under this request id."
-    )
+    SENTENCE: ClassVar[str] = "Internal error. The service's log has the details under this request id."
 
     def __init__(self) -> None:
         super().__init__(self.SENTENCE)

@@ -59,11 +59,7 @@ class Peer:
     def problems(self) -> list[str]:
         """Why the peer cannot be asked now; empty while it is connected. Starts connecting where it is not."""
         state = self.channel().get_state(try_to_connect=True)
-        return (
-            []
-            if state is grpc.ChannelConnectivity.READY
-            else [f"{self.name} service: not connected"]
-        )
+        return [] if state is grpc.ChannelConnectivity.READY else [f"{self.name} service: not connected"]
 
     async def unary(
         self,
@@ -79,9 +75,7 @@ class Peer:
         """
         timeout = deadline.child().remaining()
         try:
-            return await method(self.channel())(
-                request, timeout=timeout, metadata=tuple(metadata)
-            )
+            return await method(self.channel())(request, timeout=timeout, metadata=tuple(metadata))
         except aio.AioRpcError as error:
             raise self.error(error) from None
 
@@ -89,9 +83,7 @@ class Peer:
         """The domain error behind an RPC error of this peer."""
         code = error.code()
         if code is grpc.StatusCode.UNAVAILABLE and not _sent_by_handler(error):
-            return Unavailable(
-                f"The {self.name} service cannot be reached; nothing was done. Try again shortly."
-            )
+            return Unavailable(f"The {self.name} service cannot be reached; nothing was done. Try again shortly.")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"The {self.name} service did not answer in time.")
         return from_code(code.value[0], error.details() or "", retry_after(error))

@@ -32,12 +32,7 @@ UNARY_LIMIT = 30.0
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _MESH = ("service/*", "operator/*", "platform/*")
-_STATUS = {
-    code: status
-    for code in Code
-    for status in grpc.StatusCode
-    if status.value[0] == code
-}
+_STATUS = {code: status for code in Code for status in grpc.StatusCode if status.value[0] == code}
 
 log = get_logger("grpc")
 
@@ -48,7 +43,7 @@ def method_callers(service: str) -> Mapping[str, Sequence[str]]:
     Raises:
         LookupError: a method names no callers.
     """
-    descriptor = descriptor_pool.Default().FindServiceByName(service)  # type: ignore[no-untyped-call]
+    descriptor = descriptor_pool.Default().FindServiceByName(service)
     callers: dict[str, Sequence[str]] = {}
     for method in descriptor.methods:
         allow = tuple(method.GetOptions().Extensions[options_pb2.callers].allow)
@@ -61,17 +56,13 @@ def method_callers(service: str) -> Mapping[str, Sequence[str]]:
 def matches(peer: str, allow: Sequence[str]) -> bool:
     """Whether a SPIFFE path is in an allow-list; ``platform/*`` stands for exactly one further segment."""
     head, slash, tail = peer.partition("/")
-    return peer in allow or bool(
-        slash and tail and "/" not in tail and f"{head}/*" in allow
-    )
+    return peer in allow or bool(slash and tail and "/" not in tail and f"{head}/*" in allow)
 
 
 class GrpcServer:
     """Serves the services that were added, plus grpc.health.v1, to peers with a certificate of the mesh."""
 
-    def __init__(
-        self, listen: str, tls: TlsFiles, problems: Callable[[], list[str]]
-    ) -> None:
+    def __init__(self, listen: str, tls: TlsFiles, problems: Callable[[], list[str]]) -> None:
         """``problems`` tells what keeps the service from serving; an empty list means ready."""
         self._listen = listen
         self._callers: dict[str, Sequence[str]] = {
@@ -89,9 +80,7 @@ class GrpcServer:
         )
         health_pb2_grpc.add_HealthServicer_to_server(_Health(problems), self._server)
 
-    def add(
-        self, register: Callable[[Any, Any], None], servicer: object, service: str
-    ) -> None:
+    def add(self, register: Callable[[Any, Any], None], servicer: object, service: str) -> None:
         """Adds a servicer by its generated ``add_..._to_server`` and its full name."""
         self._callers.update(method_callers(service))
         register(servicer, self._server)
@@ -117,27 +106,19 @@ class GrpcServer:
         await self._server.stop(grace)
 
 
-class _Health(health_pb2_grpc.HealthServicer):
+class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     def __init__(self, problems: Callable[[], list[str]]) -> None:
         self._problems = problems
 
-    async def Check(
-        self, request: health_pb2.HealthCheckRequest, context: Any
-    ) -> health_pb2.HealthCheckResponse:
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
         problems = self._problems()
         if not problems:
-            return health_pb2.HealthCheckResponse(
-                status=health_pb2.HealthCheckResponse.SERVING
-            )
-        context.set_trailing_metadata(
-            ((PROBLEMS_METADATA, "\n".join(problems).encode()),)
-        )
-        return health_pb2.HealthCheckResponse(
-            status=health_pb2.HealthCheckResponse.NOT_SERVING
-        )
+            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+        context.set_trailing_metadata(((PROBLEMS_METADATA, "\n".join(problems).encode()),))
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
 
 
-class _Gate(aio.ServerInterceptor):  # type: ignore[misc]
+class _Gate(aio.ServerInterceptor):
     """Wraps each handler: an interceptor sees no peer, a handler does."""
 
     def __init__(self, callers: Mapping[str, Sequence[str]]) -> None:
@@ -175,11 +156,7 @@ def _admit(method: str, allow: Sequence[str], context: Any) -> Call:
         raise PermissionDenied(f"{peer} may not call {method}.")
     remaining = context.time_remaining()
     seconds = UNARY_LIMIT if remaining is None else min(remaining, UNARY_LIMIT)
-    metadata = {
-        key: value
-        for key, value in context.invocation_metadata() or ()
-        if isinstance(value, str)
-    }
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     return Call(peer, Deadline.after(seconds), metadata, metadata.get("request-id", ""))
 
 
@@ -192,32 +169,24 @@ def public_error(error: BaseException, method: str) -> DomainError:
 
 
 async def _abort(context: Any, error: DomainError) -> None:
-    metadata = (
-        (("retry-after-ms", str(int(error.retry_after * 1000))),)
-        if error.retry_after is not None
-        else ()
-    )
+    metadata = (("retry-after-ms", str(int(error.retry_after * 1000))),) if error.retry_after is not None else ()
     await context.abort(_STATUS[error.code], error.public_message, metadata)
 
 
-def _guard_unary(
-    method: str, allow: Sequence[str], handler: Callable[[Any, Any], Awaitable[Any]]
-) -> Any:
+def _guard_unary(method: str, allow: Sequence[str], handler: Callable[[Any, Any], Awaitable[Any]]) -> Any:
     async def guarded(request: Any, context: Any) -> Any:
         try:
             CURRENT.set(_admit(method, allow, context))
             return await handler(request, context)
         except (asyncio.CancelledError, aio.AbortError):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the one place that maps whatever escapes a handler
             await _abort(context, public_error(error, method))
 
     return guarded
 
 
-def _guard_stream(
-    method: str, allow: Sequence[str], handler: Callable[[Any, Any], AsyncIterator[Any]]
-) -> Any:
+def _guard_stream(method: str, allow: Sequence[str], handler: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
     async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
             CURRENT.set(_admit(method, allow, context))
@@ -225,7 +194,7 @@ def _guard_stream(
                 yield response
         except (asyncio.CancelledError, aio.AbortError, GeneratorExit):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the one place that maps whatever escapes a handler
             await _abort(context, public_error(error, method))
 
     return guarded

@@ -60,13 +60,9 @@ async def serve_stream(
             async with asyncio.timeout(deadline.remaining()):
                 reply.response.CopyFrom(await handle(item.request))
         except TimeoutError:
-            reply.error.CopyFrom(
-                _item_error(DeadlineExceeded("The item's deadline passed."))
-            )
-        except Exception as error:
-            reply.error.CopyFrom(
-                _item_error(public_error(error, answer_type.DESCRIPTOR.full_name))
-            )
+            reply.error.CopyFrom(_item_error(DeadlineExceeded("The item's deadline passed.")))
+        except Exception as error:  # noqa: BLE001 - an item's crash is an answer, not the stream's end
+            reply.error.CopyFrom(_item_error(public_error(error, answer_type.DESCRIPTOR.full_name)))
         answers.append(reply)
         wake.set()
 
@@ -106,9 +102,7 @@ async def serve_stream(
 
 def _item_error(error: DomainError) -> stream_pb2.ItemError:
     milliseconds = int((error.retry_after or 0) * 1000)
-    return stream_pb2.ItemError(
-        code=error.code, message=error.public_message, retry_after_ms=milliseconds
-    )
+    return stream_pb2.ItemError(code=error.code, message=error.public_message, retry_after_ms=milliseconds)
 
 
 class StreamBroken(Exception):
@@ -154,10 +148,7 @@ class _Stream:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._outbox:
-                    batch = [
-                        self._outbox.popleft()
-                        for _ in range(min(len(self._outbox), MAX_BATCH))
-                    ]
+                    batch = [self._outbox.popleft() for _ in range(min(len(self._outbox), MAX_BATCH))]
                     await self._call.write(self._request_type(items=batch))
                 if self.closing:
                     await self._call.done_writing()
@@ -236,9 +227,7 @@ class StreamClient(Generic[Request, Response]):
         """Questions that have been asked and not answered."""
         return self._in_flight
 
-    async def ask(
-        self, request: Request, deadline: Deadline, request_id: str = ""
-    ) -> Response:
+    async def ask(self, request: Request, deadline: Deadline, request_id: str = "") -> Response:
         """The answer to one question.
 
         Raises:
@@ -256,9 +245,7 @@ class StreamClient(Generic[Request, Response]):
         finally:
             self._in_flight -= 1
 
-    async def _ask(
-        self, request: Request, deadline: Deadline, request_id: str
-    ) -> Response:
+    async def _ask(self, request: Request, deadline: Deadline, request_id: str) -> Response:
         give_up = min(deadline.at, Deadline.after(self._patience).at)
         attempts = 0
         while True:
@@ -274,14 +261,10 @@ class StreamClient(Generic[Request, Response]):
             )
             try:
                 async with asyncio.timeout(remaining):
-                    answer = await stream.send(
-                        self._item_type(header=header, request=request)
-                    )
+                    answer = await stream.send(self._item_type(header=header, request=request))
             except TimeoutError:
                 stream.pending.pop(number, None)
-                raise DeadlineExceeded(
-                    f"The {self._peer.name} service did not answer in time."
-                ) from None
+                raise DeadlineExceeded(f"The {self._peer.name} service did not answer in time.") from None
             except asyncio.CancelledError:
                 stream.pending.pop(number, None)
                 raise
@@ -306,10 +289,8 @@ class StreamClient(Generic[Request, Response]):
             if now < self._renew_at:
                 return stream
             stream.retire()
-        self._renew_at = now + self._max_age * random.uniform(0.9, 1.0)
-        self._stream = _Stream(
-            self._method(self._peer.channel())(), self._request_type, self._on_broken
-        )
+        self._renew_at = now + self._max_age * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
+        self._stream = _Stream(self._method(self._peer.channel())(), self._request_type, self._on_broken)
         return self._stream
 
     def _on_broken(self, cause: BaseException | None) -> None:
@@ -323,9 +304,7 @@ class StreamClient(Generic[Request, Response]):
     def _unreachable(self) -> DomainError:
         if isinstance(self._last_failure, aio.AioRpcError):
             return self._peer.error(self._last_failure)
-        return Unavailable(
-            f"The {self._peer.name} service cannot be reached; nothing was done. Try again shortly."
-        )
+        return Unavailable(f"The {self._peer.name} service cannot be reached; nothing was done. Try again shortly.")
 
     async def close(self) -> None:
         """Ends the stream; what is in flight fails."""

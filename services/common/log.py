@@ -8,17 +8,11 @@ from typing import Any
 
 import structlog
 
-_SECRET_NAME = re.compile(
-    r"(?i)(password|secret|token|credential|authorization|api_?key|otp|pepper)"
-)
-_SECRET_VALUE = re.compile(
-    r"kg_[0-9A-Za-z]+_[0-9A-Za-z]+|eyJ[\w-]+\.[\w-]+\.[\w-]*|-----BEGIN[^-]*PRIVATE KEY-----"
-)
+_SECRET_NAME = re.compile(r"(?i)(password|secret|token|credential|authorization|api_?key|otp|pepper)")
+_SECRET_VALUE = re.compile(r"kg_[0-9A-Za-z]+_[0-9A-Za-z]+|eyJ[\w-]+\.[\w-]+\.[\w-]*|-----BEGIN[^-]*PRIVATE KEY-----")
 
 
-def _redact(
-    _logger: object, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
+def _redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
         if _SECRET_NAME.search(key) and not key.endswith(("_file", "_id")):
             event[key] = "[redacted]"
@@ -36,9 +30,7 @@ def configure(service: str, level: int = logging.INFO) -> None:
         structlog.processors.format_exc_info,
     ]
 
-    def name_service(
-        _logger: object, _method: str, event: MutableMapping[str, Any]
-    ) -> MutableMapping[str, Any]:
+    def name_service(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event["service"] = service
         return event
 

@@ -57,11 +57,13 @@ def decode_principal(claims: Mapping[str, Any]) -> identity_pb2.Principal:
         Unauthenticated: there is none.
     """
     try:
-        return identity_pb2.Principal.FromString(
-            base64.urlsafe_b64decode(claims["principal"])
-        )
+        raw = base64.b64decode(claims["principal"], altchars=b"-_", validate=True)
+        principal = identity_pb2.Principal.FromString(raw)
     except (KeyError, TypeError, ValueError, binascii.Error, DecodeError) as error:
         raise Unauthenticated(_REFUSED) from error
+    if not principal.issuer or not principal.subject:
+        raise Unauthenticated(_REFUSED)
+    return principal
 
 
 def issue(
@@ -84,9 +86,7 @@ def issue(
         "jti": token_id,
         **encode_principal(principal),
     }
-    return jwt.encode(
-        claims, key, algorithm=ALGORITHM, headers={"typ": TYP, "kid": key_id}
-    )
+    return jwt.encode(claims, key, algorithm=ALGORITHM, headers={"typ": TYP, "kid": key_id})
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +159,7 @@ class PrincipalVerifier:
             raise Unauthenticated(_REFUSED) from error
         prefix = spiffe_id("")
         azp = claims["azp"]
-        if (
-            expires_at <= self._clock.now()
-            or not isinstance(azp, str)
-            or not azp.startswith(prefix)
-        ):
+        if expires_at <= self._clock.now() or not isinstance(azp, str) or not azp.startswith(prefix):
             raise Unauthenticated(_REFUSED)
         return VerifiedPrincipal(
             decode_principal(claims),
@@ -190,21 +186,14 @@ class RemotePrincipalKeys:
         key = self._keys.get(key_id)
         if key is None:
             async with self._lock:
-                if (
-                    key_id not in self._keys
-                    and self._clock.monotonic() - self._fetched_at >= self._RETRY
-                ):
+                if key_id not in self._keys and self._clock.monotonic() - self._fetched_at >= self._RETRY:
                     await self._fetch()
             key = self._keys.get(key_id)
         return key
 
     def problems(self) -> list[str]:
         """Why principal tokens cannot be verified; empty when they can."""
-        return (
-            []
-            if self._keys
-            else ["waiting for the authn service: principal keys not loaded"]
-        )
+        return [] if self._keys else ["waiting for the authn service: principal keys not loaded"]
 
     async def keep_fresh(self) -> None:
         """Runs until cancelled: fetches at once, then periodically."""
@@ -224,7 +213,5 @@ class RemotePrincipalKeys:
             Deadline.after(5),
         )
         self._keys = {
-            jwk["kid"]: jwt.PyJWK.from_dict(jwk).key
-            for jwk in json.loads(response.jwks_json)["keys"]
-            if "kid" in jwk
+            jwk["kid"]: jwt.PyJWK.from_dict(jwk).key for jwk in json.loads(response.jwks_json)["keys"] if "kid" in jwk
         }

@@ -19,9 +19,7 @@ __all__ = ["ConfigError", "StartupError", "announce_address", "run"]
 C = TypeVar("C", bound=Model)
 
 
-def run(
-    main: Callable[[C], Awaitable[None]], model: type[C], prog: str, description: str
-) -> NoReturn:
+def run(main: Callable[[C], Awaitable[None]], model: type[C], prog: str, description: str) -> NoReturn:
     """Runs a service until SIGTERM or SIGINT, then cancels ``main`` and waits for it to clean up.
 
     Exit codes: 0 stopped as asked or configuration valid, 1 crashed, 2 could not start; then standard error
@@ -35,21 +33,19 @@ def run(
         metavar="FILE",
         help="YAML configuration file",
     )
-    parser.add_argument(
-        "--check-config", action="store_true", help="check the configuration and exit"
-    )
+    parser.add_argument("--check-config", action="store_true", help="check the configuration and exit")
     args = parser.parse_args()
     name = prog.rpartition(".")[2]
     try:
         config = load_config(model, args.config)
         if args.check_config:
-            print(f"{args.config}: valid")
+            sys.stdout.write(f"{args.config}: valid\n")
             sys.exit(0)
         log.configure(name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_signalled(main(config)))
     except StartupError as error:
-        print(f"{name}: cannot start\n{error}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{name}: cannot start\n{error}\n")
         sys.exit(2)
     sys.exit(0)
 

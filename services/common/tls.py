@@ -1,7 +1,7 @@
 """Certificates of the mesh: who a peer is, and credentials that follow rotated files without a restart."""
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import grpc
 
@@ -33,9 +33,7 @@ def peer_path(auth_context: Mapping[str, Sequence[bytes]]) -> str:
         raise Unauthenticated("Services speak TLS 1.3 with a client certificate.")
     ids = list(auth_context.get("peer_spiffe_id", ()))
     if len(ids) != 1 or not ids[0].startswith(_PREFIX.encode()):
-        raise Unauthenticated(
-            "The client certificate carries no identity of this trust domain."
-        )
+        raise Unauthenticated("The client certificate carries no identity of this trust domain.")
     return ids[0].decode("ascii", "replace")[len(_PREFIX) :]
 
 
@@ -62,14 +60,8 @@ class CertificateFiles:
 
     def _stat(self) -> tuple[int, ...]:
         files = self._files
-        stats = [
-            os.stat(path) for path in (files.cert_file, files.key_file, files.ca_file)
-        ]
-        return tuple(
-            number
-            for stat in stats
-            for number in (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-        )
+        stats = [path.stat() for path in (files.cert_file, files.key_file, files.ca_file)]
+        return tuple(number for stat in stats for number in (stat.st_mtime_ns, stat.st_ino, stat.st_size))
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
@@ -78,9 +70,7 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
     def configuration() -> grpc.ServerCertificateConfiguration:
         chain, key, ca = source.read()
-        return grpc.ssl_server_certificate_configuration(
-            [(key, chain)], root_certificates=ca
-        )
+        return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=ca)
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         try:
@@ -89,7 +79,6 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
             # Half-replaced files: keep the pair that works, the next handshake looks again.
             return None
 
-    fetcher: Callable[[], grpc.ServerCertificateConfiguration | None] = fetch
-    return grpc.dynamic_ssl_server_credentials(
-        configuration(), fetcher, require_client_authentication=True
-    )
+    # The stubs leave out that None means "no change".
+    fetcher: Any = fetch
+    return grpc.dynamic_ssl_server_credentials(configuration(), fetcher, require_client_authentication=True)

@@ -20,9 +20,7 @@ class Mesh:
         directory = self.directory / path
         if not directory.exists():
             self.authority.mesh(path).write(directory, self.authority.certificate)
-        return TlsFiles(
-            cert_file=directory / "tls.crt", key_file=directory / "tls.key", ca_file=directory / "ca.crt"
-        )
+        return TlsFiles(cert_file=directory / "tls.crt", key_file=directory / "tls.key", ca_file=directory / "ca.crt")
 
     def peer(self, service: str, port: int, as_: str) -> Peer:
         """A client of a service on loopback, with the certificate of ``as_``."""

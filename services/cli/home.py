@@ -1,0 +1,268 @@
+"""The directory of a stack: what lies where, and how it is filled the first time.
+
+Every step may be repeated: what is there stays, so that a second ``up`` starts from what is stored.
+"""
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from services.cli.pki import Authority, KeyPair, days_left, write_private
+from services.common.runtime_errors import StartupError
+from services.common.tls import server_name
+
+SERVICES = ("audit", "authn", "authz", "mcp-core")
+CLUSTER = "cluster"
+LOOPBACK = "127.0.0.1"
+EDGE_HOSTS = ("localhost", LOOPBACK, "::1")
+EMBEDDED_NAMESPACES = ("default", "development", "feature-x", "kube-system", "production", "staging")
+CORE_USER = "kubegate:core"
+RENEW_BELOW_DAYS = 30
+"""A start renews certificates that end sooner."""
+
+
+@dataclass(frozen=True, slots=True)
+class HomeLayout:
+    """Paths below one home, all absolute."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.root.absolute())
+
+    @property
+    def endpoints(self) -> Path:
+        return self.root / "endpoints.json"
+
+    @property
+    def operator(self) -> Path:
+        return self.root / "operator"
+
+    @property
+    def credentials(self) -> Path:
+        return self.root / "credentials"
+
+    @property
+    def policy(self) -> Path:
+        return self.root / "policy" / "rbac-policies.yaml"
+
+    @property
+    def edge_ca(self) -> Path:
+        return self.root / "ca" / "edge" / "ca.crt"
+
+    @property
+    def audit_log(self) -> Path:
+        return self.root / "audit" / "audit.log"
+
+    @property
+    def cluster_kubeconfig(self) -> Path:
+        return self.root / CLUSTER / "kubeconfig"
+
+    @property
+    def cluster_rbac(self) -> Path:
+        return self.root / CLUSTER / "rbac.yaml"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    def service(self, name: str) -> Path:
+        """The directory of one service; nothing in it belongs to another."""
+        return self.root / name
+
+    def config(self, name: str) -> Path:
+        return self.service(name) / "config.yaml"
+
+    def read_endpoints(self) -> dict[str, Any]:
+        """What ``up`` wrote.
+
+        Raises:
+            StartupError: there is no stack in this home.
+        """
+        try:
+            data: dict[str, Any] = json.loads(self.endpoints.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StartupError(
+                f"no stack in {self.root}: start one with `kubegate up --home {self.root}`, or name another --home"
+            ) from error
+        return data
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def prepare(layout: HomeLayout, *, edge_port: int, kubeconfig: Path | None, policy: Path | None) -> None:
+    """Fills a home with authorities, certificates, secrets, the policy and one configuration per service.
+
+    Raises:
+        StartupError: a stored authority is damaged, or a given file cannot be read.
+    """
+    layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    layout.run.mkdir(mode=0o700, exist_ok=True)
+    _place_policy(layout, policy)
+    mesh = Authority.open(layout.root / "ca" / "mesh", "kubegate development mesh CA")
+    edge = Authority.open(layout.root / "ca" / "edge", "kubegate development edge CA")
+    for name in SERVICES:
+        _keep(layout.service(name) / "tls", mesh, partial(mesh.mesh, f"service/{name}"))
+    _keep(layout.operator, mesh, lambda: mesh.mesh("operator/admin"))
+    _keep(layout.service("mcp-core") / "edge", edge, lambda: edge.server("localhost", EDGE_HOSTS))
+    ports = {name: free_port() for name in ("audit", "authn", "authz")}
+    if kubeconfig is None:
+        core_kubeconfig = _prepare_cluster(layout, free_port())
+    else:
+        core_kubeconfig = _given_kubeconfig(kubeconfig)
+    _place_secrets(layout)
+    for name, config in _configs(ports, edge_port, core_kubeconfig).items():
+        layout.config(name).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def _keep(directory: Path, authority: Authority, issue: Callable[[], KeyPair]) -> None:
+    if days_left(directory / "tls.crt") < RENEW_BELOW_DAYS:
+        issue().write(directory, authority.certificate)
+
+
+def _place_policy(layout: HomeLayout, policy: Path | None) -> None:
+    layout.policy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if policy is not None:
+        try:
+            shutil.copyfile(policy, layout.policy)
+        except OSError as error:
+            raise StartupError(f"{policy}: the policy cannot be read: {error.strerror}") from error
+    elif not layout.policy.exists():
+        layout.policy.write_bytes(default_policy().read_bytes())
+
+
+def default_policy() -> Path:
+    """The policy that a first ``up`` starts from."""
+    return Path(str(resources.files("services"))).parent / "configs" / "rbac-policies.yaml"
+
+
+def _place_secrets(layout: HomeLayout) -> None:
+    for name in ("pepper", "kek", "bootstrap-token"):
+        path = layout.service("authn") / name
+        if not path.exists():
+            write_private(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
+    signing_key = layout.service("audit") / "signing.key"
+    if not signing_key.exists():
+        pem = Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        write_private(signing_key, pem)
+
+
+def _prepare_cluster(layout: HomeLayout, port: int) -> Path:
+    directory = layout.service(CLUSTER)
+    authority = Authority.open(layout.root / "ca" / CLUSTER, "kubegate embedded cluster CA")
+    _keep(directory / "tls", authority, lambda: authority.server("embedded-cluster", EDGE_HOSTS))
+    _keep(directory / "admin", authority, lambda: authority.client("admin", ["system:masters"]))
+    core = layout.service("mcp-core") / "cluster"
+    _keep(core, authority, lambda: authority.client(CORE_USER))
+    server = f"https://{LOOPBACK}:{port}"
+    ca = authority.certificate
+    write_private(layout.cluster_kubeconfig, _kubeconfig(server, ca, directory / "admin", "admin"))
+    write_private(core / "kubeconfig", _kubeconfig(server, ca, core, CORE_USER))
+    config = {
+        "listen": f"{LOOPBACK}:{port}",
+        "tls": {
+            "cert_file": "tls/tls.crt",
+            "key_file": "tls/tls.key",
+            "client_ca_file": "tls/ca.crt",
+        },
+        "manifests": [layout.cluster_rbac.name],
+        "seed": True,
+    }
+    layout.config(CLUSTER).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return Path("cluster/kubeconfig")
+
+
+def _given_kubeconfig(path: Path) -> Path:
+    if not os.access(path, os.R_OK):
+        raise StartupError(f"{path}: the kubeconfig cannot be read; name one that exists with --kubeconfig")
+    return path.absolute()
+
+
+def _kubeconfig(server: str, ca: bytes, directory: Path, user: str) -> bytes:
+    def encoded(data: bytes) -> str:
+        return base64.b64encode(data).decode()
+
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "kubegate",
+        "clusters": [{"name": "kubegate", "cluster": {"server": server, "certificate-authority-data": encoded(ca)}}],
+        "contexts": [{"name": "kubegate", "context": {"cluster": "kubegate", "user": user}}],
+        "users": [
+            {
+                "name": user,
+                "user": {
+                    "client-certificate-data": encoded((directory / "tls.crt").read_bytes()),
+                    "client-key-data": encoded((directory / "tls.key").read_bytes()),
+                },
+            }
+        ],
+    }
+    return yaml.safe_dump(document, sort_keys=False).encode()
+
+
+def _configs(ports: Mapping[str, int], edge_port: int, kubeconfig: Path) -> dict[str, dict[str, Any]]:
+    tls = {"cert_file": "tls/tls.crt", "key_file": "tls/tls.key", "ca_file": "tls/ca.crt"}
+
+    def listen(name: str) -> dict[str, Any]:
+        return {"listen": f"{LOOPBACK}:{ports[name]}", "tls": tls}
+
+    def peer(name: str) -> dict[str, str]:
+        return {"address": f"{LOOPBACK}:{ports[name]}", "server_name": server_name(name)}
+
+    return {
+        "authn": {
+            **listen("authn"),
+            "audit": peer("audit"),
+            "authz": peer("authz"),
+            "store": "authn.db",
+            "pepper_file": "pepper",
+            "kek_file": "kek",
+            "bootstrap_token_file": "bootstrap-token",
+        },
+        "authz": {
+            **listen("authz"),
+            "authn": peer("authn"),
+            "audit": peer("audit"),
+            "policy": "../policy/rbac-policies.yaml",
+        },
+        "audit": {
+            **listen("audit"),
+            "authn": peer("authn"),
+            "authz": peer("authz"),
+            "store": "audit.db",
+            "mirror": "audit.log",
+            "signing_key_file": "signing.key",
+        },
+        "mcp-core": {
+            "listen": f"{LOOPBACK}:{edge_port}",
+            "base_url": f"https://localhost:{edge_port}",
+            "edge_tls": {"cert_file": "edge/tls.crt", "key_file": "edge/tls.key"},
+            "tls": tls,
+            "authn": peer("authn"),
+            "authz": peer("authz"),
+            "audit": peer("audit"),
+            "cluster": {"name": "default", "kubeconfig": str(kubeconfig)},
+        },
+    }

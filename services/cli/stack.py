@@ -1,0 +1,117 @@
+"""A running stack as the operator sees it: its services with the operator's certificate and the admin's key."""
+
+import asyncio
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
+from services.cli.home import HomeLayout
+from services.cli.output import fail
+from services.common.call import PRINCIPAL_TOKEN_METADATA
+from services.common.config import PeerAddress, TlsFiles
+from services.common.deadline import Deadline
+from services.common.errors import Unauthenticated
+from services.common.grpc_client import Peer
+from services.common.grpc_server import PROBLEMS_METADATA
+from services.common.runtime_errors import StartupError
+from services.common.tls import server_name
+
+PATIENCE = 10.0
+"""Seconds for one administrative call."""
+
+
+class Stack:
+    """Connections to the services of one home; close it when done."""
+
+    def __init__(self, layout: HomeLayout, services: dict[str, str]) -> None:
+        self.layout = layout
+        self._services = services
+        self._peers: dict[str, Peer] = {}
+
+    @classmethod
+    def load(cls, home: Path) -> "Stack":
+        """The stack of a home; ends the command with a message where there is none."""
+        layout = HomeLayout(home)
+        try:
+            return cls(layout, layout.read_endpoints()["services"])
+        except StartupError as error:
+            fail(str(error))
+
+    def peer(self, name: str) -> Peer:
+        """A service, with the operator's certificate."""
+        if name not in self._peers:
+            directory = self.layout.operator
+            tls = TlsFiles(
+                cert_file=directory / "tls.crt", key_file=directory / "tls.key", ca_file=directory / "ca.crt"
+            )
+            address = PeerAddress(address=self._services[name], server_name=server_name(name))
+            self._peers[name] = Peer(name, address, tls)
+        return self._peers[name]
+
+    async def admin_token(self) -> str:
+        """A principal token of the administrator, issued to this operator (R15).
+
+        Raises:
+            DomainError: authn is away or refuses the key.
+        """
+        path = self.layout.credentials / "admin.key"
+        try:
+            key = path.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise Unauthenticated(f"The administrator's key cannot be read from {path}.") from error
+        response: authn_pb2.AuthenticateResponse = await self.peer("authn").unary(
+            lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).Authenticate,
+            authn_pb2.AuthenticateRequest(credential=authn_pb2.Credential(token=key)),
+            Deadline.after(PATIENCE),
+        )
+        return response.principal_token
+
+    async def admin_metadata(self) -> Sequence[tuple[str, str]]:
+        """Metadata that proves the administrator to an administrative RPC."""
+        return ((PRINCIPAL_TOKEN_METADATA, await self.admin_token()),)
+
+    async def problems(self, name: str) -> list[str]:
+        """What keeps a service from serving; empty when it is ready."""
+        if name == "mcp-core":
+            return await asyncio.to_thread(self._edge_problems)
+        call = health_pb2_grpc.HealthStub(self.peer(name).channel()).Check(health_pb2.HealthCheckRequest(), timeout=3)
+        try:
+            answer = await call
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return []
+            trailing = dict(await call.trailing_metadata() or ())
+            value = trailing.get(PROBLEMS_METADATA, b"not ready")
+            return (value if isinstance(value, bytes) else value.encode()).decode().splitlines()
+        except aio.AioRpcError as error:
+            return [f"cannot be reached ({error.code().name.lower()})"]
+
+    def _edge_problems(self) -> list[str]:
+        url = self.layout.read_endpoints()["base_url"] + "/readyz"
+        context = ssl.create_default_context(cafile=str(self.layout.edge_ca))
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
+        try:
+            with opener.open(url, timeout=5):
+                return []
+        except urllib.error.HTTPError as error:
+            return error.read().decode(errors="replace").strip().splitlines() or [f"HTTP {error.code}"]
+        except OSError as error:
+            return [f"cannot be reached ({getattr(error, 'reason', error)})"]
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        for peer in self._peers.values():
+            await peer.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

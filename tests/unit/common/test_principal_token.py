@@ -1,0 +1,102 @@
+"""The principal token: whose word it is, for whom, how long (R5)."""
+
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from kubegate.common.v1 import identity_pb2
+from services.common import principal_token
+from services.common.errors import Unauthenticated
+from services.common.principal_token import PrincipalVerifier
+from tests.fakes.clock import FakeClock
+
+KEY = Ed25519PrivateKey.generate()
+PRINCIPAL = identity_pb2.Principal(
+    issuer="kubegate",
+    subject="alice",
+    credential_id="k1",
+    auth_type="api_key",
+    roles=["viewer"],
+    namespaces=identity_pb2.NamespaceScope(patterns=["feature-*"]),
+)
+
+
+class Keys:
+    async def find(self, key_id: str) -> Any:
+        return KEY.public_key() if key_id == "p1" else None
+
+
+def token(clock: FakeClock, **changes: Any) -> str:
+    issued = principal_token.issue(PRINCIPAL, "service/mcp-core", KEY, "p1", now=clock.now(), token_id="t1")
+    if not changes:
+        return issued
+    claims = {**jwt.decode(issued, options={"verify_signature": False}), **changes.get("claims", {})}
+    claims = {name: value for name, value in claims.items() if value is not None}
+    headers = {"typ": principal_token.TYP, "kid": "p1", **changes.get("headers", {})}
+    return jwt.encode(claims, changes.get("key", KEY), algorithm=changes.get("algorithm", "EdDSA"), headers=headers)
+
+
+@pytest.mark.req("R5", "I2.7")
+async def test_a_token_carries_the_whole_principal_to_its_party() -> None:
+    clock = FakeClock()
+    verified = await PrincipalVerifier(Keys(), clock).verify(token(clock))
+    assert verified.principal == PRINCIPAL
+    assert verified.authorized_party == "service/mcp-core"
+    assert verified.token_id == "t1"
+    assert (verified.expires_at - clock.now()).total_seconds() == 60
+
+
+@pytest.mark.req("R5")
+async def test_a_token_ends_also_where_it_was_seen_before() -> None:
+    clock = FakeClock()
+    text, seen = token(clock), PrincipalVerifier(Keys(), clock)
+    clock.advance(59)
+    await seen.verify(text)
+    clock.advance(1)
+    for verifier in (seen, PrincipalVerifier(Keys(), clock)):
+        with pytest.raises(Unauthenticated):
+            await verifier.verify(text)
+
+
+PUBLIC_PEM = KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+@pytest.mark.req("R5", "I2.7")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"headers": {"typ": "at+jwt"}},
+        {"headers": {"typ": "JWT"}},
+        {"headers": {"kid": "other"}},
+        {"key": Ed25519PrivateKey.generate()},
+        {"key": "", "algorithm": "none"},
+        {"key": "0" * 32, "algorithm": "HS256"},
+        {"claims": {"aud": "kubegate"}},
+        {"claims": {"aud": None}},
+        {"claims": {"iss": "elsewhere"}},
+        {"claims": {"exp": None}},
+        {"claims": {"exp": "soon"}},
+        {"claims": {"exp": 1e30}},
+        {"claims": {"azp": None}},
+        {"claims": {"azp": "spiffe://elsewhere/service/mcp-core"}},
+        {"claims": {"azp": ["spiffe://kubegate.internal/service/mcp-core"]}},
+        {"claims": {"principal": "!!!"}},
+        {"claims": {"principal": 7}},
+        {"claims": {"principal": None}},
+    ],
+    ids=str,
+)
+async def test_anything_else_is_refused_with_one_sentence(changes: dict[str, Any]) -> None:
+    clock = FakeClock()
+    with pytest.raises(Unauthenticated) as caught:
+        await PrincipalVerifier(Keys(), clock).verify(token(clock, **changes))
+    assert caught.value.public_message == "The principal token is not valid; authenticate again."
+
+
+@pytest.mark.parametrize("text", ["", "x", "a.b.c", "\ud800", "..", "eyJhbGciOiJub25lIn0.e30."])
+async def test_garbage_is_refused(text: str) -> None:
+    with pytest.raises(Unauthenticated):
+        await PrincipalVerifier(Keys(), FakeClock()).verify(text)
