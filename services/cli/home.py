@@ -182,11 +182,11 @@ def _prepare_cluster(layout: HomeLayout, port: int) -> Path:
     config = {
         "listen": f"{LOOPBACK}:{port}",
         "tls": {
-            "cert_file": "tls/tls.crt",
-            "key_file": "tls/tls.key",
-            "client_ca_file": "tls/ca.crt",
+            "cert_file": str(directory / "tls" / "tls.crt"),
+            "key_file": str(directory / "tls" / "tls.key"),
+            "client_ca_file": str(directory / "tls" / "ca.crt"),
         },
-        "manifests": [layout.cluster_rbac.name],
+        "manifests": [str(layout.cluster_rbac)],
         "seed": True,
     }
     layout.config(CLUSTER).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -258,8 +258,8 @@ def _configs(ports: Mapping[str, int], edge_port: int, kubeconfig: Path) -> dict
         "mcp-core": {
             "listen": f"{LOOPBACK}:{edge_port}",
             "base_url": f"https://localhost:{edge_port}",
-            "edge_tls": {"cert_file": "edge/tls.crt", "key_file": "edge/tls.key"},
-            "tls": tls,
+            "tls": {"cert_file": "edge/tls.crt", "key_file": "edge/tls.key"},
+            "mesh": tls,
             "authn": peer("authn"),
             "authz": peer("authz"),
             "audit": peer("audit"),

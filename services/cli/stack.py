@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc

@@ -28,8 +28,11 @@ from services.common.errors import DomainError
 from services.common.runtime_errors import StartupError
 
 DEFAULT_PORT = 8443
-READY_PATIENCE = 90.0
+READY_PATIENCE = 60.0
 """Seconds until every service must be ready."""
+
+CLUSTER_PATIENCE = 5.0
+"""Seconds for which a cluster may be out of reach while everything else is ready."""
 
 progress = Console(stderr=True, highlight=False)
 
@@ -214,6 +217,7 @@ async def _bring_up(layout: HomeLayout, names: list[str]) -> None:
 
 
 async def _wait(stack: Stack, names: list[str], logs: dict[str, Path], line: Any, began: float) -> None:
+    only_cluster_since: float | None = None
     while True:
         for name, log in logs.items():
             if supervisor.find(stack.layout, name) is None:
@@ -222,6 +226,13 @@ async def _wait(stack: Stack, names: list[str], logs: dict[str, Path], line: Any
         if not problems:
             return
         line.update("waiting for " + ", ".join(problems))
+        reasons = [reason for found in problems.values() for reason in found]
+        if not all(reason.startswith("cluster: ") for reason in reasons):
+            only_cluster_since = None
+        elif only_cluster_since is None:
+            only_cluster_since = time.monotonic()
+        elif time.monotonic() - only_cluster_since > CLUSTER_PATIENCE:
+            raise StartupError("\n".join(reasons) + "\nCheck the kubeconfig with `kubectl --kubeconfig FILE get ns`.")
         if time.monotonic() - began > READY_PATIENCE:
             details = "\n".join(f"  {name}: {'; '.join(found)}" for name, found in problems.items())
             raise StartupError(

@@ -10,6 +10,8 @@ import yaml
 
 from services.common.runtime_errors import ConfigError
 
+__all__ = ["ConfigError", "FilePath", "Model", "PeerAddress", "TlsFiles", "load_config", "read_secret"]
+
 
 class Model(pydantic.BaseModel):
     """Base of all configuration models: immutable, and unknown keys are errors."""

@@ -48,6 +48,9 @@ class Echo(authz_pb2_grpc.AuthzServiceServicer):
     async def Check(self, request: Any, context: Any) -> authz_pb2.CheckResponse:
         return await self.check(request)
 
+    async def ListAllowed(self, request: Any, context: Any) -> authz_pb2.ListAllowedResponse:
+        return authz_pb2.ListAllowedResponse()
+
     async def CheckStream(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
         async for response in serve_stream(
             request_iterator,
@@ -332,7 +335,7 @@ async def test_health_says_what_is_missing_and_reflection_is_off(served: Fixture
     assert (await call).status == 2
     trailing = dict(await call.trailing_metadata())
     assert trailing[PROBLEMS_METADATA] == b"store: not writable"
-    reflect = peer.channel().stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+    reflect: Any = peer.channel().stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
     with pytest.raises(aio.AioRpcError) as caught:
         async for _ in reflect(iter([b""]), timeout=5):
             pass

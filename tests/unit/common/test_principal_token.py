@@ -86,6 +86,7 @@ PUBLIC_PEM = KEY.public_key().public_bytes(serialization.Encoding.PEM, serializa
         {"claims": {"principal": "!!!"}},
         {"claims": {"principal": 7}},
         {"claims": {"principal": None}},
+        {"claims": {"principal": ""}},
     ],
     ids=str,
 )

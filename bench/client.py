@@ -1,0 +1,75 @@
+"""A keep-alive HTTP/1.1 client that costs little, so that the bench measures the server.
+
+It sends prepared bytes and reads a response with Content-Length; that is all that it can do.
+"""
+
+import asyncio
+import json
+import ssl
+from collections.abc import Mapping
+from typing import Any, Self
+
+
+class BadAnswer(Exception):
+    """The server answered something else than the bench may count."""
+
+
+class Connection:
+    """One connection, one request at a time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, port: int, tls: ssl.SSLContext) -> Self:
+        """Connects to the edge on this machine."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname="localhost"))
+
+    async def exchange(self, request: bytes) -> tuple[int, bytes]:
+        """Status and body of the response.
+
+        Raises:
+            BadAnswer: the response has no Content-Length.
+        """
+        self._writer.write(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        fields = head.lower()
+        start = fields.find(b"\r\ncontent-length:")
+        if start < 0:
+            raise BadAnswer(head.decode("latin-1"))
+        length = int(fields[start + 17 : fields.index(b"\r\n", start + 2)])
+        return int(head[9:12]), await self._reader.readexactly(length)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        self._writer.close()
+
+
+def request_bytes(port: int, path: str, key: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
+    """A whole POST, ready to be sent again and again."""
+    content = json.dumps(body, separators=(",", ":")).encode()
+    lines = [
+        f"POST {path} HTTP/1.1",
+        f"Host: localhost:{port}",
+        f"Authorization: Bearer {key}",
+        "Content-Type: application/json",
+        "Accept: application/json, text/event-stream",
+        f"Content-Length: {len(content)}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def tool_call(port: int, key: str, tool: str, arguments: Mapping[str, Any]) -> bytes:
+    """tools/call as a client of the 2026-07-28 revision sends it."""
+    version = "2026-07-28"
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": version,
+        "io.modelcontextprotocol/clientInfo": {"name": "kubegate-bench", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    params = {"name": tool, "arguments": dict(arguments), "_meta": meta}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    headers = {"MCP-Protocol-Version": version, "Mcp-Method": "tools/call", "Mcp-Name": tool}
+    return request_bytes(port, "/mcp", key, body, headers)

@@ -1,0 +1,114 @@
+"""The mirror: the log as a JSON Lines file, for ``tail -f`` and shippers. The store is the truth.
+
+A line is the canonical JSON of one record and a newline, in the order of the leaves. The mirror may lag
+behind the store (a crash between commit and write) and is then brought up to date; what it holds beyond the
+store, or differently, is evidence and never overwritten.
+"""
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from services.common.runtime_errors import StartupError
+
+
+def holds_records(path: Path) -> bool:
+    """Whether a mirror file with at least one byte is there."""
+    return path.exists() and path.stat().st_size > 0
+
+
+class Mirror:
+    """Appends lines to the file; after a failed write, ``catch_up`` continues after the last whole line."""
+
+    def __init__(self, path: Path, events: Iterable[bytes]) -> None:
+        """Opens the file and brings it up to date with the store's records.
+
+        Raises:
+            StartupError: it cannot be written, or holds what the store does not.
+        """
+        self._path = path
+        self.size = 0
+        """Records in the file."""
+        self._length = 0
+        # What lies beyond ``_length`` is our own unfinished write.
+        self._torn = True
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartupError(
+                f"{path}: the audit mirror cannot be written: {error.strerror}; make its directory "
+                "writable for this user, or change `mirror` in the configuration"
+            ) from error
+        try:
+            self._reconcile(events)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _reconcile(self, events: Iterable[bytes]) -> None:
+        """Compares line by line; keeps what is equal, refuses what differs, writes what is missing."""
+        remaining = iter(events)
+        with self._path.open("rb") as lines:
+            for line in lines:
+                event = next(remaining, None)
+                if event is None:
+                    raise self._refused(f"line {self.size + 1} is not in the store")
+                if line == event + b"\n":
+                    self._took(1, len(line))
+                elif not line.endswith(b"\n") and event.startswith(line):
+                    # Torn by a crash in the middle of the write.
+                    self.catch_up([event])
+                    break
+                else:
+                    raise self._refused(f"line {self.size + 1} differs from the store")
+        self.catch_up(remaining)
+
+    def _refused(self, what: str) -> StartupError:
+        return StartupError(
+            f"{self._path}: the audit mirror does not match the store: {what}. Nothing was changed. Run "
+            "`kubegate audit verify`; when the store is intact, move the mirror aside and it is written anew"
+        )
+
+    def catch_up(self, events: Iterable[bytes]) -> int:
+        """Writes the records that follow the last whole line; returns how many.
+
+        Raises:
+            OSError: the file cannot be written, or another program has changed or replaced it; ``size`` tells
+                how far it got.
+        """
+        if self._torn:
+            os.ftruncate(self._file, self._length)
+            os.lseek(self._file, self._length, os.SEEK_SET)
+        else:
+            self._check_ours()
+        self._torn = True
+        before, chunk, held = self.size, bytearray(), 0
+        for event in events:
+            chunk += event + b"\n"
+            held += 1
+            if len(chunk) >= 1 << 20:
+                self._write(chunk, held)
+                chunk, held = bytearray(), 0
+        self._write(chunk, held)
+        self._torn = False
+        return self.size - before
+
+    def _check_ours(self) -> None:
+        ours, there = os.fstat(self._file), self._path.stat()
+        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino) or ours.st_size != self._length:
+            raise OSError(errno.ESTALE, "changed or replaced by another program")
+
+    def _write(self, chunk: bytearray, events: int) -> None:
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(self._file, view) :]
+        self._took(events, len(chunk))
+
+    def _took(self, events: int, length: int) -> None:
+        self.size += events
+        self._length += length
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._file)

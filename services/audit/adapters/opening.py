@@ -1,0 +1,179 @@
+"""Opening the store: making a new one, or checking an old one against its last signed root.
+
+Nothing is repaired and nothing is written to a store that does not check out. Every refusal names the file,
+what is wrong, and the next step.
+"""
+
+import fcntl
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.audit.checkpoint import BadCheckpoint, NoteSigner
+from services.audit.merkle import Tree
+from services.audit.schema import APPLICATION_ID, TABLES, VERSION
+from services.common.runtime_errors import StartupError
+
+_HEADER = b"SQLite format 3\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A store that checked out: its connection, tree, number of the newest checkpoint, and that note."""
+
+    connection: sqlite3.Connection
+    tree: Tree
+    number: int
+    note: str
+
+
+def lock(path: Path) -> int:
+    """Keeps every other audit process off the store; returns the descriptor that holds the lock.
+
+    Raises:
+        StartupError: another process has it, or the directory cannot be written.
+    """
+    # A file beside the store: closing any descriptor of the store itself would drop SQLite's own locks.
+    name = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartupError(
+            f"{path}: the audit store cannot be written: {error.strerror}; make {path.parent} a directory "
+            "that this user may write, or change `store` in the configuration"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise StartupError(
+            f"{path}: the audit store is in use by another process; stop that one first (`kubegate down`)"
+        ) from error
+    return descriptor
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection for writing, every commit of which is fsynced.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened or is not a database.
+    """
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def open_checked(path: Path, signer: NoteSigner, *, may_create: bool) -> Opened:
+    """Opens the store, or makes it where there is none and ``may_create``.
+
+    Raises:
+        StartupError: it is missing, foreign, damaged, truncated or cannot be written.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        if not may_create:
+            raise StartupError(
+                f"{path}: the audit store is missing or empty, but its mirror holds records; restore the "
+                "store from a backup, or move the mirror aside to begin a new log"
+            )
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    elif _header(path) != _HEADER:
+        raise damaged(path, "it is not a SQLite database")
+    try:
+        connection = connect(path)
+    except sqlite3.Error as error:
+        raise damaged(path, f"it cannot be opened ({error})") from error
+    try:
+        return _check(path, connection, signer)
+    except sqlite3.Error as error:
+        connection.close()
+        raise damaged(path, str(error)) from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def damaged(path: Path, what: str) -> StartupError:
+    """The refusal of a store that does not check out."""
+    return StartupError(
+        f"{path}: the audit store is damaged: {what}. Nothing was changed. Run `kubegate audit verify` to "
+        "see what is altered, then restore the store from a backup"
+    )
+
+
+def _header(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HEADER))
+    except OSError as error:
+        raise StartupError(f"{path}: the audit store cannot be read: {error.strerror}") from error
+
+
+def _check(path: Path, connection: sqlite3.Connection, signer: NoteSigner) -> Opened:
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application == 0 and tables == 0:
+        _create(connection, signer)
+    elif application != APPLICATION_ID:
+        raise StartupError(
+            f"{path}: this SQLite file is not an audit store of kubegate; set `store` in the configuration "
+            "to the right file, or to a new one"
+        )
+    elif version != VERSION:
+        raise StartupError(
+            f"{path}: the audit store has schema version {version}, this program knows {VERSION}; install "
+            "the version of kubegate that wrote it, or a newer one"
+        )
+    return _checked(path, connection, signer)
+
+
+def _create(connection: sqlite3.Connection, signer: NoteSigner) -> None:
+    verifier, empty = signer.verifier, Tree()
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    for statement in filter(str.strip, TABLES.split(";")):
+        connection.execute(statement)
+    connection.execute("INSERT INTO log (id, origin, vkey) VALUES (1, ?, ?)", (verifier.name, verifier.vkey))
+    connection.execute(
+        "INSERT INTO checkpoints (number, size, root, note) VALUES (0, 0, ?, ?)",
+        (empty.root(), signer.sign(0, empty.root())),
+    )
+    connection.execute("COMMIT")
+
+
+def _checked(path: Path, connection: sqlite3.Connection, signer: NoteSigner) -> Opened:
+    """Structure, owner, and the root over all leaf hashes against the last signed one."""
+    for (finding,) in connection.execute("PRAGMA quick_check(1)"):
+        if finding != "ok":
+            raise damaged(path, f"the file's structure is broken ({finding})")
+    row = connection.execute("SELECT origin, vkey FROM log WHERE id = 1").fetchone()
+    if row is None or row != (signer.verifier.name, signer.verifier.vkey):
+        owner = row[1] if row else "an unknown key"
+        raise StartupError(
+            f"{path}: the audit store belongs to the log {owner}, not to {signer.verifier.vkey}; restore the "
+            "`signing_key_file` and `log_id` that it was made with, or set `store` to a new file"
+        )
+    last = connection.execute("SELECT number, note FROM checkpoints ORDER BY number DESC LIMIT 1").fetchone()
+    if last is None:
+        raise damaged(path, "its signed roots are gone")
+    try:
+        checkpoint = signer.verifier.open(last[1])
+    except BadCheckpoint as error:
+        raise damaged(path, f"its last signed root is not valid ({error})") from error
+    tree = Tree()
+    for sequence, leaf in connection.execute("SELECT sequence, leaf FROM events ORDER BY sequence"):
+        if sequence != tree.size:
+            raise damaged(path, f"event {tree.size} is missing")
+        tree = tree.append(leaf)
+    if tree.size != checkpoint.size:
+        raise damaged(path, f"it holds {tree.size} events, its last signed root covers {checkpoint.size}")
+    if tree.root() != checkpoint.root:
+        raise damaged(path, f"its {tree.size} events do not match its last signed root")
+    return Opened(connection, tree, last[0], last[1])

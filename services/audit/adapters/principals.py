@@ -1,0 +1,24 @@
+"""Principal tokens, verified with the keys that authn publishes (R5)."""
+
+from services.audit.event import Identity
+from services.common.principal_token import PrincipalVerifier
+
+
+class TokenPrincipals:
+    """The port ``Principals`` over the shared verifier."""
+
+    def __init__(self, verifier: PrincipalVerifier) -> None:
+        self._verifier = verifier
+
+    async def verify(self, token: str) -> Identity:
+        verified = await self._verifier.verify(token)
+        principal = verified.principal
+        return Identity(
+            issuer=principal.issuer,
+            subject=principal.subject,
+            credential_id=principal.credential_id,
+            auth_type=principal.auth_type,
+            tenant=principal.tenant,
+            authorized_party=verified.authorized_party,
+            expires_at=verified.expires_at,
+        )

@@ -1,0 +1,168 @@
+"""The Merkle tree of RFC 6962, section 2.1: hashes, roots and proofs. Pure functions over leaf hashes.
+
+Leaves and nodes are hashed with different prefixes, so that a node can never pass for a leaf. The tree over
+n leaves splits at the largest power of two below n.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Self
+
+
+def leaf_hash(data: bytes) -> bytes:
+    """SHA-256(0x00 || data): 32 bytes."""
+    return sha256(b"\x00" + data).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """SHA-256(0x01 || left || right): 32 bytes."""
+    return sha256(b"\x01" + left + right).digest()
+
+
+EMPTY_ROOT = sha256(b"").digest()
+"""The root of the tree without leaves."""
+
+
+class BadProof(ValueError):
+    """The proof does not lead to the root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A growing tree, kept as the roots of its perfect subtrees, largest first (at most 64)."""
+
+    size: int = 0
+    peaks: tuple[bytes, ...] = ()
+
+    def append(self, leaf: bytes) -> "Tree":
+        """The tree with one leaf hash more; amortised two hashes."""
+        peaks, node, carry = list(self.peaks), leaf, self.size
+        while carry & 1:
+            node = node_hash(peaks.pop(), node)
+            carry >>= 1
+        return Tree(self.size + 1, (*peaks, node))
+
+    @classmethod
+    def of(cls, leaves: Iterable[bytes]) -> Self:
+        """The tree over leaf hashes."""
+        tree = cls()
+        for leaf in leaves:
+            tree = tree.append(leaf)  # type: ignore[assignment]
+        return tree
+
+    def root(self) -> bytes:
+        """The Merkle tree hash."""
+        if not self.peaks:
+            return EMPTY_ROOT
+        root = self.peaks[-1]
+        for peak in reversed(self.peaks[:-1]):
+            root = node_hash(peak, root)
+        return root
+
+
+def root_of(leaves: Sequence[bytes]) -> bytes:
+    """MTH of leaf hashes, by the recursive definition of RFC 6962."""
+    if not leaves:
+        return EMPTY_ROOT
+    if len(leaves) == 1:
+        return leaves[0]
+    k = _split(len(leaves))
+    return node_hash(root_of(leaves[:k]), root_of(leaves[k:]))
+
+
+def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """PATH(index, D[n]) of RFC 6962, section 2.1.1: siblings from the leaf to the root.
+
+    Raises:
+        IndexError: there is no such leaf.
+    """
+    if not 0 <= index < len(leaves):
+        raise IndexError(index)
+    if len(leaves) == 1:
+        return []
+    k = _split(len(leaves))
+    if index < k:
+        return [*inclusion_proof(leaves[:k], index), root_of(leaves[k:])]
+    return [*inclusion_proof(leaves[k:], index - k), root_of(leaves[:k])]
+
+
+def check_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
+    """Checks that ``leaf`` is leaf ``index`` of the tree of that size and root (RFC 9162, section 2.1.3.2).
+
+    Raises:
+        BadProof: it is not, or the proof is malformed.
+    """
+    if not 0 <= index < size:
+        raise BadProof("index beyond the tree")
+    node, fn, sn = leaf, index, size - 1
+    for sibling in proof:
+        if sn == 0:
+            raise BadProof("proof too long")
+        if fn & 1 or fn == sn:
+            node = node_hash(sibling, node)
+            while not fn & 1 and fn:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            node = node_hash(node, sibling)
+        fn, sn = fn >> 1, sn >> 1
+    if sn or node != root:
+        raise BadProof("proof does not lead to the root")
+
+
+def consistency_proof(leaves: Sequence[bytes], old: int) -> list[bytes]:
+    """PROOF(old, D[n]) of RFC 6962, section 2.1.2: empty where old is 0 or n.
+
+    Raises:
+        IndexError: the old tree is larger than this one.
+    """
+    if not 0 <= old <= len(leaves):
+        raise IndexError(old)
+    return _subproof(leaves, old, whole=True) if old else []
+
+
+def _subproof(leaves: Sequence[bytes], old: int, *, whole: bool) -> list[bytes]:
+    if old == len(leaves):
+        return [] if whole else [root_of(leaves)]
+    k = _split(len(leaves))
+    if old <= k:
+        return [*_subproof(leaves[:k], old, whole=whole), root_of(leaves[k:])]
+    return [*_subproof(leaves[k:], old - k, whole=False), root_of(leaves[:k])]
+
+
+def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]) -> None:
+    """Checks that the new tree extends the old one (RFC 9162, section 2.1.4.2).
+
+    Raises:
+        BadProof: it does not, or the proof is malformed.
+    """
+    if not 0 <= old <= new:
+        raise BadProof("the tree has shrunk")
+    if old == new or old == 0:
+        if proof or (old == new and old_root != new_root) or (old == 0 and old_root != EMPTY_ROOT):
+            raise BadProof("the roots differ")
+        return
+    path = [old_root, *proof] if old & (old - 1) == 0 else list(proof)
+    if not path:
+        raise BadProof("proof too short")
+    fn, sn = old - 1, new - 1
+    while fn & 1:
+        fn, sn = fn >> 1, sn >> 1
+    fr = sr = path[0]
+    for node in path[1:]:
+        if sn == 0:
+            raise BadProof("proof too long")
+        if fn & 1 or fn == sn:
+            fr, sr = node_hash(node, fr), node_hash(node, sr)
+            while not fn & 1 and fn:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            sr = node_hash(sr, node)
+        fn, sn = fn >> 1, sn >> 1
+    if sn or fr != old_root or sr != new_root:
+        raise BadProof("proof does not lead to the roots")
+
+
+def _split(n: int) -> int:
+    """The largest power of two below n, for n > 1."""
+    return 1 << (n - 1).bit_length() - 1

@@ -1,0 +1,67 @@
+"""Intents without outcomes: reported at start and while running, as unknown (R21).
+
+An intent is an orphan only when its recorded deadline plus a grace has passed; until then its outcome may be
+under way.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from services.audit.ports import Orphan
+from services.common.clock import Clock
+from services.common.log import get_logger
+
+GRACE = timedelta(seconds=30)
+"""Time that an outcome may take on its way after the deadline of its intent."""
+
+PERIOD = 60.0
+"""Seconds between two looks."""
+
+NAMED = 20
+"""Orphans named one by one in a report; the count has all."""
+
+log = get_logger("audit.orphans")
+
+
+class Intents(Protocol):
+    """Finds intents without outcomes; may block."""
+
+    def orphans(self, before: datetime) -> Sequence[Orphan]:
+        """Those whose deadline lay before a time."""
+        ...
+
+
+class OrphanWatch:
+    """Reports each orphan once in the life of the process."""
+
+    def __init__(self, intents: Intents, clock: Clock) -> None:
+        self._intents = intents
+        self._clock = clock
+        self._reported: set[int] = set()
+
+    async def run(self) -> None:
+        """Looks at once, then periodically, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(PERIOD)
+
+    async def look(self) -> Sequence[Orphan]:
+        """Reports the orphans that were not reported before, and returns them."""
+        found = await asyncio.to_thread(self._intents.orphans, self._clock.now() - GRACE)
+        fresh = [orphan for orphan in found if orphan.sequence not in self._reported]
+        self._reported |= {orphan.sequence for orphan in fresh}
+        if fresh:
+            log.warning("intents without outcome: it is unknown whether they were executed", count=len(fresh))
+        for orphan in fresh[:NAMED]:
+            log.warning(
+                "intent without outcome",
+                sequence=orphan.sequence,
+                event_id=orphan.event_id,
+                user=orphan.user,
+                action=orphan.action,
+                request_id=orphan.request_id,
+                deadline=orphan.deadline,
+            )
+        return fresh

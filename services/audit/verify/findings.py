@@ -1,0 +1,42 @@
+"""What a verification can come to, and the check of one record."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from services.audit.canonical import NotCanonical, decode
+
+
+class Altered(Exception):
+    """Something is not as it was recorded. ``sequence`` is the first leaf index concerned, where known."""
+
+    def __init__(self, message: str, sequence: int | None = None) -> None:
+        super().__init__(message)
+        self.sequence = sequence
+
+
+class Unreadable(Exception):
+    """It cannot be told whether anything is altered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found intact. ``root`` is that of the last signed tree head that was reached."""
+
+    events: int
+    checkpoints: int
+    root: bytes
+    mirrored: int | None = None
+
+
+def record(event: bytes, expected: int, name: str) -> dict[str, Any]:
+    """The fields of an event that stands at its own leaf index."""
+    try:
+        fields = decode(event)
+    except NotCanonical as error:
+        raise Altered(f"{name} is altered: {error}", expected) from error
+    sequence = fields.get("sequence")
+    if sequence != expected or isinstance(sequence, bool):
+        if isinstance(sequence, int) and sequence > expected:
+            raise Altered(f"{name} is missing or out of place: event {sequence} stands there", expected)
+        raise Altered(f"{name} is altered or out of place: it says that it is event {sequence}", expected)
+    return fields

@@ -1,0 +1,109 @@
+"""Lines of JSON: an export with the proof beside it, or a copy of the mirror against the store."""
+
+import base64
+import binascii
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.audit.checkpoint import BadCheckpoint, Checkpoint, NoteVerifier
+from services.audit.merkle import Tree, leaf_hash
+from services.audit.verify.findings import Altered, Report, Unreadable, record
+from services.audit.verify.store import verify_store
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """Leaf hashes that lead to a signed root: from the store, or from the proof beside an export.
+
+    ``complete``: the export must have all of them; else it may end earlier.
+    """
+
+    hashes: Sequence[bytes]
+    complete: bool
+
+    @classmethod
+    def of_store(cls, path: Path, verifier: NoteVerifier) -> "Leaves":
+        """The leaves of a store, which is checked first. Raises as ``verify_store``."""
+        size = verify_store(path, verifier).events
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            rows = connection.execute("SELECT leaf FROM events WHERE sequence < ? ORDER BY sequence", (size,))
+            return cls([row[0] for row in rows], complete=False)
+        finally:
+            connection.close()
+
+    @classmethod
+    def of_proof(cls, text: str, verifier: NoteVerifier) -> "Leaves":
+        """The leaves in the proof that ``kubegate audit export`` writes (see ``prove``).
+
+        Raises:
+            Altered: they do not lead to the signed root, or it is not signed by the log.
+            Unreadable: it is not such a proof.
+        """
+        try:
+            value = json.loads(text)
+            note, hashes = str(value["checkpoint"]), [base64.b64decode(leaf, validate=True) for leaf in value["leaves"]]
+        except (ValueError, KeyError, TypeError, binascii.Error) as error:
+            raise Unreadable("the proof beside the export cannot be read") from error
+        try:
+            head = verifier.open(note)
+        except BadCheckpoint as error:
+            raise Altered(f"the signed root of the export is altered: {error}") from error
+        if (head.size, head.root) != (len(hashes), Tree.of(hashes).root()):
+            raise Altered("the proof is altered: its leaves do not lead to its signed root")
+        return cls(hashes, complete=True)
+
+
+def size_of(note: str) -> int:
+    """The number of events under a signed tree head. Its signature is for the verification to judge.
+
+    Raises:
+        Unreadable: it is not a signed tree head.
+    """
+    return _head(note).size
+
+
+def prove(note: str, events: Iterable[bytes]) -> str:
+    """What makes an export verifiable by itself: the signed tree head and the leaves that lead to it, as JSON.
+
+    Raises:
+        Altered: the events do not lead to it.
+    """
+    leaves = [leaf_hash(event) for event in events]
+    head = _head(note)
+    if (head.size, head.root) != (len(leaves), Tree.of(leaves).root()):
+        raise Altered(f"the {len(leaves)} events that the service sent do not lead to its signed root")
+    encoded = [base64.b64encode(leaf).decode() for leaf in leaves]
+    return json.dumps({"checkpoint": note, "leaves": encoded}, indent=0) + "\n"
+
+
+def _head(note: str) -> Checkpoint:
+    try:
+        return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
+    except BadCheckpoint as error:
+        raise Unreadable("the service sent a malformed tree head") from error
+
+
+def verify_lines(lines: Iterable[bytes], leaves: Leaves) -> Report:
+    """Checks the lines of an export or of a copy of the mirror, from the first event on.
+
+    Raises:
+        Altered: names the first event that is altered, missing or out of place.
+    """
+    count = 0
+    for line in lines:
+        if not line.endswith(b"\n"):
+            raise Altered(f"event {count} is altered: its line is cut off", count)
+        event = line[:-1]
+        record(event, count, f"event {count} (line {count + 1})")
+        if count >= len(leaves.hashes):
+            raise Altered(f"event {count} (line {count + 1}) is not in the log", count)
+        if leaf_hash(event) != leaves.hashes[count]:
+            raise Altered(f"event {count} (line {count + 1}) is altered: it does not hash to its leaf", count)
+        count += 1
+    if leaves.complete and count < len(leaves.hashes):
+        raise Altered(f"event {count} is missing: the signed root covers {len(leaves.hashes)} events", count)
+    return Report(count, 1, Tree.of(leaves.hashes).root())

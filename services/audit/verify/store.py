@@ -1,0 +1,211 @@
+"""A whole store, with its mirror, in one walk."""
+
+import fcntl
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from services.audit.checkpoint import BadCheckpoint, Checkpoint, NoteVerifier
+from services.audit.merkle import Tree, leaf_hash
+from services.audit.schema import APPLICATION_ID, COLUMNS, VERSION, derive
+from services.audit.verify.findings import Altered, Report, Unreadable, record
+
+
+def verify_store(path: Path, verifier: NoteVerifier, mirror: Path | None = None) -> Report:
+    """Checks a whole store against the log's public key, and the mirror file line by line.
+
+    Works while the service runs: it reads one snapshot.
+
+    Raises:
+        Altered: names the first event, signed root or mirror line that is not as it was recorded.
+        Unreadable: a file is missing, or the store is not an audit store of kubegate.
+    """
+    if not path.is_file():
+        raise Unreadable(f"{path}: there is no such file")
+    try:
+        lines = _Mirror(mirror.open("rb") if mirror else None, mirror, excused=_crashed(path))
+    except OSError as error:
+        raise Unreadable(f"{mirror}: the mirror cannot be read: {error.strerror}") from error
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        try:
+            return _StoreCheck(connection, verifier, lines).run()
+        finally:
+            connection.close()
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        raise Unreadable(f"{path}: cannot be read as a SQLite database: {error}") from error
+    finally:
+        lines.close()
+
+
+class _StoreCheck:
+    """One walk over events, signed roots and mirror lines in step."""
+
+    def __init__(self, connection: sqlite3.Connection, verifier: NoteVerifier, mirror: "_Mirror") -> None:
+        self._connection, self._verifier, self._mirror = connection, verifier, mirror
+        self._tree = Tree()
+        self._proven = 0
+        """Leaves under the last signed root that was reached."""
+        self._suspect: int | None = None
+        """The first event since then that the mirror has otherwise; the next signed root tells which is right."""
+        self._mirror_lags = False
+        """The mirror lacks the last commit, as a crash between commit and mirror leaves it."""
+
+    def run(self) -> Report:
+        self._connection.execute("BEGIN")
+        self._check_identity()
+        checkpoints = self._checkpoints()
+        count, head = 1, next(checkpoints, None)
+        if head is None or head.size != 0 or head.root != self._tree.root():
+            raise Altered("signed root 0 (of the empty log) is missing or altered", 0)
+        head = next(checkpoints, None)
+        query = f"SELECT sequence, event, leaf, {', '.join(COLUMNS)} FROM events ORDER BY sequence"  # noqa: S608
+        for row in self._connection.execute(query):
+            self._take(row[0], row[1], row[2], row[3:])
+            if head is not None and head.size == self._tree.size:
+                self._reach(head)
+                count, head = count + 1, next(checkpoints, None)
+        if head is not None:
+            raise Altered(
+                f"event {self._tree.size} is missing: a signed root covers {head.size} events", self._tree.size
+            )
+        if self._proven != self._tree.size:
+            raise Altered(f"event {self._proven} and what follows is under no signed root", self._proven)
+        (structure,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if structure != "ok":
+            raise Altered(f"the events are intact, but the file's structure is not: {structure}")
+        self._connection.execute("COMMIT")
+        self._check_rest_of_mirror()
+        return Report(self._tree.size, count, self._tree.root(), self._mirror.taken if self._mirror.there else None)
+
+    def _check_identity(self) -> None:
+        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if (application, version) != (APPLICATION_ID, VERSION):
+            raise Unreadable("not an audit store of this version of kubegate")
+        row = self._connection.execute("SELECT origin, vkey FROM log").fetchall()
+        if row != [(self._verifier.name, self._verifier.vkey)]:
+            raise Altered(f"the store does not belong to the log {self._verifier.vkey}")
+
+    def _checkpoints(self) -> Iterator[Checkpoint]:
+        """Signed roots in order, each checked by itself."""
+        last = -1
+        rows = self._connection.execute("SELECT number, size, root, note FROM checkpoints ORDER BY number")
+        for index, (number, size, root, note) in enumerate(rows):
+            if number != index:
+                raise Altered(f"signed root {index} is missing", self._proven)
+            try:
+                checkpoint = self._verifier.open(note)
+            except BadCheckpoint as error:
+                raise Altered(f"signed root {number} is altered: {error}", self._proven) from error
+            if (checkpoint.size, checkpoint.root) != (size, root) or size <= last:
+                raise Altered(f"signed root {number} is altered: it does not agree with its columns", self._proven)
+            last = size
+            yield checkpoint
+
+    def _take(self, sequence: int, event: bytes, leaf: bytes, columns: Sequence[str]) -> None:
+        expected = self._tree.size
+        if sequence != expected:
+            raise Altered(f"event {expected} is missing", expected)
+        fields = record(event, expected, f"event {expected}")
+        if leaf_hash(event) != leaf:
+            raise Altered(f"event {expected} is altered: it does not hash to its leaf", expected)
+        for name, stored, derived in zip(COLUMNS, columns, derive(fields), strict=True):
+            if stored != derived:
+                raise Altered(f"event {expected} is altered: its column {name} does not agree with it", expected)
+        if self._suspect is None and not self._mirror.agrees(event):
+            self._suspect = expected
+        self._tree = self._tree.append(leaf)
+
+    def _reach(self, head: Checkpoint) -> None:
+        first, last = self._proven, self._tree.size - 1
+        if head.root != self._tree.root():
+            if self._suspect is not None:
+                raise Altered(f"event {self._suspect} is altered: the mirror has it otherwise", self._suspect)
+            which = f"event {first} is" if first == last else f"one of the events {first} to {last} is"
+            raise Altered(f"{which} altered: they do not lead to the signed root over {head.size} events", first)
+        if self._suspect is not None and (self._mirror_lags or not self._mirror.lags_by_crash):
+            raise Altered(self._mirror.complaint(), self._suspect)
+        self._mirror_lags = self._suspect is not None
+        self._proven = head.size
+
+    def _check_rest_of_mirror(self) -> None:
+        """Lines beyond the snapshot must have been committed meanwhile."""
+        if self._mirror_lags:
+            return
+        lines = list(self._mirror.rest())
+        rows = self._connection.execute(
+            "SELECT event FROM events WHERE sequence >= ? ORDER BY sequence", (self._tree.size,)
+        )
+        newer = [row[0] + b"\n" for row in rows]
+        for position, line in enumerate(lines):
+            if position >= len(newer) or not (line == newer[position] or _torn(line, newer[position])):
+                sequence = self._tree.size + position
+                raise Altered(f"{self._mirror.name}: line {sequence + 1} is not in the store", sequence)
+
+
+class _Mirror:
+    """The mirror file, read along with the store."""
+
+    _TRIES, _PAUSE = 20, 0.05
+
+    def __init__(self, file: BinaryIO | None, name: Path | None, *, excused: bool) -> None:
+        """``excused``: the service crashed and may have left the last commit unwritten here."""
+        self.there, self.name, self._file, self._excused = file is not None, name, file, excused
+        self.taken = 0
+        self.lags_by_crash = False
+        self._got = b""
+
+    def agrees(self, event: bytes) -> bool:
+        """Whether the next line is that event. A running service writes it just after its commit."""
+        if self._file is None:
+            return True
+        start = self._file.tell()
+        for _ in range(self._TRIES):
+            self._got = self._file.readline()
+            if self._got.endswith(b"\n"):
+                break
+            self._file.seek(start)
+            time.sleep(self._PAUSE)
+        if self._got == event + b"\n":
+            self.taken += 1
+            return True
+        self.lags_by_crash = self._excused and _torn(self._got, event)
+        return False
+
+    def complaint(self) -> str:
+        """What is wrong with the line that did not agree, once the store is known to be right."""
+        if not self._got.endswith(b"\n"):
+            what = f"event {self.taken} is missing: the mirror ends before line {self.taken + 1}"
+        else:
+            line = self.taken + 1
+            what = f"event {self.taken} is altered, missing or out of place: line {line} differs from the store"
+        return f"{self.name}: {what}; the store is intact up to there"
+
+    def rest(self) -> Iterator[bytes]:
+        """The lines that are left."""
+        return iter(self._file or ())
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _torn(line: bytes, event: bytes) -> bool:
+    """Whether a line is the beginning of an event that was not written to its end."""
+    return not line.endswith(b"\n") and event.startswith(line)
+
+
+def _crashed(store: Path) -> bool:
+    """Whether the service that last wrote the store ended without closing it."""
+    wal, lock = store.with_name(store.name + "-wal"), store.with_name(store.name + ".lock")
+    if not wal.exists() or wal.stat().st_size == 0 or not lock.exists():
+        return False
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,83 @@
+"""Puts the audit service together and runs it."""
+
+import asyncio
+import sys
+
+from kubegate.audit.v1 import audit_pb2, audit_pb2_grpc
+from services.audit.adapters.authz import AuthzPolicy
+from services.audit.adapters.group_commit import GroupCommitLog
+from services.audit.adapters.mirror import Mirror, holds_records
+from services.audit.adapters.principals import TokenPrincipals
+from services.audit.adapters.sqlite_reads import SqliteReads
+from services.audit.adapters.sqlite_store import SqliteStore
+from services.audit.checkpoint import BadKey, NoteSigner, origin_of
+from services.audit.config import Config
+from services.audit.orphans import OrphanWatch
+from services.audit.service import AuditService
+from services.audit.servicer import AuditServicer
+from services.common.clock import SystemClock
+from services.common.config import read_secret
+from services.common.grpc_client import Peer
+from services.common.grpc_server import GrpcServer
+from services.common.log import get_logger
+from services.common.principal_token import PrincipalVerifier, RemotePrincipalKeys
+from services.common.runtime import announce_address
+from services.common.runtime_errors import ConfigError
+
+THREAD_SWITCH = 0.0005
+"""Seconds after which a thread lets another run: the writer waits for the event loop at every SQLite call."""
+
+STOP_GRACE = 2.0
+"""Seconds for calls in flight at the end."""
+
+logger = get_logger("audit")
+
+
+async def main(config: Config) -> None:
+    """Serves until cancelled.
+
+    Raises:
+        StartupError: the store, mirror, key or address cannot be used.
+    """
+    sys.setswitchinterval(THREAD_SWITCH)
+    clock = SystemClock()
+    signer = _signer(config)
+    store = SqliteStore(config.store, signer, may_create=not holds_records(config.mirror))
+    mirror = Mirror(config.mirror, store.events())
+    reads = SqliteReads(config.store)
+    log = GroupCommitLog(store, mirror, reads, queue_limit=config.queue_limit)
+    logger.info("store opened", events=store.size, key=signer.verifier.vkey)
+
+    authn = Peer("authn", config.authn, config.tls)
+    authz = Peer("authz", config.authz, config.tls)
+    keys = RemotePrincipalKeys(authn, clock)
+    principals = TokenPrincipals(PrincipalVerifier(keys, clock))
+    service = AuditService(log, principals, AuthzPolicy(authz), clock)
+
+    server = GrpcServer(config.listen, config.tls, lambda: [*log.problems(), *keys.problems()])
+    server.add(
+        audit_pb2_grpc.add_AuditServiceServicer_to_server,
+        AuditServicer(service),
+        audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
+    )
+    try:
+        port = await server.start()
+        announce_address(config.address_file, f"{config.listen.rpartition(':')[0]}:{port}")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(keys.keep_fresh())
+            tasks.create_task(OrphanWatch(reads, clock).run())
+    finally:
+        await server.stop(STOP_GRACE)
+        await log.stop()
+        await authn.close()
+        await authz.close()
+
+
+def _signer(config: Config) -> NoteSigner:
+    try:
+        return NoteSigner.from_pem(origin_of(config.log_id), read_secret(config.signing_key_file))
+    except BadKey as error:
+        raise ConfigError(
+            config.signing_key_file,
+            [f"signing key of the audit log: {error}; restore the file from a backup"],
+        ) from error

@@ -1,0 +1,36 @@
+"""Why a credential was refused: one sentence for the caller, a fixed category for the record."""
+
+from enum import StrEnum
+
+from services.common.errors import Unauthenticated
+
+PUBLIC_MESSAGE = "Authentication failed: the credential is not valid."
+"""The same for every refusal, so that it never tells which check failed."""
+
+
+class Reason(StrEnum):
+    """Category of a refusal as audit records it. Never carries anything of the credential."""
+
+    MISSING = "missing credential"
+    MALFORMED = "malformed credential"
+    OVERSIZED = "oversized credential"
+    UNKNOWN = "unknown credential"
+    MISMATCH = "wrong secret"
+    DISABLED = "disabled credential"
+    EXPIRED = "expired credential"
+    INVALID_TOKEN = "invalid token"
+
+
+class Rejected(Unauthenticated):
+    """A refused credential.
+
+    ``credential_id`` and ``user`` are set only where they name something in the store, for what a stranger
+    sent as a name may be a password typed into the wrong field.
+    """
+
+    def __init__(self, reason: Reason, auth_type: str, *, credential_id: str = "", user: str = "") -> None:
+        super().__init__(PUBLIC_MESSAGE)
+        self.reason = reason
+        self.auth_type = auth_type
+        self.credential_id = credential_id
+        self.user = user

@@ -1,0 +1,160 @@
+"""How an administrative act is recorded: its refusal, its reading, its change with intent and outcome (R18)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from services.authn.model import Decision, Entry, Kind, Phase, Principal, Result
+from services.authn.ports import Recorder
+from services.common.call import Call
+from services.common.clock import Clock
+from services.common.deadline import Deadline
+from services.common.errors import Code, DomainError, Unavailable
+from services.common.log import get_logger
+
+T = TypeVar("T")
+
+log = get_logger("journal")
+
+_UNRECORDED = "The outcome could not be recorded. "
+
+OUTCOME_PATIENCE = 5.0
+"""Seconds that the record of an outcome gets, however little time the caller left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What an operator is doing. ``user`` is the person, or the operator's certificate where no person is known."""
+
+    call: Call
+    action: str
+    resource: str
+    started: float
+    user: str
+    tenant: str = ""
+    token: str = field(default="", repr=False)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def by(self, principal: Principal, token: str) -> "Act":
+        """The same, of a person whom ``token`` proves."""
+        return replace(self, user=principal.subject, tenant=principal.tenant, token=token)
+
+    def about(self, details: Mapping[str, str]) -> "Act":
+        """The same, with more to record."""
+        return replace(self, metadata={**self.metadata, **{key: text for key, text in details.items() if text}})
+
+    def decided(self, decision: Decision) -> "Act":
+        """The same, with the policy decision that it rests on."""
+        return self.about({"rule": decision.rule, "policy_revision": decision.policy_revision})
+
+
+class Journal:
+    """Records acts; every method returns when the record is durable."""
+
+    def __init__(self, recorder: Recorder, clock: Clock) -> None:
+        self._recorder = recorder
+        self._clock = clock
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def act(self, call: Call, action: str, resource: str) -> Act:
+        """An act that begins now."""
+        return Act(call, action, resource, self._clock.monotonic(), user=call.peer)
+
+    async def refused(self, act: Act, reason: str) -> None:
+        """Records a refusal; ``reason`` is a fixed category. A flood of them becomes counted events (R25)."""
+        key = ("admin", act.call.peer, act.action, act.user, reason)
+        await self._recorder.append_folded(key, self._entry(act, Result.FAILURE, error=reason), act.call.deadline)
+
+    async def refusing(self, act: Act, check: Callable[[], T]) -> T:
+        """What ``check`` returns; if it refuses the request, that is recorded before it is answered."""
+        try:
+            return check()
+        except DomainError as error:
+            await self.refused(act, error.code.name.lower())
+            raise
+
+    async def done(self, act: Act) -> None:
+        """Records a reading."""
+        await self._recorder.append(self._entry(act, Result.SUCCESS), act.call.deadline, act.token)
+
+    async def change(
+        self,
+        act: Act,
+        apply: Callable[[], Awaitable[T]],
+        *,
+        undo: Callable[[], Awaitable[object]] | None = None,
+    ) -> T:
+        """Records the intent, applies the change, records the outcome; past the intent nobody can cancel it.
+
+        ``undo`` takes the change back where its outcome cannot be recorded; without it the change stands, and
+        the caller is told so.
+
+        Raises:
+            Unavailable: intent or outcome could not be recorded, or the change not be made.
+        """
+        deadline = act.call.deadline
+        intent = replace(
+            self._entry(act, Result.UNKNOWN, phase=Phase.INTENT),
+            ends_at=self._clock.now() + timedelta(seconds=max(deadline.remaining(), 0.0) + OUTCOME_PATIENCE),
+        )
+        intent_id = await self._recorder.append(intent, deadline, act.token)
+        task = asyncio.create_task(self._carry_out(act, intent_id, apply, undo))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    async def _carry_out(
+        self,
+        act: Act,
+        intent_id: str,
+        apply: Callable[[], Awaitable[T]],
+        undo: Callable[[], Awaitable[object]] | None,
+    ) -> T:
+        try:
+            result = await apply()
+        except Exception as error:
+            code = error.code if isinstance(error, DomainError) else Code.INTERNAL
+            await self._outcome(act, intent_id, Result.ERROR, code.name.lower())
+            raise
+        try:
+            await self._outcome(act, intent_id, Result.SUCCESS)
+        except DomainError as error:
+            raise Unavailable(_UNRECORDED + await _taken_back(undo), retry_after=None) from error
+        return result
+
+    async def _outcome(self, act: Act, intent_id: str, result: Result, error: str = "") -> None:
+        entry = replace(self._entry(act, result, phase=Phase.OUTCOME, error=error), intent_id=intent_id)
+        await self._recorder.append(entry, Deadline.after(OUTCOME_PATIENCE), act.token)
+
+    def _entry(self, act: Act, result: Result, *, phase: Phase = Phase.WHOLE, error: str = "") -> Entry:
+        return Entry(
+            kind=Kind.ADMIN,
+            action=act.action,
+            result=result,
+            user=act.user,
+            tenant=act.tenant,
+            resource=act.resource,
+            error=error,
+            metadata={"operator": act.call.peer, **act.metadata},
+            request_id=act.call.request_id,
+            duration_ms=(self._clock.monotonic() - act.started) * 1000,
+            phase=phase,
+        )
+
+    async def drain(self) -> None:
+        """Waits for the changes that are under way."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+
+async def _taken_back(undo: Callable[[], Awaitable[object]] | None) -> str:
+    """Undoes a change; says what is the case then."""
+    if undo is not None:
+        try:
+            await undo()
+        except DomainError as error:
+            log.error("change not taken back", reason=error.public_message)
+        else:
+            return "Nothing was changed."
+    return "The change is made nevertheless."

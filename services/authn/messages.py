@@ -1,0 +1,134 @@
+"""protobuf <-> domain. Conversions only; what is too long for the record is shortened here."""
+
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from kubegate.authn.v1 import authn_pb2
+from kubegate.common.v1 import identity_pb2
+from services.authn.model import (
+    ApiKey,
+    Credential,
+    NamespaceScope,
+    NewApiKey,
+    PasswordCredential,
+    Principal,
+    Secret,
+    Source,
+    TokenCredential,
+)
+from services.common.errors import InvalidArgument
+
+_ADDRESS_LIMIT = 64
+_USER_AGENT_LIMIT = 256
+
+
+def stamp(moment: datetime) -> Timestamp:
+    """A UTC datetime as a protobuf timestamp."""
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def moment(message: Timestamp) -> datetime:
+    """A protobuf timestamp as a UTC datetime.
+
+    Raises:
+        InvalidArgument: it lies outside the years 1 to 9999.
+    """
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise InvalidArgument("expires_at is not a valid time.") from None
+
+
+def scope_to_proto(scope: NamespaceScope) -> identity_pb2.NamespaceScope:
+    return identity_pb2.NamespaceScope(all=scope.all, patterns=scope.patterns)
+
+
+def scope_from_proto(message: identity_pb2.NamespaceScope) -> NamespaceScope:
+    return NamespaceScope(message.all, tuple(message.patterns))
+
+
+def principal_to_proto(principal: Principal) -> identity_pb2.Principal:
+    return identity_pb2.Principal(
+        issuer=principal.issuer,
+        subject=principal.subject,
+        credential_id=principal.credential_id,
+        auth_type=principal.auth_type,
+        tenant=principal.tenant,
+        roles=principal.roles,
+        permissions=principal.permissions,
+        namespaces=scope_to_proto(principal.namespaces),
+        tools=principal.tools,
+        amr=principal.amr,
+        auth_time=stamp(principal.auth_time),
+        expires_at=stamp(principal.expires_at) if principal.expires_at else None,
+    )
+
+
+def principal_from_proto(message: identity_pb2.Principal) -> Principal:
+    return Principal(
+        issuer=message.issuer,
+        subject=message.subject,
+        credential_id=message.credential_id,
+        auth_type=message.auth_type,
+        tenant=message.tenant,
+        roles=tuple(message.roles),
+        permissions=tuple(message.permissions),
+        namespaces=scope_from_proto(message.namespaces),
+        tools=tuple(message.tools),
+        amr=tuple(message.amr),
+        auth_time=moment(message.auth_time),
+        expires_at=moment(message.expires_at) if message.HasField("expires_at") else None,
+    )
+
+
+def api_key_to_proto(key: ApiKey) -> authn_pb2.ApiKey:
+    return authn_pb2.ApiKey(
+        id=key.id,
+        identity=key.identity,
+        roles=key.roles,
+        permissions=key.permissions,
+        namespaces=scope_to_proto(key.namespaces),
+        tools=key.tools,
+        tenant=key.tenant,
+        enabled=key.enabled,
+        created_at=stamp(key.created_at),
+        expires_at=stamp(key.expires_at) if key.expires_at else None,
+        last_used_at=stamp(key.last_used_at) if key.last_used_at else None,
+    )
+
+
+def new_api_key_from_proto(message: authn_pb2.CreateApiKeyRequest) -> NewApiKey:
+    return NewApiKey(
+        identity=message.identity,
+        roles=tuple(message.roles),
+        permissions=tuple(message.permissions),
+        namespaces=scope_from_proto(message.namespaces) if message.HasField("namespaces") else None,
+        tools=tuple(message.tools),
+        tenant=message.tenant,
+        expires_at=moment(message.expires_at) if message.HasField("expires_at") else None,
+    )
+
+
+def credential_from_proto(message: authn_pb2.Credential) -> Credential | None:
+    """The credential that was sent, ``None`` where there is none."""
+    match message.WhichOneof("kind"):
+        case "token":
+            return TokenCredential(Secret(message.token))
+        case "password":
+            return password_from_proto(message.password)
+    return None
+
+
+def password_from_proto(message: authn_pb2.PasswordCredential) -> PasswordCredential:
+    return PasswordCredential(message.username, Secret(message.password))
+
+
+def source_from_proto(message: identity_pb2.Source) -> Source:
+    return Source(message.address[:_ADDRESS_LIMIT], message.user_agent[:_USER_AGENT_LIMIT])
+
+
+def source_to_proto(source: Source) -> identity_pb2.Source:
+    return identity_pb2.Source(address=source.address, user_agent=source.user_agent)

@@ -1,0 +1,77 @@
+"""The policy file on disk: read once to start, then followed."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import watchfiles
+
+from services.authz.policy import PolicyError, load_policy
+from services.authz.policy.document import MAX_BYTES
+from services.authz.policy.model import Policy
+from services.common.runtime_errors import StartupError
+
+RECHECK = 2_000
+"""Milliseconds after which the file is looked at even if the system reported nothing."""
+
+
+class Unreadable(Exception):
+    """The file cannot be read; the message says why."""
+
+
+class PolicyFile:
+    """One path. Its directory is watched, so that an atomic rename or a swapped symlink is seen."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> bytes:
+        """The file's bytes, one more than allowed at most.
+
+        Raises:
+            Unreadable: it cannot be read.
+        """
+        try:
+            with self._path.open("rb") as file:
+                return file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise Unreadable(f"{self._path}: cannot be read: {error.strerror}") from error
+
+    def load(self) -> Policy:
+        """The policy to start with.
+
+        Raises:
+            StartupError: it cannot be read or is invalid; lists every problem.
+        """
+        try:
+            return load_policy(self._path)
+        except PolicyError as error:
+            advice = f"correct it, check it with `kubegate policy validate {self._path}`, and start again"
+            raise StartupError(f"{error}\n{advice}") from error
+
+    async def changes(self) -> AsyncIterator[bytes | Unreadable]:
+        """Yields the file's bytes, or why it cannot be read: at once, then whenever that has changed."""
+        last = self._look()
+        yield last
+        async for _ in watchfiles.awatch(
+            self._path.parent,
+            recursive=False,
+            debounce=100,
+            step=20,
+            rust_timeout=RECHECK,
+            yield_on_timeout=True,
+        ):
+            now = self._look()
+            if _digest(now) != _digest(last):
+                last = now
+                yield now
+
+    def _look(self) -> bytes | Unreadable:
+        try:
+            return self.read()
+        except Unreadable as error:
+            return error
+
+
+def _digest(seen: bytes | Unreadable) -> bytes:
+    return hashlib.sha256(seen if isinstance(seen, bytes) else str(seen).encode()).digest()

@@ -1,0 +1,79 @@
+"""Request bodies in, response bodies out: JSON, YAML, protobuf; and how a client wants lists to look."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+from aiohttp import web
+
+from services.dev_cluster import protobuf
+from services.dev_cluster.errors import bad_request, unsupported_media
+
+PATCH_TYPES = {
+    "application/merge-patch+json": "merge",
+    "application/json-patch+json": "json",
+    "application/strategic-merge-patch+json": "strategic",
+    "application/apply-patch+yaml": "apply",
+}
+_OBJECT_TYPES = ("application/json", "application/yaml", protobuf.MEDIA_TYPE)
+
+
+def media_type(request: web.Request) -> str:
+    """The bare media type of the body; JSON when nothing is said."""
+    return (request.headers.get("Content-Type") or "application/json").partition(";")[0].strip().lower()
+
+
+def _parse(raw: bytes, type_: str) -> Any:
+    try:
+        if type_.endswith("yaml"):
+            return yaml.safe_load(raw)
+        return json.loads(raw)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise bad_request(f"the body of the request cannot be read: {error}") from error
+
+
+async def read_object(request: web.Request) -> Any:
+    """The object in the body; an empty body is an empty object."""
+    type_, raw = media_type(request), await request.read()
+    if not raw:
+        return {}
+    if type_ not in _OBJECT_TYPES:
+        raise unsupported_media(type_, ", ".join(_OBJECT_TYPES))
+    return protobuf.decode(raw) if type_ == protobuf.MEDIA_TYPE else _parse(raw, type_)
+
+
+async def read_patch(request: web.Request) -> tuple[str, Any]:
+    """The kind of patch and the patch."""
+    type_ = media_type(request)
+    if type_ not in PATCH_TYPES:
+        raise unsupported_media(type_, ", ".join(PATCH_TYPES))
+    return PATCH_TYPES[type_], _parse(await request.read(), type_)
+
+
+def wants(request: web.Request) -> str:
+    """`Table`, `PartialObjectMetadata` or nothing, from the first Accept entry that can be served."""
+    for entry in request.headers.get("Accept", "").split(","):
+        fields = {key.strip(): value for key, _, value in (part.partition("=") for part in entry.split(";"))}
+        type_ = entry.partition(";")[0].strip()
+        if type_ not in ("application/json", "*/*", ""):
+            continue
+        form = fields.get("as", "").removesuffix("List")
+        if not form or (form in ("Table", "PartialObjectMetadata") and fields.get("g") == "meta.k8s.io"):
+            return form
+    return ""
+
+
+def dump(obj: Any) -> bytes:
+    """JSON as it goes over the wire."""
+    return json.dumps(obj, separators=(",", ":")).encode()
+
+
+def respond(obj: Any, status: int = 200, warnings: list[str] | None = None) -> web.Response:
+    """A JSON response, with a `Warning` header for each warning."""
+    response = web.Response(body=dump(obj), status=status, content_type="application/json")
+    for warning in warnings or []:
+        text = warning.replace("\\", "\\\\").replace('"', '\\"')
+        response.headers.add("Warning", f'299 - "{text}"')
+    return response

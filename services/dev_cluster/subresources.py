@@ -1,0 +1,179 @@
+"""The subresources: status and its like, scale, log, eviction, token."""
+
+from __future__ import annotations
+
+import copy
+
+from aiohttp import web
+
+from services.dev_cluster import bodies, errors, logs, patch
+from services.dev_cluster.clock import parse
+from services.dev_cluster.cluster import Cluster
+from services.dev_cluster.kinds import DEPLOYMENT, REPLICA_SET, SCALE, STATEFUL_SET, Kind, Object
+from services.dev_cluster.paths import Target
+from services.dev_cluster.pods import CRASH_AFTER, Run
+from services.dev_cluster.watches import Watches
+from services.dev_cluster.writes import Options
+
+FOLLOW_EVERY = 0.5
+
+
+class Subresources:
+    """Answers authorized requests for subresources."""
+
+    def __init__(self, cluster: Cluster, watching: Watches) -> None:
+        self._cluster = cluster
+        self._watching = watching
+
+    async def handle(self, request: web.Request, target: Target, options: Options) -> web.StreamResponse:
+        """Answers one request."""
+        kind = target.kind
+        owner = self._cluster.store.read(kind, target.namespace if kind.namespaced else "", target.name)
+        if target.subresource == "log" and target.verb == "get":
+            return await self._log(request, owner)
+        if target.subresource == "eviction" and target.verb == "create":
+            return await self._evict(request, kind, owner, options)
+        if target.subresource == "token" and target.verb == "create":
+            return await self._token(request, owner)
+        shown = _scale_of(kind, owner) if target.subresource == "scale" else owner
+        if target.verb == "get" and target.subresource not in ("log", "eviction", "token"):
+            return bodies.respond(shown)
+        if target.verb == "update":
+            wanted = await bodies.read_object(request)
+        elif target.verb == "patch":
+            how, change = await bodies.read_patch(request)
+            wanted = patch.patched("merge" if how == "apply" else how, shown, change)
+        else:
+            message = "the server does not allow this method on the requested resource"
+            raise errors.ApiError(405, "MethodNotAllowed", message)
+        if target.subresource == "scale":
+            return bodies.respond(self._scale(kind, owner, wanted, options))
+        changed = self._cluster.writer.update(kind, owner, wanted, options, target.subresource)
+        return bodies.respond(changed, 200, options.warnings)
+
+    def _scale(self, kind: Kind, owner: Object, wanted: Object, options: Options) -> Object:
+        replicas = (wanted.get("spec") or {}).get("replicas", 0)
+        if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
+            causes = [("spec.replicas", f"Invalid value: {replicas}: must be greater than or equal to 0")]
+            raise errors.invalid(SCALE, owner["metadata"]["name"], causes)
+        new = copy.deepcopy(owner)
+        new["spec"]["replicas"] = replicas
+        new["metadata"]["resourceVersion"] = (wanted.get("metadata") or {}).get("resourceVersion")
+        return _scale_of(kind, self._cluster.writer.update(kind, owner, new, options))
+
+    async def _evict(self, request: web.Request, kind: Kind, pod: Object, options: Options) -> web.Response:
+        body = await bodies.read_object(request)
+        deletion = body.get("deleteOptions") or {}
+        dry_run = options.dry_run or bool(deletion.get("dryRun"))
+        self._cluster.writer.delete(kind, pod, deletion, dry_run=dry_run)
+        return bodies.respond(
+            {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201
+        )
+
+    async def _token(self, request: web.Request, account: Object) -> web.Response:
+        body = await bodies.read_object(request)
+        spec = body.get("spec") or {}
+        status = self._cluster.tokens.issue(account, spec)
+        spec = {"audiences": [], "expirationSeconds": 3600} | spec
+        meta = {key: account["metadata"][key] for key in ("name", "namespace")}
+        answer: Object = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": meta}
+        return bodies.respond(answer | {"spec": spec, "status": status}, 201)
+
+    async def _log(self, request: web.Request, pod: Object) -> web.StreamResponse:
+        query = request.query
+        container = _container(pod, query.get("container", ""))
+        run = self._run(pod, container, previous=query.get("previous") == "true")
+        timestamps = query.get("timestamps") == "true"
+        since = _since(query.get("sinceTime", ""), query.get("sinceSeconds", ""), self._cluster.clock.now())
+        crashing = CRASH_AFTER in (pod["metadata"].get("annotations") or {})
+        now = self._cluster.clock.now()
+        written = [
+            line for line in logs.lines(pod, container, run, now, crashing=crashing) if line[0] >= since
+        ]
+        tail = _count(query.get("tailLines", ""), "tailLines")
+        if tail is not None:
+            written = written[-tail:] if tail else []
+        text = "".join(logs.render(line, timestamps=timestamps) for line in written).encode()
+        limit = _count(query.get("limitBytes", ""), "limitBytes")
+        if limit is not None:
+            text = text[:limit]
+        if query.get("follow") != "true":
+            return web.Response(body=text, content_type="text/plain")
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(text)
+        while await self._watching.sleep(FOLLOW_EVERY):
+            life = self._cluster.controllers.pods.life(pod)
+            current = next((r for r in life.runs if r.start == run.start), None) if life else None
+            if current is None:
+                break
+            then, now = now, self._cluster.clock.now()
+            fresh = [
+                line for line in logs.lines(pod, container, current, now, crashing=crashing) if line[0] > then
+            ]
+            await response.write("".join(logs.render(line, timestamps=timestamps) for line in fresh).encode())
+            if current.end is not None:
+                break
+        await response.write_eof()
+        return response
+
+    def _run(self, pod: Object, container: Object, *, previous: bool) -> Run:
+        life = self._cluster.controllers.pods.life(pod)
+        runs = life.runs if life else []
+        name, pod_name = container["name"], pod["metadata"]["name"]
+        if previous:
+            ended = [run for run in runs if run.end is not None]
+            if not ended or not life or not life.restarts and life.state != "backoff":
+                raise errors.bad_request(
+                    f'previous terminated container "{name}" in pod "{pod_name}" not found'
+                )
+            return ended[-1]
+        if not runs:
+            raise errors.bad_request(
+                f'container "{name}" in pod "{pod_name}" is waiting to start: ContainerCreating'
+            )
+        return runs[-1]
+
+
+def _container(pod: Object, name: str) -> Object:
+    containers: list[Object] = pod["spec"]["containers"]
+    pod_name = pod["metadata"]["name"]
+    if not name and len(containers) > 1:
+        names = " ".join(container["name"] for container in containers)
+        raise errors.bad_request(
+            f"a container name must be specified for pod {pod_name}, choose one of: [{names}]"
+        )
+    for container in containers:
+        if container["name"] == name or not name:
+            return container
+    raise errors.bad_request(f"container {name} is not valid for pod {pod_name}")
+
+
+def _count(text: str, name: str) -> int | None:
+    if text and not text.isdecimal():
+        raise errors.bad_request(f"invalid {name}: {text!r}")
+    return int(text) if text else None
+
+
+def _since(moment: str, seconds: str, now: float) -> float:
+    if moment:
+        try:
+            return parse(moment)
+        except ValueError as error:
+            raise errors.bad_request(f"invalid sinceTime: {moment!r}") from error
+    back = _count(seconds, "sinceSeconds")
+    return 0.0 if back is None else now - back
+
+
+def _scale_of(kind: Kind, owner: Object) -> Object:
+    assert kind in (DEPLOYMENT, REPLICA_SET, STATEFUL_SET)
+    meta, status = owner["metadata"], owner.get("status") or {}
+    labels = (owner["spec"].get("selector") or {}).get("matchLabels") or {}
+    shown = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    scale: Object = {"apiVersion": SCALE.api_version, "kind": "Scale"}
+    scale["metadata"] = {key: meta[key] for key in shown if key in meta}
+    scale["spec"] = {"replicas": owner["spec"]["replicas"]}
+    selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    scale["status"] = {"replicas": status.get("replicas", 0), "selector": selector}
+    return scale

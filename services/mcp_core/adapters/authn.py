@@ -1,0 +1,82 @@
+"""The Authenticator port over authn's stream; the credential goes in, only its principal comes out."""
+
+from __future__ import annotations
+
+from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
+from services.common.deadline import Deadline
+from services.common.errors import DomainError, InvalidArgument, Unauthenticated
+from services.common.grpc_client import Peer
+from services.common.grpc_stream import StreamClient
+from services.mcp_core.adapters.peers import away_or_refused, question_deadline, source
+from services.mcp_core.model import AccessToken, Caller, Principal, RequestContext
+
+
+class AuthnAdapter:
+    """Asks authn; one stream for all requests."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._stream: StreamClient[authn_pb2.AuthenticateRequest, authn_pb2.AuthenticateResponse] = StreamClient(
+            peer,
+            lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).AuthenticateStream,
+            authn_pb2.AuthenticateStreamRequest,
+            authn_pb2.AuthenticateItem,
+        )
+
+    async def authenticate(self, credential: str, context: RequestContext) -> Caller:
+        request = authn_pb2.AuthenticateRequest(
+            credential=authn_pb2.Credential(token=credential),
+            source=source(context.source),
+            request_id=context.request_id,
+        )
+        try:
+            answer = await self._stream.ask(request, question_deadline(context.deadline), context.request_id)
+        except DomainError as error:
+            raise _refusal(error) from None
+        proven = answer.principal
+        principal = Principal(
+            issuer=proven.issuer,
+            subject=proven.subject,
+            credential_id=proven.credential_id,
+            auth_type=proven.auth_type,
+            tenant=proven.tenant,
+        )
+        return Caller(context, principal, answer.principal_token, answer.event_id)
+
+    async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:
+        request = authn_pb2.IssueTokenRequest(
+            password=authn_pb2.PasswordCredential(username=username, password=password, otp=otp),
+            source=source(context.source),
+            request_id=context.request_id,
+        )
+        try:
+            answer = await self._peer.unary(
+                lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).IssueToken,
+                request,
+                question_deadline(context.deadline),
+                (("request-id", context.request_id),),
+            )
+        except DomainError as error:
+            raise _refusal(error) from None
+        return AccessToken(answer.access_token, answer.expires_in)
+
+    async def jwks(self, deadline: Deadline) -> str:
+        try:
+            answer = await self._peer.unary(
+                lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).GetJwks,
+                authn_pb2.GetJwksRequest(),
+                question_deadline(deadline),
+            )
+        except DomainError as error:
+            raise _refusal(error) from None
+        return str(answer.jwks_json)
+
+    async def close(self) -> None:
+        await self._stream.close()
+
+
+def _refusal(error: DomainError) -> DomainError:
+    if isinstance(error, InvalidArgument):
+        # A credential of impossible form is a wrong credential: one status, one sentence.
+        return Unauthenticated("The credential is not valid.")
+    return away_or_refused("authn", error)

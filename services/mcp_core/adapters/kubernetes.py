@@ -1,0 +1,256 @@
+"""The cluster, through kubernetes.aio; nothing else imports that package.
+
+kubernetes.aio gives configuration, TLS and the connection pool. Its models, threads and retries are not used: a
+call is one request, its answer is decoded by msgspec into the few fields wanted. The caller is impersonated by
+header (R2), so that the cluster's own RBAC is a second lock; Audit-ID carries our request id into its audit log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.config import kube_config
+from kubernetes.aio.config.config_exception import ConfigException
+from multidict import CIMultiDict
+from yarl import URL
+
+from services.common.deadline import Deadline
+from services.common.errors import (
+    DeadlineExceeded,
+    DomainError,
+    FailedPrecondition,
+    PermissionDenied,
+    Unavailable,
+)
+from services.common.log import get_logger
+from services.common.runtime_errors import ConfigError
+from services.mcp_core.adapters.kubeconfig import ClusterSettings, select
+from services.mcp_core.adapters.kubernetes_errors import from_status
+from services.mcp_core.adapters.kubernetes_session import Answer, KubernetesSession, decode
+from services.mcp_core.errors import OutcomeUnknown
+from services.mcp_core.ports import Impersonation
+
+CONNECT_SECONDS = 3.0
+"""Longest wait for a connection; after it the cluster counts as away, whatever time the caller has left."""
+
+ERROR_BYTES = 64 * 1024
+"""Most bytes read of an answer that reports an error."""
+
+_ASK_OPERATOR = (
+    "Try again in a moment; if it stays so, the operator should check the cluster and mcp_core's kubeconfig."
+)
+
+_UNKNOWN = (
+    "The change was sent, but the cluster's answer did not arrive: it may or may not have been done. "
+    "Look before trying again."
+)
+
+
+class Version(msgspec.Struct, frozen=True):
+    """Answer of /version."""
+
+    version: str = msgspec.field(name="gitVersion", default="")
+
+
+class KubernetesCluster:
+    """One cluster. Made by `open`; safe for any number of concurrent sessions; `close` ends its connections."""
+
+    def __init__(
+        self, settings: ClusterSettings, rest: RESTClientObject, credentials: kube_config.KubeConfigLoader
+    ) -> None:
+        self.name = settings.name
+        self._settings = settings
+        self._rest = rest
+        self._server: str = rest.configuration.host
+        self._credentials = credentials
+        self._refreshing = asyncio.Lock()
+        self._log = get_logger("mcp_core.kubernetes").bind(cluster=settings.name)
+
+    @classmethod
+    async def open(cls, settings: ClusterSettings) -> KubernetesCluster:
+        """Reads the kubeconfig; the cluster itself is not asked yet.
+
+        Raises:
+            ConfigError: the kubeconfig cannot be used; says why and what to do.
+        """
+        selected = select(settings)
+        configuration = Configuration(
+            client_session_kwargs={
+                # Its default would send cluster traffic through whatever HTTPS_PROXY names, and costs 3x.
+                "trust_env": False,
+                "cookie_jar": aiohttp.DummyCookieJar(),
+                "middlewares": (_refuse_redirect,),
+            }
+        )
+        with tempfile.TemporaryDirectory(prefix="kubegate-") as scratch:
+            try:
+                loader = kube_config.KubeConfigLoader(  # type: ignore[no-untyped-call]
+                    selected.kubeconfig,
+                    config_base_path=str(settings.kubeconfig.resolve().parent),
+                    temp_file_path=scratch,
+                )
+                await loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
+                rest = RESTClientObject(configuration)
+            except (ConfigException, OSError, ValueError) as error:
+                raise ConfigError(settings.kubeconfig, [_unusable(error)]) from error
+            finally:
+                # The loader writes inline keys to files and remembers them for the life of the process; the TLS
+                # context has them now, so no key stays on disk.
+                kube_config._cleanup_temp_files()  # type: ignore[no-untyped-call]
+        if selected.uses_exec and not (getattr(loader, "token", "") or configuration.cert_file):
+            raise ConfigError(settings.kubeconfig, ["its exec plug-in gave no credential; run it by hand to see why"])
+        return cls(settings, rest, loader)
+
+    def session(self, impersonation: Impersonation | None, deadline: Deadline) -> KubernetesSession:
+        """The cluster as that caller, None being the core's own account.
+
+        Raises:
+            PermissionDenied: the identity is not one of ours (R2).
+        """
+        headers: list[tuple[str, str]] = []
+        if impersonation is not None:
+            names = (impersonation.user, *impersonation.groups)
+            if not all(name.startswith("kubegate:") and name.isprintable() for name in names):
+                raise PermissionDenied("The cluster is only asked as an identity of kubegate.")
+            headers.append(("Impersonate-User", impersonation.user))
+            headers += [("Impersonate-Group", group) for group in impersonation.groups]
+            if impersonation.request_id.isprintable():
+                headers.append(("Audit-ID", impersonation.request_id))
+        return KubernetesSession(self, headers, deadline)
+
+    async def version(self, deadline: Deadline) -> str:
+        """The cluster's version, asked now as the core's own account. Raises as sessions do."""
+        answer = await self.send("GET", "/version", [], deadline)
+        return decode(answer.body, Version).version
+
+    async def close(self) -> None:
+        """Ends all connections; sessions made before fail."""
+        await self._rest.close()
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: list[tuple[str, str]],
+        deadline: Deadline,
+        *,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        cut_at: int | None = None,
+    ) -> Answer:
+        """One request. `target` is an escaped path with query. `cut_at`: a longer answer is cut, not refused.
+
+        Raises:
+            DomainError: what the cluster answered, or why it did not; OutcomeUnknown where it is not known whether
+                a change was made.
+        """
+        changes = method != "GET"
+        remaining = deadline.child().remaining()
+        sent = CIMultiDict(headers)
+        sent["Accept"] = "application/json, */*"
+        # Compression costs both ends more CPU than it saves next to a cluster, and hides the size.
+        sent["Accept-Encoding"] = "identity"
+        sent["User-Agent"] = "kubegate"
+        sent["Content-Type"] = content_type
+        if token := await self._token():
+            sent["Authorization"] = token
+        timeout = aiohttp.ClientTimeout(
+            total=remaining, connect=min(CONNECT_SECONDS, remaining * 0.9), ceil_threshold=3600
+        )
+        url = URL(self._server + target, encoded=True)
+        try:
+            response = await self._rest.request(  # type: ignore[no-untyped-call]
+                method, url, headers=sent, body=body, _request_timeout=timeout
+            )
+            return await self._read(response.response, cut_at)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise self._away(error) from error
+        except TimeoutError as error:
+            if changes:
+                raise OutcomeUnknown(_UNKNOWN) from error
+            raise DeadlineExceeded("The cluster did not answer in time.") from error
+        except aiohttp.ClientError as error:
+            self._log.warning("cluster connection broke", error=type(error).__name__, changes=changes)
+            if changes:
+                raise OutcomeUnknown(_UNKNOWN) from error
+            raise Unavailable(f"The connection to cluster {self.name} broke. {_ASK_OPERATOR}") from error
+
+    async def _read(self, response: aiohttp.ClientResponse, cut_at: int | None) -> Answer:
+        try:
+            if response.status >= 300:
+                body, _ = await _bounded(response, ERROR_BYTES)
+                raise from_status(
+                    self.name,
+                    response.status,
+                    body,
+                    response.headers.get("Retry-After"),
+                    changes=response.method != "GET",
+                )
+            limit = self._settings.max_response_bytes if cut_at is None else cut_at
+            body, more = await _bounded(response, limit)
+            if more and cut_at is None:
+                raise FailedPrecondition(
+                    f"The cluster's answer is larger than {limit} bytes. Narrow it: one namespace, "
+                    "a `label_selector` or a smaller `limit`."
+                )
+            return Answer(body, more)
+        finally:
+            response.release()
+
+    async def _token(self) -> str:
+        if hasattr(self._credentials, "exec_plugin_expiry"):
+            async with self._refreshing:
+                await self._credentials.load_from_exec_plugin()  # type: ignore[no-untyped-call]
+        return getattr(self._credentials, "token", "")
+
+    def _away(self, error: Exception) -> DomainError:
+        why = "it cannot be reached"
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            why = "its certificate is not one that the kubeconfig trusts"
+        elif isinstance(error, aiohttp.ClientConnectorSSLError):
+            why = "TLS could not be agreed on"
+        elif isinstance(error, aiohttp.ConnectionTimeoutError):
+            why = "it does not accept connections in time"
+        self._log.warning("cluster away", server=self._server, error=type(error).__name__)
+        return Unavailable(f"Cluster {self.name} is away: {why}. Nothing was done. {_ASK_OPERATOR}")
+
+
+async def _refuse_redirect(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    # No API answers with one, and following it would carry our headers to wherever it points.
+    response = await handler(request)
+    if 300 <= response.status < 400:
+        response.close()
+        raise aiohttp.ClientPayloadError("redirect refused")
+    return response
+
+
+async def _bounded(response: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bool]:
+    """At most `limit` bytes of the body, and whether there was more."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            return b"".join(chunks)[:limit], True
+    return b"".join(chunks), False
+
+
+def _unusable(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "its certificate or key is not valid PEM, or they do not belong together; renew the kubeconfig"
+    if isinstance(error, ConfigException):
+        return f"{error}; renew the kubeconfig"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file that it names'} cannot be read: {error.strerror}"
+    return "its certificate data is not valid base64 or its server address is malformed; renew the kubeconfig"

@@ -1,0 +1,76 @@
+"""Configuration of mcp_core. Frozen; unknown keys are refused; secrets are files."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+import pydantic
+
+from services.common.config import FilePath, Model, PeerAddress, TlsFiles
+
+
+class EdgeTls(Model):
+    """Certificate chain and private key that clients see, as PEM files."""
+
+    cert_file: FilePath
+    key_file: FilePath
+
+    @pydantic.field_validator("cert_file", "key_file")
+    @classmethod
+    def _readable(cls, path: FilePath) -> FilePath:
+        if not os.access(path, os.R_OK):
+            raise ValueError(f"cannot read {path}; issue it with `kubegate certs issue`")
+        return path
+
+
+class ClusterConfig(Model):
+    """The cluster to operate. ``context`` is one of the kubeconfig's, by default its current one."""
+
+    name: Annotated[str, pydantic.Field(min_length=1, max_length=63)] = "default"
+    kubeconfig: FilePath
+    context: str | None = None
+
+
+class SourceLimit(Model):
+    """Per source address: failed and missing authentications, at once and per second (R25).
+
+    A client whose credential has been accepted is not limited here, however busy it is.
+    """
+
+    burst: Annotated[int, pydantic.Field(ge=5)] = 60
+    per_second: Annotated[float, pydantic.Field(gt=0)] = 1.0
+
+
+class Config(Model):
+    """Everything that mcp_core is told at start."""
+
+    listen: Annotated[str, pydantic.Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+):\d{1,5}$")] = "127.0.0.1:8443"
+    tls: EdgeTls
+    mesh: TlsFiles
+    authn: PeerAddress
+    authz: PeerAddress
+    audit: PeerAddress
+    cluster: ClusterConfig
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
+    """Host names that clients may use, with any port; others get 421."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins that browsers may send beside https on an allowed host; others get 403."""
+    base_url: Annotated[str, pydantic.Field(pattern=r"^https://[^\s/?#]+$")] | None = None
+    """The URL that clients use, without path; by default https://localhost and the port."""
+    source_limit: SourceLimit = SourceLimit()
+    max_body_bytes: Annotated[int, pydantic.Field(ge=1024, le=16 * 1024 * 1024)] = 1024 * 1024
+    max_connections: Annotated[int, pydantic.Field(ge=1)] = 1024
+    request_seconds: Annotated[float, pydantic.Field(ge=5, le=300)] = 30.0
+    """What one request may take in all, the record included."""
+    toolset: Literal["all", "read_only"] = "all"
+    """``read_only`` offers no tool that changes the cluster."""
+    address_file: FilePath | None = None
+    """Where to write the bound host:port after start."""
+
+    @pydantic.field_validator("allowed_hosts")
+    @classmethod
+    def _plain_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if not hosts or any(not host or "/" in host or "*" in host for host in hosts):
+            raise ValueError("must list host names without scheme, port or wildcard")
+        return tuple(host.lower() for host in hosts)

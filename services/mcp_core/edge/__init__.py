@@ -1,0 +1,1 @@
+"""Step 0: what is checked of an HTTP request before anybody is asked who sent it."""

@@ -1,0 +1,83 @@
+"""Domain errors as HTTP answers: the status codes of interface.md, application/problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import Any
+
+from services.common.errors import Code, DomainError, Unauthenticated
+from services.mcp_core.edge.credentials import NoCredential
+from services.mcp_core.edge.guard import Misdirected
+from services.mcp_core.edge.wire import BodyTooLarge, Headers, Response, SlowBody, dump_json
+from services.mcp_core.errors import ActionDenied, ClusterRejected
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS = {
+    Code.INVALID_ARGUMENT: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.ABORTED: 409,
+    Code.FAILED_PRECONDITION: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
+    Code.CANCELLED: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+
+_OF_TYPE: tuple[tuple[type[DomainError], int], ...] = (
+    (BodyTooLarge, 413),
+    (SlowBody, 408),
+    (Misdirected, 421),
+    (ClusterRejected, 422),
+)
+
+
+class NotRouted(DomainError):
+    """No such path (404) or method (405), or a body of another media type (415)."""
+
+    def __init__(self, status: int, public_message: str, headers: Headers | None = None) -> None:
+        super().__init__(public_message)
+        self.status = status
+        self.headers = headers or []
+
+
+def status_of(error: DomainError) -> int:
+    """The HTTP status of an error."""
+    if isinstance(error, NotRouted):
+        return error.status
+    return next((status for kind, status in _OF_TYPE if isinstance(error, kind)), STATUS[error.code])
+
+
+def problem(error: DomainError, request_id: str, metadata_url: str) -> Response:
+    """The answer to a request that failed. ``metadata_url``: where RFC 9728 metadata is."""
+    status = status_of(error)
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": error.public_message,
+        "request_id": request_id,
+    }
+    headers: Headers = []
+    if isinstance(error, ActionDenied) and error.permission:
+        body["missing"] = {"permission": error.permission, "namespace": error.namespace}
+    if isinstance(error, Unauthenticated):
+        headers += challenges(error, metadata_url)
+    if isinstance(error, NotRouted):
+        headers += error.headers
+    if error.retry_after is not None or status in (429, 503):
+        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after or 1))).encode()))
+    return Response(status, dump_json(body), MEDIA_TYPE, headers)
+
+
+def challenges(error: Unauthenticated, metadata_url: str) -> Headers:
+    """WWW-Authenticate (RFC 6750, RFC 9728): ``error`` only where a credential was sent and refused."""
+    bearer = f'Bearer realm="kubegate", resource_metadata="{metadata_url}"'
+    if not isinstance(error, NoCredential):
+        bearer += ', error="invalid_token"'
+    return [(b"www-authenticate", bearer.encode()), (b"www-authenticate", b'ApiKey realm="kubegate"')]

@@ -1,0 +1,136 @@
+"""The HTTPS listener: uvicorn with h11 on a TLS context and a socket of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from services.common.runtime import StartupError
+
+GRACE_SECONDS = 5
+"""How long requests in flight may take to finish when the process stops."""
+
+# RFC 9325: forward secrecy and AEAD only; TLS 1.3 has no other suites.
+_TLS12_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+def tls_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
+    """TLS 1.2 with AEAD suites or TLS 1.3, HTTP/1.1.
+
+    Raises:
+        StartupError: the pair cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_TLS12_SUITES)
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(cert_file, key_file)
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", None) or error.strerror or "unreadable"
+        raise StartupError(
+            f"tls: {cert_file} and {key_file} are not a certificate and its key ({reason}); "
+            "issue them anew with `kubegate certs issue`"
+        ) from error
+    return context
+
+
+def bind(listen: str) -> socket.socket:
+    """A bound socket for ``host:port``.
+
+    Raises:
+        StartupError: the port is in use, or the address is not this machine's.
+    """
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, int(port)))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise StartupError(
+                f"port {port} of {host} is in use; stop what listens there, or choose another one: "
+                "`kubegate up --port N`, or `listen` in the configuration"
+            ) from error
+        raise StartupError(
+            f"cannot listen on {listen}: {getattr(error, 'strerror', None) or error}; choose another address with "
+            "`listen` in the configuration, or another port with `kubegate up --port N`"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # services.common.runtime owns the signals of the process.
+        yield
+
+
+class HttpsServer:
+    """Serves one ASGI app on one socket."""
+
+    def __init__(self, app: Any, listener: socket.socket, context: ssl.SSLContext, max_connections: int) -> None:
+        self._listener = listener
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                loop="none",
+                interface="asgi3",
+                access_log=False,
+                log_config=None,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=max_connections,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+                h11_max_incomplete_event_size=32 * 1024,
+                ssl_context_factory=lambda _config, _default: context,
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        """The bound host:port."""
+        host, port = self._listener.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    async def start(self) -> None:
+        """Returns when connections are accepted."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        while not self._server.started:
+            if self._task.done():
+                await self._task
+                raise StartupError("the HTTPS server ended while it was starting")
+            await asyncio.sleep(0.005)
+
+    async def wait(self) -> None:
+        """Returns when the server has ended."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def stop(self) -> None:
+        """Accepts nothing more and lets requests in flight finish, for ``GRACE_SECONDS`` at most."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task

@@ -1,0 +1,153 @@
+"""Requests and responses of raw ASGI: no framework on the hot path. All bodies are bounded and buffered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.common.errors import InvalidArgument
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+BODY_SECONDS = 10.0
+"""How long a client may take to send its body."""
+
+SECURITY_HEADERS: Headers = [
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"strict-transport-security", b"max-age=31536000"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+]
+
+
+class BodyTooLarge(InvalidArgument):
+    """The body is longer than allowed: HTTP 413."""
+
+
+class SlowBody(InvalidArgument):
+    """The body did not arrive in time: HTTP 408."""
+
+
+class Disconnected(Exception):
+    """The client went away before its request was complete; nobody is there to answer."""
+
+
+class Request:
+    """One HTTP request. Headers are looked up by lower-case name."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: Headers = scope["headers"]
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Every value of a header, in order."""
+        return [value for key, value in self.headers if key == name]
+
+    def drop(self, name: bytes) -> None:
+        """Forgets a header, in the scope too, so that nothing further in can read it."""
+        self.headers = self.scope["headers"] = [pair for pair in self.headers if pair[0] != name]
+
+    def text(self, name: bytes, limit: int = 256) -> str:
+        """The first value of a header, or "", printable and cut at ``limit``."""
+        for key, value in self.headers:
+            if key == name:
+                decoded = value[:limit].decode("latin-1")
+                return decoded if decoded.isprintable() else ""
+        return ""
+
+    def media_type(self) -> str:
+        """The media type of the body in lower case, without parameters; "" where there is none."""
+        return self.text(b"content-type").partition(";")[0].strip().lower()
+
+    @property
+    def address(self) -> str:
+        """IP address of the client."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            BodyTooLarge, SlowBody: for the client. Disconnected: for nobody.
+        """
+        for value in self.all(b"content-length"):
+            if value.isdigit() and int(value[:20]) > limit:
+                raise BodyTooLarge(f"The body is longer than {limit} bytes.")
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while True:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        raise Disconnected
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size > limit:
+                        raise BodyTooLarge(f"The body is longer than {limit} bytes.")
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return b"".join(chunks)
+        except TimeoutError:
+            raise SlowBody(f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
+
+
+@dataclass(slots=True)
+class Response:
+    """One HTTP response; security headers and the request id are added when it is sent."""
+
+    status: int
+    body: bytes = b""
+    media_type: str = "application/json"
+    headers: Headers = field(default_factory=list)
+
+    async def send(self, send: Send, request_id: str) -> None:
+        own: Headers = [(b"x-request-id", request_id.encode())]
+        if self.body or self.status not in (202, 204):
+            own.append((b"content-length", str(len(self.body)).encode()))
+        if self.body:
+            own.append((b"content-type", self.media_type.encode()))
+        await send(
+            {"type": "http.response.start", "status": self.status, "headers": own + self.headers + SECURITY_HEADERS}
+        )
+        await send({"type": "http.response.body", "body": self.body})
+
+
+def json_response(value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> Response:
+    """A response with a JSON body."""
+    return Response(status, dump_json(value), headers=list(headers))
+
+
+def dump_json(value: Any) -> bytes:
+    """Compact JSON in UTF-8. Half a surrogate pair, which UTF-8 has no form for, stays the escape that it was."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode("utf-8", "backslashreplace")
+
+
+def parse_json(body: bytes) -> Any:
+    """A JSON value from untrusted bytes (RFC 8259: UTF-8, no NaN).
+
+    Raises:
+        InvalidArgument: it is none, or nested too deeply.
+    """
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise InvalidArgument("The body is not valid JSON in UTF-8.") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)

@@ -1,0 +1,41 @@
+"""Errors that only mcp_core knows: what the cluster answered, and what nobody can know."""
+
+from typing import ClassVar
+
+from services.common.errors import Code, DomainError, InvalidArgument, PermissionDenied
+
+
+class ClusterDenied(PermissionDenied):
+    """The cluster's own RBAC refused (its 403), after our policy had allowed: the second lock (R2)."""
+
+
+class ClusterRejected(InvalidArgument):
+    """The cluster understood the request and refuses its content (its 422)."""
+
+
+class OutcomeUnknown(DomainError):
+    """A change was sent and no answer came: it may or may not have been done. Not to be retried blindly."""
+
+    code: ClassVar[Code] = Code.DEADLINE_EXCEEDED
+
+
+class ActionDenied(PermissionDenied):
+    """Policy denies. Carries the smallest grant that would have allowed it; namespace "" is cluster scope."""
+
+    def __init__(self, public_message: str, permission: str = "", namespace: str = "") -> None:
+        super().__init__(public_message)
+        self.permission = permission
+        self.namespace = namespace
+
+
+class NotRecorded(DomainError):
+    """It may have been executed, and its record is not durable, so the answer is withheld (R20).
+
+    Not to be repeated: the change may be done. The record is still being tried.
+    """
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            "The call may have been executed, but its record could not be made durable, so the answer is withheld. "
+            f"Do not repeat it; look at the cluster, and give request id {request_id} to an operator."
+        )

@@ -1,0 +1,271 @@
+"""The HTTPS interface: paths, statuses, and who has to be authenticated where. No decisions.
+
+Every path goes through step 0 (Host, Origin, then body and rate), and everything that concerns the cluster
+through ``Pipeline``. Errors are application/problem+json with the request id; MCP's own are JSON-RPC.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from services.common.clock import Clock
+from services.common.deadline import Deadline
+from services.common.errors import DomainError, Internal, InvalidArgument, PermissionDenied, Unauthenticated
+from services.common.ids import uuid7
+from services.common.log import get_logger
+from services.mcp_core.edge.credentials import NoCredential, credential
+from services.mcp_core.edge.guard import Guard
+from services.mcp_core.edge.limiter import PASSWORD_COST, SourceLimiter
+from services.mcp_core.edge.problems import NotRouted, problem
+from services.mcp_core.edge.wire import (
+    Disconnected,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    json_response,
+    parse_json,
+)
+from services.mcp_core.mcp import McpEndpoint
+from services.mcp_core.model import Caller, RequestContext, Result, Source
+from services.mcp_core.openapi import document
+from services.mcp_core.pipeline import Offer, Pipeline
+from services.mcp_core.ports import Authenticator
+from services.mcp_core.readiness import Readiness
+from services.mcp_core.tools.base import Tool
+
+TOOLS_PATH = "/mcp/tools/"
+METADATA_PATH = "/.well-known/oauth-protected-resource"
+
+TEXT = "text/plain; charset=utf-8"
+
+JWKS_SECONDS = 30.0
+"""How long the key set is served again without asking authn."""
+
+# What curl sends without being told otherwise is a form type around a JSON body.
+_JSON_TYPES = frozenset({"", "application/json", "application/x-www-form-urlencoded"})
+
+# W3C Trace Context, section 3.2; an all-zero id is invalid.
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+
+Handler = Callable[[Request, RequestContext], Awaitable[Response]]
+
+log = get_logger("http")
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """``request_seconds``: what one request may take. ``base_url``: as clients see us, without path."""
+
+    base_url: str
+    max_body: int
+    request_seconds: float
+
+
+class Edge:
+    """The ASGI application."""
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        *,
+        pipeline: Pipeline,
+        endpoint: McpEndpoint,
+        authenticator: Authenticator,
+        registry: Mapping[str, Tool],
+        readiness: Readiness,
+        guard: Guard,
+        limiter: SourceLimiter,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._pipeline = pipeline
+        self._endpoint = endpoint
+        self._authenticator = authenticator
+        self._readiness = readiness
+        self._guard = guard
+        self._limiter = limiter
+        self._clock = clock
+        self._jwks: tuple[float, bytes] = (float("-inf"), b"")
+        self._openapi = json_response(document(registry, settings.base_url))
+        metadata = {
+            "resource": settings.base_url + "/mcp",
+            "resource_name": "kubegate",
+            "bearer_methods_supported": ["header"],
+        }
+        self._metadata = json_response(metadata)
+        self._routes: dict[str, tuple[str, Handler]] = {
+            "/mcp": ("POST", self._mcp),
+            "/mcp/resources": ("GET", self._resources),
+            "/auth/token": ("POST", self._issue_token),
+            "/.well-known/jwks.json": ("GET", self._key_set),
+            METADATA_PATH: ("GET", self._resource_metadata),
+            METADATA_PATH + "/mcp": ("GET", self._resource_metadata),
+            "/healthz": ("GET", self._healthy),
+            "/readyz": ("GET", self._ready),
+            "/openapi.json": ("GET", self._describe),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        request_id = uuid7()
+        try:
+            self._guard.check(request)
+            response = await self._route(request, request_id)
+        except Disconnected:
+            return
+        except DomainError as error:
+            response = problem(error, request_id, self._settings.base_url + METADATA_PATH)
+        except Exception as error:
+            log.error("unexpected error", request_id=request_id, exc_info=error)
+            response = problem(Internal(), request_id, self._settings.base_url + METADATA_PATH)
+        await response.send(send, request_id)
+
+    async def _route(self, request: Request, request_id: str) -> Response:
+        path = request.path
+        method, handler = self._routes.get(path, ("", self._healthy))
+        interface: Literal["rest", "mcp"] = "mcp" if path == "/mcp" else "rest"
+        if not method and path.startswith(TOOLS_PATH) and len(path) > len(TOOLS_PATH):
+            method, handler = "POST", self._tool
+        if not method:
+            raise NotRouted(404, "There is nothing at this path; /openapi.json lists what there is.")
+        if request.method != method:
+            raise NotRouted(405, f"Use {method}.", [(b"allow", method.encode())])
+        traced = _TRACEPARENT.fullmatch(request.text(b"traceparent"))
+        context = RequestContext(
+            request_id=request_id,
+            trace_id=traced[1] if traced else secrets.token_hex(16),
+            interface=interface,
+            source=Source(request.address, request.text(b"user-agent")),
+            deadline=Deadline.after(self._settings.request_seconds),
+        )
+        return await handler(request, context)
+
+    async def _authenticated(self, request: Request, context: RequestContext) -> Caller:
+        """Step 1. When it returns, the credential is nowhere in the request any more."""
+        address = context.source.address
+        try:
+            token = credential(request)
+        except NoCredential as refusal:
+            self._limiter.admit(address)
+            await self._pipeline.refuse_unproven(context, refusal.reason)
+            raise
+        finally:
+            request.drop(b"authorization")
+        self._limiter.admit(address, token)
+        try:
+            caller = await self._pipeline.authenticate(context, token)
+        except Unauthenticated:
+            self._limiter.rejected(address, token)
+            raise
+        self._limiter.accepted(address, token)
+        return caller
+
+    async def _mcp(self, request: Request, context: RequestContext) -> Response:
+        caller = await self._authenticated(request, context)
+        return await self._endpoint.answer(request, caller)
+
+    async def _tool(self, request: Request, context: RequestContext) -> Response:
+        caller = await self._authenticated(request, context)
+        name = request.path.removeprefix(TOOLS_PATH)
+        try:
+            arguments = await self._json_object(request)
+        except DomainError as error:
+            await self._pipeline.note(caller, name, Result.FAILURE, error.public_message)
+            raise
+        answer = await self._pipeline.call(caller, name, arguments)
+        return json_response(answer.structured)
+
+    async def _resources(self, request: Request, context: RequestContext) -> Response:
+        caller = await self._authenticated(request, context)
+        try:
+            offers = await self._pipeline.offers(caller)
+        except DomainError as error:
+            refused = isinstance(error, PermissionDenied | Unauthenticated)
+            result = Result.FAILURE if refused else Result.ERROR
+            await self._pipeline.note(caller, "resources", result, error.public_message)
+            raise
+        await self._pipeline.note(caller, "resources", Result.SUCCESS)
+        return json_response(_offered(offers))
+
+    async def _issue_token(self, request: Request, context: RequestContext) -> Response:
+        address = context.source.address
+        self._limiter.admit(address, cost=PASSWORD_COST)
+        fields = await self._json_object(request)
+        unknown = sorted(set(fields) - {"username", "password", "otp"})
+        if unknown:
+            raise InvalidArgument(f"Unknown field {unknown[0]!r}; send username, password and, if you have one, otp.")
+        username, password, otp = (fields.get(key, "") for key in ("username", "password", "otp"))
+        for key, value in (("username", username), ("password", password), ("otp", otp)):
+            if not isinstance(value, str) or len(value) > 1024 or (key != "otp" and not value):
+                raise InvalidArgument(f"Field `{key}` must be a text of 1 to 1024 characters.")
+        issued = await self._pipeline.issue_token(context, username, password, otp)
+        self._limiter.refund(address, PASSWORD_COST)
+        return json_response({"access_token": issued.token, "token_type": "Bearer", "expires_in": issued.expires_in})
+
+    async def _key_set(self, request: Request, context: RequestContext) -> Response:
+        now = self._clock.monotonic()
+        if now - self._jwks[0] >= JWKS_SECONDS:
+            self._limiter.admit(context.source.address)
+            self._jwks = (now, (await self._authenticator.jwks(context.deadline)).encode())
+        return Response(200, self._jwks[1])
+
+    async def _resource_metadata(self, request: Request, context: RequestContext) -> Response:
+        """RFC 9728. Names no authorization server while no external issuer is configured."""
+        return self._metadata
+
+    async def _healthy(self, request: Request, context: RequestContext) -> Response:
+        return json_response({"status": "ok"})
+
+    async def _ready(self, request: Request, context: RequestContext) -> Response:
+        """Plain text: "ready", or one line for each thing that is missing."""
+        missing = await self._readiness.missing()
+        text = "".join(f"{line}\n" for line in missing or ["ready"]).encode()
+        if not missing:
+            return Response(200, text, TEXT)
+        return Response(503, text, TEXT, [(b"retry-after", b"1")])
+
+    async def _describe(self, request: Request, context: RequestContext) -> Response:
+        return self._openapi
+
+    async def _json_object(self, request: Request) -> dict[str, Any]:
+        if request.media_type() not in _JSON_TYPES:
+            raise NotRouted(415, "Send the arguments as a JSON object, content type application/json.")
+        body = await request.body(self._settings.max_body)
+        value = parse_json(body) if body.strip() else {}
+        if not isinstance(value, dict):
+            raise InvalidArgument("Send the arguments as one JSON object.")
+        return value
+
+
+def _offered(offers: list[Offer]) -> dict[str, Any]:
+    resources: dict[tuple[str, str], dict[str, Any]] = {}
+    tools: list[dict[str, Any]] = []
+    for offer in offers:
+        tool, permission = offer.tool, offer.tool.permission
+        namespaces = {"all": offer.scope.all, "patterns": list(offer.scope.patterns)}
+        resource = resources.setdefault(
+            (permission.group, permission.resource),
+            {"group": permission.group, "resource": permission.resource, "verbs": {}},
+        )
+        resource["verbs"][permission.verb] = {"permission": str(permission), "namespaces": namespaces}
+        tools.append(
+            {
+                "name": tool.name,
+                "title": tool.title,
+                "description": tool.description,
+                "permission": str(permission),
+                "namespaces": namespaces,
+                "read_only": tool.read_only,
+                "destructive": tool.destructive,
+                "input_schema": tool.input_schema,
+            }
+        )
+    return {"resources": [resources[key] for key in sorted(resources)], "tools": tools}

@@ -1,0 +1,188 @@
+"""What the core speaks of: requests, callers, actions, decisions, events. Plain values, no protobuf, no IO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from services.common.deadline import Deadline
+from services.mcp_core.tools.base import Permission
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a request came from, as the edge saw it. ``address`` has no port."""
+
+    address: str
+    user_agent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """One request of a client. ``trace_id`` is a W3C trace id, 32 hex digits."""
+
+    request_id: str
+    trace_id: str
+    interface: Literal["rest", "mcp"]
+    source: Source
+    deadline: Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls: the pair (issuer, subject), and which credential proved it (R1)."""
+
+    issuer: str
+    subject: str
+    credential_id: str = ""
+    auth_type: str = ""
+    tenant: str = ""
+
+    @property
+    def user(self) -> str:
+        """Both parts of the identity in one text, for records."""
+        return f"{self.issuer}:{self.subject}"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated request: what is left after step 1, when the client's credential has been dropped.
+
+    token: the principal token (R5), for authz and audit only. authn_event_id: authn's record (R18).
+    """
+
+    context: RequestContext
+    principal: Principal
+    token: str = field(repr=False)
+    authn_event_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A JWT for a user; ``expires_in`` is in seconds."""
+
+    token: str = field(repr=False)
+    expires_in: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a caller wants to do, fully resolved (R10). Namespace "" is cluster scope, never a guess (R14)."""
+
+    cluster: str
+    permission: Permission
+    tool: str
+    namespace: str = ""
+    name: str = ""
+    replicas: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where a caller may do something: everywhere, or in namespaces that match a pattern."""
+
+    all: bool = False
+    patterns: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.all or bool(self.patterns)
+
+    def covers(self, namespace: str) -> bool:
+        """Whether the scope names it. A hint for lists: only authz.Check decides."""
+        return self.all or any(fnmatchcase(namespace, pattern) for pattern in self.patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """authz allows. ``role`` is empty for permissions that the credential has directly (R4)."""
+
+    rule: str
+    role: str
+    revision: str
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """authz denies. The missing grant is the smallest that would have allowed it."""
+
+    reason: str
+    explanation: str
+    missing_permission: str
+    missing_namespace: str
+    revision: str
+    event_id: str
+
+
+Decision = Allowed | Denied
+
+
+class Result(StrEnum):
+    """How a call ended; UNKNOWN until something better is known."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    ERROR = "error"
+    UNKNOWN = "unknown"
+
+
+class Phase(StrEnum):
+    """Which part of a call an event speaks of."""
+
+    WHOLE = "whole"
+    INTENT = "intent"
+    OUTCOME = "outcome"
+
+
+class Kind(StrEnum):
+    """The types of events that the core may write (R22)."""
+
+    AUTHENTICATION = "authentication"
+    MCP_REQUEST = "mcp_request"
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionNote:
+    """A decision as an event shows it."""
+
+    allowed: bool
+    rule: str
+    revision: str
+    permission: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event for audit. ``deadline`` of an intent: after it, plus a grace, it is an orphan (R21)."""
+
+    event_id: str
+    timestamp: datetime
+    kind: Kind
+    user: str
+    action: str
+    resource: str
+    namespace: str
+    result: Result
+    error: str
+    metadata: Mapping[str, str]
+    duration_ms: float
+    tenant: str
+    source: Source
+    request_id: str
+    trace_id: str
+    phase: Phase = Phase.WHOLE
+    decision: DecisionNote | None = None
+    intent_id: str = ""
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswer:
+    """What a tool gave: structured content valid under its output schema, and the same as text."""
+
+    structured: Mapping[str, object]
+    text: str

@@ -1,0 +1,113 @@
+"""The OpenAPI 3.1 description of the REST interface, made from the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from services.mcp_core.tools.base import Tool
+
+_PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "request_id": {"type": "string"},
+        "missing": {
+            "type": "object",
+            "description": "The smallest grant that would have allowed it; namespace is empty outside namespaces.",
+            "properties": {"permission": {"type": "string"}, "namespace": {"type": "string"}},
+        },
+    },
+}
+
+_COMMON = {
+    "400": "Bad arguments: which, and why.",
+    "401": "Not authenticated.",
+    "403": "Denied, or no such tool.",
+    "429": "Too many requests; see Retry-After.",
+    "503": "authn, authz, audit or the cluster is away; see Retry-After.",
+}
+_CLUSTER = {
+    "404": "Not found in the cluster.",
+    "409": "Conflicts with the state of the cluster.",
+    "422": "The cluster refuses the content.",
+    "504": "The cluster did not answer in time.",
+}
+
+
+def document(registry: Mapping[str, Tool], base_url: str) -> dict[str, Any]:
+    """The whole document."""
+    paths: dict[str, Any] = {
+        "/mcp/resources": {
+            "get": _operation(
+                "list_offers", "The resources and tools that the caller may use.", {"type": "object"}, _COMMON
+            )
+        },
+        "/auth/token": {
+            "post": _operation(
+                "issue_token",
+                "A JWT for a user name and password.",
+                {
+                    "type": "object",
+                    "required": ["access_token", "token_type", "expires_in"],
+                    "properties": {
+                        "access_token": {"type": "string"},
+                        "token_type": {"const": "Bearer"},
+                        "expires_in": {"type": "integer", "description": "Seconds."},
+                    },
+                },
+                {status: text for status, text in _COMMON.items() if status != "403"},
+                body={
+                    "type": "object",
+                    "required": ["username", "password"],
+                    "properties": {key: {"type": "string"} for key in ("username", "password", "otp")},
+                    "additionalProperties": False,
+                },
+            )
+            | {"security": []}
+        },
+    }
+    for tool in registry.values():
+        paths[f"/mcp/tools/{tool.name}"] = {
+            "post": _operation(
+                tool.name,
+                f"{tool.description} Needs {tool.permission}.",
+                dict(tool.output_schema),
+                _COMMON | _CLUSTER,
+                body=dict(tool.input_schema),
+            )
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "kubegate", "version": version("kubegate")},
+        "servers": [{"url": base_url}],
+        "security": [{"bearer": []}, {"apiKey": []}],
+        "paths": paths,
+        "components": {
+            "schemas": {"Problem": _PROBLEM},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key or a JWT."},
+                "apiKey": {"type": "http", "scheme": "ApiKey", "description": "An API key or a JWT."},
+            },
+        },
+    }
+
+
+def _operation(
+    name: str, summary: str, answer: dict[str, Any], errors: Mapping[str, str], body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    operation: dict[str, Any] = {
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": {"description": "Done.", "content": {"application/json": {"schema": answer}}}}
+        | {status: {"description": text, "content": problem} for status, text in sorted(errors.items())},
+    }
+    if body is not None:
+        operation["requestBody"] = {"content": {"application/json": {"schema": body}}}
+    return operation

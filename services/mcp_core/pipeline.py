@@ -1,0 +1,263 @@
+"""One request, one forward pass. REST and MCP both come through here; nothing else executes a tool.
+
+0. The edge has checked size, rate, Host and Origin, and made the ``RequestContext``.
+1. authn proves the credential; from here on only the principal and its short-lived token exist.
+2. Tool and arguments resolve to an action; what is unknown or incomplete is refused, nothing is guessed.
+3. authz decides the action.
+4. A mutation's intent is durable before anything happens.
+5. The tool runs against the cluster as the caller, within what the deadline leaves beside the record.
+6. The outcome is durable before the answer leaves; refusals of steps 2 to 5 are outcomes too.
+7. The answer, or one of our errors: never the text of an unexpected exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from services.common.clock import Clock
+from services.common.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    DomainError,
+    Internal,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
+from services.common.log import get_logger
+from services.mcp_core.errors import ActionDenied, OutcomeUnknown
+from services.mcp_core.journal import RECORD_SECONDS, Entry, Journal, bounded
+from services.mcp_core.model import (
+    AccessToken,
+    Action,
+    Allowed,
+    Caller,
+    DecisionNote,
+    Kind,
+    RequestContext,
+    Result,
+    Scope,
+    ToolAnswer,
+)
+from services.mcp_core.naming import impersonation
+from services.mcp_core.placement import CLUSTER_SCOPE, Denial, Placement, place, resolve
+from services.mcp_core.ports import Authenticator, Authorizer, Cluster, ClusterSession, Impersonation, Recorder
+from services.mcp_core.tools import check_output, validate
+from services.mcp_core.tools.base import Arguments, Invocation, Tool
+
+T = TypeVar("T")
+
+log = get_logger("pipeline")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A tool that a caller may use, and where."""
+
+    tool: Tool
+    scope: Scope
+
+
+class Pipeline:
+    """The decision path of the core. Safe for many requests of one event loop."""
+
+    def __init__(
+        self,
+        *,
+        registry: Mapping[str, Tool],
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        recorder: Recorder,
+        cluster: Cluster,
+        clock: Clock,
+    ) -> None:
+        self._registry = registry
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        self._cluster = cluster
+        self._journal = Journal(recorder, clock)
+
+    async def authenticate(self, context: RequestContext, credential: str) -> Caller:
+        """Step 1. The caller of this method drops the credential when it returns or raises.
+
+        Raises:
+            Unauthenticated: authn refused it, and has recorded that.
+            ResourceExhausted, Unavailable: authn could not answer; the core has recorded that.
+        """
+        return await self._before_principal(
+            context, "authenticate", lambda: self._authenticator.authenticate(credential, context)
+        )
+
+    async def issue_token(self, context: RequestContext, username: str, password: str, otp: str) -> AccessToken:
+        """A JWT for a user's password. Raises as ``authenticate``."""
+        return await self._before_principal(
+            context, "issue_token", lambda: self._authenticator.issue_token(username, password, otp, context)
+        )
+
+    async def refuse_unproven(self, context: RequestContext, reason: str) -> None:
+        """Records a request whose credential is not even fit to be shown to authn (R22).
+
+        Raises:
+            Unavailable: it cannot be recorded.
+        """
+        await self._journal.anonymous(context, Kind.AUTHENTICATION, "authenticate", Result.FAILURE, reason)
+
+    async def offers(self, caller: Caller) -> list[Offer]:
+        """What the caller may use, in the order of the registry. Derived from authz, enforced at ``call``.
+
+        Raises:
+            Unauthenticated, ResourceExhausted, Unavailable: authz did not answer.
+        """
+        tools = list(self._registry.values())
+        actions = [Action(self._cluster.name, tool.permission, tool.name) for tool in tools]
+        scopes = await self._authorizer.list_allowed(caller, actions)
+        return [Offer(tool, scope) for tool, scope in zip(tools, scopes, strict=True) if scope]
+
+    async def note(self, caller: Caller, action: str, result: Result, error: str = "") -> None:
+        """Records a request other than a tool call, such as tools/list, before its answer leaves.
+
+        Raises:
+            Unavailable: it is not durable; the answer is to be withheld.
+        """
+        entry = self._journal.open(caller, action)
+        entry.result, entry.error = result, error
+        await self._journal.close(entry)
+
+    async def call(self, caller: Caller, tool_name: str, arguments: Mapping[str, Any]) -> ToolAnswer:
+        """Steps 2 to 7 for one tool.
+
+        Raises:
+            DomainError: with a message for the caller. What was refused, broke or was cancelled has been
+                recorded all the same; ``NotRecorded`` means executed but not known to be recorded (R20).
+        """
+        entry = self._journal.open(caller, tool_name)
+        answer: ToolAnswer | None = None
+        failure: DomainError | None = None
+        try:
+            answer = await self._decide_and_execute(entry, caller, tool_name, arguments)
+        except asyncio.CancelledError:
+            entry.error = "The caller went away before the call was finished."
+            if not entry.executing:
+                entry.result = Result.FAILURE
+            self._journal.abandon(entry)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded and becomes one of ours
+            failure = _settle(entry, error)
+        if failure is not None and entry.mutation and entry.intent_id and not entry.executing:
+            # The intent may be durable although nobody told us: close it, but do not wait for a store that is away.
+            self._journal.abandon(entry)
+            raise failure
+        await self._journal.close(entry)  # 6
+        if answer is None:
+            raise failure or Internal()
+        return answer  # 7
+
+    async def drain(self, seconds: float) -> None:
+        """Waits for records in flight, at shutdown."""
+        await self._journal.drain(seconds)
+
+    async def _decide_and_execute(
+        self, entry: Entry, caller: Caller, tool_name: str, given: Mapping[str, Any]
+    ) -> ToolAnswer:
+        tool = self._registry.get(tool_name)  # 2
+        if tool is None:
+            raise ActionDenied(f"There is no tool {bounded(tool_name, 64)!r} that you may use.")
+        entry.mutation = not tool.read_only
+        entry.resource = tool.permission.resource
+        arguments = validate(tool, given)
+        action = resolve(self._cluster.name, tool, arguments)
+        entry.namespace = action.namespace
+        if action.name:
+            entry.resource += f"/{action.name}"
+        entry.metadata |= {"permission_check": str(tool.permission), "arguments": _further(arguments)}
+
+        try:
+            placement = await place(self._authorizer, self._cluster, caller, tool, action)  # 3
+        except Denial as denial:
+            said = denial.decision
+            entry.decision = DecisionNote(False, said.reason, said.revision, str(tool.permission))
+            entry.metadata["authz_event_id"] = said.event_id
+            raise
+        _write_decision(entry, tool, placement)
+
+        deadline = caller.context.deadline.child(RECORD_SECONDS)
+        session = self._session(caller, tool, placement)
+        if entry.mutation:
+            await self._journal.intent(entry)  # 4
+
+        entry.executing = True
+        try:
+            async with asyncio.timeout(deadline.remaining()):  # 5
+                structured = await tool.run(Invocation(arguments, placement.namespaces, session))
+        except TimeoutError:
+            raise DeadlineExceeded("The cluster did not answer in time.") from None
+        check_output(tool, structured)
+        text = tool.text(structured)
+        entry.result = Result.SUCCESS
+        return ToolAnswer(structured, text)
+
+    def _session(self, caller: Caller, tool: Tool, placement: Placement) -> ClusterSession:
+        deadline = caller.context.deadline.child(RECORD_SECONDS)
+        if not tool.namespaced and placement.namespaces != CLUSTER_SCOPE:
+            # No role lets a caller list only some namespaces; authz has decided each of these names.
+            return self._cluster.session(None, deadline)
+        return self._cluster.session(_impersonate(caller, placement.roles), deadline)
+
+    async def _before_principal(self, context: RequestContext, action: str, question: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await question()
+        except (Unauthenticated, ResourceExhausted):
+            raise
+        except Exception as error:
+            failure = _public(error, context.request_id)
+            await self._journal.anonymous(context, Kind.MCP_REQUEST, action, Result.ERROR, failure.public_message)
+            raise failure from error
+
+
+def _write_decision(entry: Entry, tool: Tool, placement: Placement) -> None:
+    said = placement.decisions
+    rules = sorted({decision.rule for decision in said if isinstance(decision, Allowed)})
+    entry.decision = DecisionNote(True, ",".join(rules), said[0].revision, str(tool.permission))
+    entry.metadata["authz_event_id"] = ",".join(decision.event_id for decision in said[:8])
+    if len(placement.namespaces) > 1 or (placement.namespaces != (entry.namespace,)):
+        entry.metadata["namespaces"] = ",".join(placement.namespaces)
+
+
+def _impersonate(caller: Caller, roles: tuple[str, ...]) -> Impersonation:
+    """The caller in the groups of every role that allowed a part of the call (R2)."""
+    principal = caller.principal
+    each = [impersonation(principal.issuer, principal.subject, role, caller.context.request_id) for role in roles]
+    return replace(each[0], groups=tuple(group for one in each for group in one.groups))
+
+
+def _further(arguments: Arguments) -> str:
+    """The arguments that no other field of the record shows, as compact JSON."""
+    rest = {key: value for key, value in arguments.items() if key not in ("name", "namespace")}
+    return json.dumps(rest, ensure_ascii=False, separators=(",", ":"), default=str) if rest else ""
+
+
+def _settle(entry: Entry, error: Exception) -> DomainError:
+    """Writes an error into the entry and returns what the caller is told."""
+    failure = _public(error, entry.caller.context.request_id)
+    entry.error = failure.public_message
+    refused = isinstance(failure, PermissionDenied | Unauthenticated)
+    if refused or not entry.executing:
+        away = isinstance(failure, Unavailable | DeadlineExceeded | Internal | ResourceExhausted)
+        entry.result = Result.ERROR if away and not refused else Result.FAILURE
+    elif entry.mutation and isinstance(failure, Unavailable | DeadlineExceeded | OutcomeUnknown | Cancelled | Internal):
+        entry.result = Result.UNKNOWN
+    else:
+        entry.result = Result.ERROR
+    return failure
+
+
+def _public(error: Exception, request_id: str) -> DomainError:
+    if isinstance(error, DomainError):
+        return error
+    log.error("unexpected error", request_id=request_id, exc_info=error)
+    return Internal()

@@ -1,0 +1,150 @@
+"""What mcp_core needs of the world outside, as protocols. No IO and no protobuf here.
+
+The cluster is reached by an `ObjectRef` (which object) and a narrow msgspec struct (which of its fields), so
+that nothing is decoded which nobody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from services.common.deadline import Deadline
+
+if TYPE_CHECKING:
+    from services.mcp_core.model import AccessToken, Action, Caller, Decision, Event, RequestContext, Scope
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Impersonation:
+    """As whom the cluster is asked (R2). Made by `naming.impersonation`, which refuses what must not pass.
+
+    user: "kubegate:<issuer>:<subject>". groups: ("kubegate:role:<role that granted>",) or
+    ("kubegate:direct",). request_id: sent as Audit-ID, so that the cluster's own audit log names our request.
+    """
+
+    user: str
+    groups: tuple[str, ...]
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of the cluster: API group ("" is the core group), version and plural name."""
+
+    group: str
+    version: str
+    plural: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """A collection (name ""), an object, or a subresource. Namespace "" is cluster scope or all namespaces."""
+
+    resource: Resource
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """The first `limit` items of a collection; `truncated` where the cluster has more."""
+
+    items: list[T]
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LogText:
+    """The end of a container's log as UTF-8 text; `truncated` where the byte bound cut it."""
+
+    text: str
+    truncated: bool
+
+
+class ClusterSession(Protocol):
+    """The cluster as one caller for one request. Every method is exactly one API request (R14).
+
+    `shape` and `item` are msgspec structs with the fields wanted. Raises DomainErrors: ClusterDenied (the
+    cluster's own 403, R2), NotFound, Conflict, AlreadyExists, InvalidArgument (400, 422), ResourceExhausted
+    (429), Unavailable (unreachable, 5xx), DeadlineExceeded, FailedPrecondition (an answer over the bound).
+    """
+
+    async def get(self, ref: ObjectRef, shape: type[T]) -> T: ...
+
+    async def list(self, ref: ObjectRef, item: type[T], *, label_selector: str = "", limit: int = 500) -> Page[T]: ...
+
+    async def patch(self, ref: ObjectRef, merge_patch: Mapping[str, Any], shape: type[T]) -> T:
+        """JSON merge patch (RFC 7396)."""
+        ...
+
+    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
+        """With `uid`, only that very object; another of the same name is a Conflict."""
+        ...
+
+    async def logs(
+        self, namespace: str, pod: str, *, container: str, tail_lines: int, previous: bool, limit_bytes: int
+    ) -> LogText: ...
+
+
+class Cluster(Protocol):
+    """One configured cluster."""
+
+    name: str
+
+    def session(self, impersonation: Impersonation | None, deadline: Deadline) -> ClusterSession:
+        """The cluster as that caller. None is the core's own account: only to list namespace names."""
+        ...
+
+    async def version(self, deadline: Deadline) -> str:
+        """The cluster's version, e.g. "v1.36.0", asked of it now. Raises Unavailable with the next step."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Authenticator(Protocol):
+    """authn, as the core asks it. It records its own decisions (R18)."""
+
+    async def authenticate(self, credential: str, context: RequestContext) -> Caller:
+        """The caller behind an API key or JWT.
+
+        Raises Unauthenticated (any reason, one sentence), ResourceExhausted, Unavailable.
+        """
+        ...
+
+    async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:
+        """A JWT for a user's password. Raises as `authenticate`."""
+        ...
+
+    async def jwks(self, deadline: Deadline) -> str:
+        """The public keys of those JWTs, as a JSON text (RFC 7517). Raises Unavailable."""
+        ...
+
+
+class Authorizer(Protocol):
+    """authz, as the core asks it. It records its own decisions (R18)."""
+
+    async def check(self, caller: Caller, action: Action) -> Decision:
+        """Raises Unauthenticated (the principal token is no longer valid), ResourceExhausted, Unavailable."""
+        ...
+
+    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
+        """Where the caller may do each, in the order asked. A hint, never a decision. Raises as `check`."""
+        ...
+
+
+class Recorder(Protocol):
+    """audit, as the core writes to it: a return means durable and in the tree."""
+
+    async def append(self, event: Event, principal_token: str, deadline: Deadline) -> None:
+        """Raises DomainError where the event is not known to be durable. May be repeated: stored once by id."""
+        ...
+
+    async def append_folded(self, key: tuple[str, ...], event: Event, deadline: Deadline) -> None:
+        """The same for anonymous failures; those with one key become one counted event (R25)."""
+        ...

@@ -1,0 +1,52 @@
+"""The tools, by name. A tool is one row here: schemas, permission, what it does. Nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from services.common.errors import Internal, InvalidArgument
+from services.mcp_core.tools import deployments, namespaces, pods, services
+from services.mcp_core.tools.base import Arguments, Structured, Tool
+from services.mcp_core.tools.schema import convert_arguments
+
+REGISTRY: Mapping[str, Tool] = MappingProxyType(
+    {
+        tool.name: tool
+        for tool in sorted(
+            (*namespaces.TOOLS, *pods.TOOLS, *deployments.TOOLS, *services.TOOLS), key=lambda tool: tool.name
+        )
+    }
+)
+
+
+def validate(tool: Tool, arguments: Any) -> Arguments:
+    """The arguments with defaults filled in; optional ones that were not given and have none are absent.
+
+    A tool that lists has afterwards either `namespace`, or `all_namespaces` true; every other namespaced tool has
+    `namespace`. No namespace is ever filled in (R14).
+
+    Raises:
+        InvalidArgument: naming the first argument that does not fit, and why.
+    """
+    validated: dict[str, Any] = msgspec.to_builtins(convert_arguments(arguments, tool.arguments))
+    if tool.lists and ("namespace" in validated) == validated["all_namespaces"]:
+        if validated["all_namespaces"]:
+            raise InvalidArgument("Arguments `namespace` and `all_namespaces` exclude each other.")
+        raise InvalidArgument("Argument `namespace` is required, or `all_namespaces: true`; none is assumed.")
+    return validated
+
+
+def check_output(tool: Tool, result: Structured) -> None:
+    """Whether structured content is valid under the tool's output schema.
+
+    Raises:
+        Internal: it is not, which is a fault of the tool.
+    """
+    try:
+        msgspec.convert(result, tool.result)
+    except msgspec.ValidationError as error:
+        raise Internal from error

@@ -1,0 +1,117 @@
+"""Constructs mcp_core. Starts without its peers: not ready then, and healed when they come."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Mapping
+
+from services.common.audit_client import AuditClient
+from services.common.clock import SystemClock
+from services.common.deadline import Deadline
+from services.common.grpc_client import Peer
+from services.common.runtime import announce_address
+from services.mcp_core.adapters import health
+from services.mcp_core.adapters.audit import AuditAdapter
+from services.mcp_core.adapters.authn import AuthnAdapter
+from services.mcp_core.adapters.authz import AuthzAdapter
+from services.mcp_core.adapters.kubeconfig import ClusterSettings
+from services.mcp_core.adapters.kubernetes import KubernetesCluster
+from services.mcp_core.config import Config
+from services.mcp_core.edge.guard import Guard
+from services.mcp_core.edge.limiter import SourceLimiter
+from services.mcp_core.edge.server import HttpsServer, bind, tls_context
+from services.mcp_core.http import Edge, EdgeSettings
+from services.mcp_core.mcp import McpEndpoint
+from services.mcp_core.pipeline import Pipeline
+from services.mcp_core.ports import Cluster
+from services.mcp_core.readiness import Probe, Readiness
+from services.mcp_core.tools import REGISTRY
+from services.mcp_core.tools.base import Tool
+
+DRAIN_SECONDS = 5.0
+"""How long records in flight may take when the process stops."""
+
+
+async def main(config: Config) -> None:
+    """Serves until cancelled.
+
+    Raises:
+        StartupError: a certificate, the kubeconfig or the port cannot be used.
+    """
+    clock = SystemClock()
+    context = tls_context(config.tls.cert_file, config.tls.key_file)
+    listener = bind(config.listen)
+    async with contextlib.AsyncExitStack() as closing:
+        closing.callback(listener.close)
+        cluster = await KubernetesCluster.open(
+            ClusterSettings(config.cluster.name, config.cluster.kubeconfig, config.cluster.context)
+        )
+        closing.push_async_callback(cluster.close)
+
+        authn_peer = Peer("authn", config.authn, config.mesh)
+        authz_peer = Peer("authz", config.authz, config.mesh)
+        audit_peer = Peer("audit", config.audit, config.mesh)
+        for peer in (authn_peer, authz_peer, audit_peer):
+            closing.push_async_callback(peer.close)
+        authn = AuthnAdapter(authn_peer)
+        closing.push_async_callback(authn.close)
+        authz = AuthzAdapter(authz_peer)
+        closing.push_async_callback(authz.close)
+        audit = AuditClient(audit_peer, clock)
+        closing.push_async_callback(audit.close)
+
+        registry = offered_tools(config.toolset)
+        pipeline = Pipeline(
+            registry=registry,
+            authenticator=authn,
+            authorizer=authz,
+            recorder=AuditAdapter(audit),
+            cluster=cluster,
+            clock=clock,
+        )
+        closing.push_async_callback(pipeline.drain, DRAIN_SECONDS)
+        endpoint = McpEndpoint(pipeline, registry, config.max_body_bytes)
+        await closing.enter_async_context(endpoint.running())
+        edge = Edge(
+            EdgeSettings(
+                base_url=config.base_url or f"https://localhost:{listener.getsockname()[1]}",
+                max_body=config.max_body_bytes,
+                request_seconds=config.request_seconds,
+            ),
+            pipeline=pipeline,
+            endpoint=endpoint,
+            authenticator=authn,
+            registry=registry,
+            readiness=Readiness(probes(authn_peer, authz_peer, audit_peer, cluster), clock),
+            guard=Guard(config.allowed_hosts, config.allowed_origins),
+            limiter=SourceLimiter(config.source_limit.burst, config.source_limit.per_second, clock),
+            clock=clock,
+        )
+        server = HttpsServer(edge, listener, context, config.max_connections)
+        await server.start()
+        closing.push_async_callback(server.stop)
+        announce_address(config.address_file, server.address)
+        # What exists now lives as long as the process; the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        await server.wait()
+
+
+def offered_tools(toolset: str) -> Mapping[str, Tool]:
+    """The tools that this installation offers at all."""
+    return {name: tool for name, tool in REGISTRY.items() if toolset == "all" or tool.read_only}
+
+
+def probes(authn: Peer, authz: Peer, audit: Peer, cluster: Cluster) -> dict[str, Probe]:
+    """What has to answer before the core is ready."""
+
+    async def cluster_answers(deadline: Deadline) -> None:
+        await cluster.version(deadline)
+
+    return {
+        "authn": lambda deadline: health.check(authn, deadline),
+        "authz": lambda deadline: health.check(authz, deadline),
+        "audit": lambda deadline: health.check(audit, deadline),
+        "cluster": cluster_answers,
+    }

@@ -1,0 +1,29 @@
+"""One real stack for the whole session, on free ports; tests that break things bring up their own."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stack import RunningStack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """Shared: a test may create keys and change workloads in namespaces of its own choosing, nothing else."""
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    running = RunningStack.up(tmp_path_factory.mktemp("stack") / "home")
+    yield running
+    running.down()
+
+
+@pytest.fixture(scope="module")
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """For the tests of one module that stop processes."""
+    running = RunningStack.up(tmp_path_factory.mktemp("own") / "home")
+    yield running
+    running.down()
+    shutil.rmtree(running.home)
