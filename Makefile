@@ -137,3 +137,5 @@ lock-into:
 	@for extra in authn authz audit mcp-core dev-cluster cli; do \
 	  $(COMPILE) --no-annotate --extra $$extra --constraints $(LOCKS)requirements.lock \
 	    -o $(LOCKS)deploy/locks/$$extra.lock; done
+	@echo hatchling | $(COMPILE:pyproject.toml=-) --no-annotate --constraints $(LOCKS)requirements.lock \
+	  -o $(LOCKS)deploy/locks/build.lock

@@ -101,30 +101,32 @@ async def bench(stack: BenchStack, options: argparse.Namespace) -> dict[str, Any
     }
 
 
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
 def show(result: dict[str, Any]) -> None:
     """Prints the tables."""
-    console = Console()
+    console = Console(highlight=False)
+    rates = _table(f"{result['call']}, everything on", "c", "requests/s", "p50 ms", "p99 ms", "events/request")
     services = [name for name in result["runs"][0]["cpu_ms_per_request"] if name != "callers"]
-    table = Table(title=f"{result['call']}, everything on", title_justify="left")
-    for column in ("c", "requests/s", "p50 ms", "p99 ms", *(f"{name} CPU ms" for name in services)):
-        table.add_column(column, justify="right")
-    table.add_column("sum", justify="right")
-    table.add_column("callers", justify="right")
-    table.add_column("events", justify="right")
+    cpu = _table("CPU ms a request", "c", *services, "sum", "(callers)")
     for run in result["runs"]:
-        cpu = run["cpu_ms_per_request"]
-        own = [cpu[name] for name in services]
-        cells = [run["concurrency"], run["requests_per_second"], run["p50_ms"], run["p99_ms"]]
-        costs = [f"{value:.2f}" for value in (*own, sum(own), cpu["callers"])]
-        table.add_row(*map(str, cells), *costs, str(run["events_per_request"]))
-    console.print(table)
-    memory = Table(title="resident memory, MiB", title_justify="left")
-    for column in ("service", "started", "loaded"):
-        memory.add_column(column, justify="left" if column == "service" else "right")
-    for name, sizes in result["rss_mib"].items():
-        memory.add_row(name, str(sizes["started"]), str(sizes["loaded"]))
-    console.print(memory)
+        rates.add_row(
+            *(str(run[key]) for key in ("concurrency", "requests_per_second", "p50_ms", "p99_ms", "events_per_request"))
+        )
+        spent = run["cpu_ms_per_request"]
+        own = [spent[name] for name in services]
+        cpu.add_row(str(run["concurrency"]), *(f"{value:.2f}" for value in (*own, sum(own), spent["callers"])))
+    memory = _table("resident memory, MiB", "", *result["rss_mib"])
+    for moment in ("started", "loaded"):
+        memory.add_row(moment, *(str(sizes[moment]) for sizes in result["rss_mib"].values()))
     start = result["start"]
+    for part in (rates, cpu, memory):
+        console.print(part, "")
     console.print(f"start to ready: {start['first_seconds']} s in an empty home, {start['again_seconds']} s again")
 
 

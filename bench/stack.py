@@ -30,9 +30,7 @@ class BenchStack:
     def port(self) -> int:
         """Port of the edge."""
         endpoints: dict[str, Any] = json.loads((self.home / "endpoints.json").read_text(encoding="utf-8"))
-        port = urlsplit(endpoints["base_url"]).port
-        assert port
-        return port
+        return int(urlsplit(str(endpoints["base_url"])).port or 443)
 
     @property
     def tls(self) -> ssl.SSLContext:

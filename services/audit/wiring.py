@@ -27,7 +27,7 @@ from services.common.runtime_errors import ConfigError
 THREAD_SWITCH = 0.0005
 """Seconds after which a thread lets another run: the writer waits for the event loop at every SQLite call."""
 
-STOP_GRACE = 2.0
+STOP_GRACE = 1.0
 """Seconds for calls in flight at the end."""
 
 logger = get_logger("audit")
@@ -44,14 +44,14 @@ async def main(config: Config) -> None:
     signer = _signer(config)
     store = SqliteStore(config.store, signer, may_create=not holds_records(config.mirror))
     mirror = Mirror(config.mirror, store.events())
-    reads = SqliteReads(config.store)
-    log = GroupCommitLog(store, mirror, reads, queue_limit=config.queue_limit)
+    log = GroupCommitLog(store, mirror, queue_limit=config.queue_limit)
+    intents = SqliteReads(config.store)
     logger.info("store opened", events=store.size, key=signer.verifier.vkey)
 
     authn = Peer("authn", config.authn, config.tls)
     authz = Peer("authz", config.authz, config.tls)
     keys = RemotePrincipalKeys(authn, clock)
-    principals = TokenPrincipals(PrincipalVerifier(keys, clock))
+    principals = TokenPrincipals(PrincipalVerifier(keys, clock), keys.problems)
     service = AuditService(log, principals, AuthzPolicy(authz), clock)
 
     server = GrpcServer(config.listen, config.tls, lambda: [*log.problems(), *keys.problems()])
@@ -65,9 +65,10 @@ async def main(config: Config) -> None:
         announce_address(config.address_file, f"{config.listen.rpartition(':')[0]}:{port}")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keys.keep_fresh())
-            tasks.create_task(OrphanWatch(reads, clock).run())
+            tasks.create_task(OrphanWatch(intents, clock).run())
     finally:
         await server.stop(STOP_GRACE)
+        intents.close()
         await log.stop()
         await authn.close()
         await authz.close()

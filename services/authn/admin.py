@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from services.authn.journal import Act, Journal
 from services.authn.model import ApiKey, NewApiKey, Secret
 from services.authn.ports import Credentials, KeyMaker, OperatorTokens, Policy
-from services.authn.rules import checked_scope
+from services.authn.rules import checked_scope, is_key_id
 from services.common.call import PRINCIPAL_TOKEN_METADATA, Call
 from services.common.clock import Clock
 from services.common.errors import NotFound, PermissionDenied, Unauthenticated
 
 _NO_TOKEN = "Administration needs a valid principal token of this operator; authenticate again."
+_RECORDED = 4000
+"""Characters of a list in the record."""
+
 _NO_KEY = "There is no key with this id; `kubegate keys list` shows them all."
 
 
@@ -69,9 +72,12 @@ class CredentialAdmin:
         details = {
             "credential_id": key.id,
             "identity": key.identity,
-            "roles": ",".join(key.roles)[:1024],
-            "permissions": ",".join(key.permissions)[:1024],
-            "namespaces": "*" if key.namespaces.all else ",".join(key.namespaces.patterns)[:1024],
+            "roles": ",".join(key.roles)[:_RECORDED],
+            "permissions": ",".join(key.permissions)[:_RECORDED],
+            "namespaces": "*" if key.namespaces.all else ",".join(key.namespaces.patterns)[:_RECORDED],
+            "tools": ",".join(key.tools)[:_RECORDED],
+            "tenant": key.tenant,
+            "expires_at": key.expires_at.isoformat() if key.expires_at else "",
         }
         await self._journal.change(
             act.about(details),
@@ -98,7 +104,8 @@ class CredentialAdmin:
         Raises:
             Unauthenticated, PermissionDenied: R15.
             NotFound: there is no such key.
-            Unavailable: nothing was changed, or (disabling) the change is made and not recorded.
+            Unavailable: nothing was changed.
+            FailedPrecondition: the key is disabled, and that is not recorded.
         """
         act = await self._admit("enable" if enabled else "disable", key_id, call)
         before = await self._journal.refusing(act, lambda: self._existing(key_id))
@@ -135,8 +142,8 @@ class CredentialAdmin:
             raise NotFound(_NO_KEY)
         return key
 
-    async def _admit(self, verb: str, resource: str, call: Call) -> Act:
-        act = self._journal.act(call, f"keys.{verb}", f"keys/{resource[:128]}" if resource else "keys")
+    async def _admit(self, verb: str, key_id: str, call: Call) -> Act:
+        act = self._journal.act(call, f"keys.{verb}", f"keys/{key_id}" if is_key_id(key_id) else "keys")
         token = call.metadata.get(PRINCIPAL_TOKEN_METADATA, "")
         try:
             principal, party = await self._tokens.verify(token)

@@ -11,14 +11,12 @@ from services.authn.ports import Recorder
 from services.common.call import Call
 from services.common.clock import Clock
 from services.common.deadline import Deadline
-from services.common.errors import Code, DomainError, Unavailable
+from services.common.errors import Code, DomainError, FailedPrecondition, Unavailable
 from services.common.log import get_logger
 
 T = TypeVar("T")
 
 log = get_logger("journal")
-
-_UNRECORDED = "The outcome could not be recorded. "
 
 OUTCOME_PATIENCE = 5.0
 """Seconds that the record of an outcome gets, however little time the caller left."""
@@ -92,7 +90,8 @@ class Journal:
         the caller is told so.
 
         Raises:
-            Unavailable: intent or outcome could not be recorded, or the change not be made.
+            Unavailable: intent or outcome could not be recorded, or the change not be made; nothing is changed.
+            FailedPrecondition: the change is made and its outcome not recorded; not to be repeated (R20).
         """
         deadline = act.call.deadline
         intent = replace(
@@ -121,7 +120,7 @@ class Journal:
         try:
             await self._outcome(act, intent_id, Result.SUCCESS)
         except DomainError as error:
-            raise Unavailable(_UNRECORDED + await _taken_back(undo), retry_after=None) from error
+            raise await _unrecorded(undo) from error
         return result
 
     async def _outcome(self, act: Act, intent_id: str, result: Result, error: str = "") -> None:
@@ -148,13 +147,13 @@ class Journal:
         await asyncio.gather(*self._running, return_exceptions=True)
 
 
-async def _taken_back(undo: Callable[[], Awaitable[object]] | None) -> str:
-    """Undoes a change; says what is the case then."""
+async def _unrecorded(undo: Callable[[], Awaitable[object]] | None) -> DomainError:
+    """Undoes a change; the error says what is the case then."""
     if undo is not None:
         try:
             await undo()
         except DomainError as error:
             log.error("change not taken back", reason=error.public_message)
         else:
-            return "Nothing was changed."
-    return "The change is made nevertheless."
+            return Unavailable("The outcome could not be recorded. Nothing was changed; try again shortly.")
+    return FailedPrecondition("The change is made, but its outcome could not be recorded. Do not repeat it.")

@@ -15,7 +15,13 @@ _ROLE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _PERMISSION = re.compile(r"(?:k8s|kubegate):(?:\*|[a-z0-9][a-z0-9.-]{0,62}:(?:\*|[a-z0-9][a-z0-9-]{0,62}))")
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?|(?:[a-z0-9][a-z0-9-]*)?\*(?:[a-z0-9-]*[a-z0-9])?")
 _TOOL = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_KEY_ID = re.compile(r"[0-9A-Za-z]{1,32}")
 _MAX_NAMESPACE = 64
+
+
+def is_key_id(text: str) -> bool:
+    """Whether a text can be a key's id. Where it cannot, it may be a whole key, and is not recorded."""
+    return _KEY_ID.fullmatch(text) is not None
 
 
 def checked_scope(asked: NewApiKey, now: datetime) -> NamespaceScope:

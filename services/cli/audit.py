@@ -179,7 +179,7 @@ def verify(
         emit_json({"intact": True, **counts, "root": root})
     else:
         mirror = f", {report.mirrored} lines in the mirror" if report.mirrored is not None else ""
-        print(f"intact: {report.events} events under {report.checkpoints} signed roots{mirror}; root {root}")
+        print(f"intact: {report.events} events, signed roots checked: {report.checkpoints}{mirror}; root {root}")
 
 
 def _verdict(as_json: bool, verdict: dict[str, Any], code: int) -> NoReturn:

@@ -18,6 +18,7 @@ from services.cli.home import EMBEDDED_NAMESPACES, HomeLayout
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import emit_json, fail
 from services.cli.policy import load
+from services.common.runtime_errors import StartupError
 
 Object = dict[str, Any]
 
@@ -206,7 +207,10 @@ def rbac(
     layout = HomeLayout(home)
     embedded = False
     if policy is None:
-        endpoints = layout.read_endpoints()
+        try:
+            endpoints = layout.read_endpoints()
+        except StartupError as error:
+            fail(str(error))
         policy = Path(endpoints["policy"])
         embedded = Path(endpoints["kubeconfig"]) == layout.cluster_kubeconfig
     namespaces = _names(namespace_list)

@@ -42,6 +42,8 @@ def create(
     json_output: Json = False,
 ) -> None:
     """Create a key and print it. It cannot be shown again."""
+    if permission and not namespace and not all_namespaces:
+        fail("--permission needs to know where: add --namespace N (may be repeated) or --all-namespaces")
     request = authn_pb2.CreateApiKeyRequest(
         identity=identity, roles=role or [], permissions=permission or [], tools=tool or [], tenant=tenant
     )

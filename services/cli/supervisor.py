@@ -107,12 +107,14 @@ def _wait_gone(layout: HomeLayout, name: str, patience: float) -> bool:
 
 def _started(pid: int) -> str | None:
     try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    if fields[0] != "Z":
+        return fields[19]
+    try:
         # A child of ours that ended stays a zombie until it is waited for.
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
         pass
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]
+    return None

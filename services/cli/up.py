@@ -207,7 +207,7 @@ async def _bring_up(layout: HomeLayout, names: list[str]) -> None:
                 waiting = [name for name in names if name != CLUSTER]
                 if "authn" in names and not (layout.credentials / "admin.key").exists():
                     await _wait(stack, [name for name in waiting if name != "mcp-core"], logs, line, began)
-                    await _bootstrap(stack)
+                    await bootstrap(stack)
                 await _wait(stack, waiting, logs, line, began)
     except BaseException:
         for name in reversed(names):
@@ -232,7 +232,9 @@ async def _wait(stack: Stack, names: list[str], logs: dict[str, Path], line: Any
         elif only_cluster_since is None:
             only_cluster_since = time.monotonic()
         elif time.monotonic() - only_cluster_since > CLUSTER_PATIENCE:
-            raise StartupError("\n".join(reasons) + "\nCheck the kubeconfig with `kubectl --kubeconfig FILE get ns`.")
+            kubeconfig = stack.layout.read_endpoints()["kubeconfig"]
+            hint = f"Check that the cluster answers: kubectl --kubeconfig {shlex.quote(kubeconfig)} get namespaces"
+            raise StartupError("\n".join([*reasons, hint]))
         if time.monotonic() - began > READY_PATIENCE:
             details = "\n".join(f"  {name}: {'; '.join(found)}" for name, found in problems.items())
             raise StartupError(
@@ -245,7 +247,8 @@ def _last(log: Path) -> str:
     return "\n".join("  " + text for text in supervisor.log_tail(log).splitlines())
 
 
-async def _bootstrap(stack: Stack) -> None:
+async def bootstrap(stack: Stack) -> None:
+    """Makes the first credentials and writes them into the home (R15)."""
     layout = stack.layout
     token = (layout.service("authn") / "bootstrap-token").read_text(encoding="ascii").strip()
     try:

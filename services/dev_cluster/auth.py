@@ -119,14 +119,10 @@ class Authenticator:
                 raise errors.bad_request("impersonating groups, uid or extra needs Impersonate-User")
             return caller
         account = (
-            name.removeprefix(SERVICE_ACCOUNT_PREFIX).split(":")
-            if name.startswith(SERVICE_ACCOUNT_PREFIX)
-            else []
+            name.removeprefix(SERVICE_ACCOUNT_PREFIX).split(":") if name.startswith(SERVICE_ACCOUNT_PREFIX) else []
         )
         if len(account) == 2:
-            self.require(
-                caller, Action("impersonate", "", "serviceaccounts", namespace=account[0], name=account[1])
-            )
+            self.require(caller, Action("impersonate", "", "serviceaccounts", namespace=account[0], name=account[1]))
             implied = _service_account_user(*account).groups
         else:
             self.require(caller, Action("impersonate", "", "users", name=name))

@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from services.dev_cluster import protobuf
+from services.dev_cluster import protobuf, schema
 from services.dev_cluster.errors import bad_request, unsupported_media
+from services.dev_cluster.kinds import Kind, Object
 
 PATCH_TYPES = {
     "application/merge-patch+json": "merge",
@@ -20,6 +21,16 @@ PATCH_TYPES = {
 _OBJECT_TYPES = ("application/json", "application/yaml", protobuf.MEDIA_TYPE)
 
 
+class YamlLoader(yaml.SafeLoader):
+    """YAML as Kubernetes reads it: a timestamp is a string."""
+
+
+YamlLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def media_type(request: web.Request) -> str:
     """The bare media type of the body; JSON when nothing is said."""
     return (request.headers.get("Content-Type") or "application/json").partition(";")[0].strip().lower()
@@ -28,10 +39,18 @@ def media_type(request: web.Request) -> str:
 def _parse(raw: bytes, type_: str) -> Any:
     try:
         if type_.endswith("yaml"):
-            return yaml.safe_load(raw)
+            return yaml.load(raw, YamlLoader)  # noqa: S506 - a SafeLoader
         return json.loads(raw)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise bad_request(f"the body of the request cannot be read: {error}") from error
+
+
+async def read_typed(request: web.Request, kind: Kind) -> Object:
+    """The object in the body, with every field of the type that the kind says."""
+    body = await read_object(request)
+    if not isinstance(body, dict):
+        raise bad_request("the body of the request is not an object")
+    return schema.decode(kind, body)[0]
 
 
 async def read_object(request: web.Request) -> Any:
@@ -74,6 +93,6 @@ def respond(obj: Any, status: int = 200, warnings: list[str] | None = None) -> w
     """A JSON response, with a `Warning` header for each warning."""
     response = web.Response(body=dump(obj), status=status, content_type="application/json")
     for warning in warnings or []:
-        text = warning.replace("\\", "\\\\").replace('"', '\\"')
-        response.headers.add("Warning", f'299 - "{text}"')
+        # As JSON, so that a field name from the client cannot end the header line.
+        response.headers.add("Warning", f"299 - {json.dumps(warning)}")
     return response

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import traceback
 
-from services.dev_cluster import kinds
+import structlog
+
+from services.dev_cluster import endpoints, kinds
 from services.dev_cluster.events import Events
 from services.dev_cluster.kinds import FOREGROUND, NAMESPACE, ORPHAN, SERVICE_ACCOUNT, STORED, Object
 from services.dev_cluster.pods import Pods
@@ -15,6 +16,8 @@ from services.dev_cluster.workloads import Workloads
 
 # A pass that keeps writing is a fault of ours; it must not stop the server from answering.
 MAX_PASSES = 50
+
+_log = structlog.get_logger(__name__)
 
 
 class Controllers:
@@ -36,6 +39,7 @@ class Controllers:
             self._collect_garbage()
             self._workloads.step()
             due = self.pods.step()
+            endpoints.step(self._store)
             if self._store.version == before:
                 break
         return due
@@ -64,9 +68,8 @@ class Controllers:
     def _settle_or_report(self) -> float:
         try:
             return self.settle()
-        except Exception:
-            # One object that a controller cannot handle must not end all controllers for good.
-            traceback.print_exc()
+        except Exception:  # noqa: BLE001 - one object that a controller cannot handle must not end them all
+            _log.exception("controllers failed")
             return math.inf
 
     def _namespaces(self) -> None:
@@ -76,11 +79,10 @@ class Controllers:
                 self._empty(namespace, name)
             elif self._store.get(SERVICE_ACCOUNT, name, "default") is None:
                 account: Object = {"apiVersion": "v1", "kind": "ServiceAccount"}
-                self._store.create(
-                    SERVICE_ACCOUNT, account | {"metadata": {"name": "default", "namespace": name}}
-                )
+                self._store.create(SERVICE_ACCOUNT, account | {"metadata": {"name": "default", "namespace": name}})
 
     def _empty(self, namespace: Object, name: str) -> None:
+        namespace = self._store.update(NAMESPACE, namespace | {"status": {"phase": "Terminating"}})
         left = False
         for kind in STORED:
             for obj in self._store.objects(kind, name) if kind.namespaced else ():
@@ -116,9 +118,7 @@ class Controllers:
                 current = self._store.get(kind, meta.get("namespace", ""), meta["name"])
                 if current is not None:
                     kept = [finalizer for finalizer in finalizers if finalizer not in done]
-                    self._store.update(
-                        kind, current | {"metadata": current["metadata"] | {"finalizers": kept}}
-                    )
+                    self._store.update(kind, current | {"metadata": current["metadata"] | {"finalizers": kept}})
 
 
 def _grace(kind: kinds.Kind, obj: Object) -> int:

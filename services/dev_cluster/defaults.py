@@ -53,9 +53,7 @@ def pod_spec(spec: Object) -> None:
 def _pod(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     pod_spec(spec)
-    _fill(
-        spec, serviceAccountName="default", enableServiceLinks=True, preemptionPolicy="PreemptLowerPriority"
-    )
+    _fill(spec, serviceAccountName="default", enableServiceLinks=True, preemptionPolicy="PreemptLowerPriority")
     _fill(spec, priority=0, serviceAccount=spec["serviceAccountName"])
     obj.setdefault("status", {}).setdefault("phase", "Pending")
 
@@ -83,9 +81,7 @@ def _replica_set(obj: Object) -> None:
 
 def _stateful_set(obj: Object) -> None:
     _template(obj)
-    _fill(
-        obj["spec"], replicas=1, revisionHistoryLimit=10, podManagementPolicy="OrderedReady", serviceName=""
-    )
+    _fill(obj["spec"], replicas=1, revisionHistoryLimit=10, podManagementPolicy="OrderedReady", serviceName="")
     _fill(obj["spec"], updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
 
 
@@ -97,9 +93,7 @@ def _daemon_set(obj: Object) -> None:
 
 def _job(obj: Object) -> None:
     _template(obj)
-    _fill(
-        obj["spec"], completions=1, parallelism=1, backoffLimit=6, completionMode="NonIndexed", suspend=False
-    )
+    _fill(obj["spec"], completions=1, parallelism=1, backoffLimit=6, completionMode="NonIndexed", suspend=False)
 
 
 def _service(obj: Object) -> None:

@@ -21,8 +21,9 @@ _SUBRESOURCE_KINDS = {"scale": SCALE, "eviction": EVICTION, "token": TOKEN_REQUE
 def version() -> Object:
     """`/version`."""
     major, minor = GIT_VERSION.removeprefix("v").split(".")[:2]
-    return {"major": major, "minor": minor, "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean",
-            "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "none", "platform": "any"}  # fmt: skip
+    build = {"gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "platform": "any"}
+    named = {"major": major, "minor": minor, "gitVersion": GIT_VERSION, "goVersion": "none", "compiler": "none"}
+    return named | build
 
 
 def core_versions() -> Object:

@@ -93,7 +93,5 @@ def unauthorized() -> ApiError:
 
 def unsupported_media(given: str, known: str) -> ApiError:
     """The body's media type cannot be read."""
-    message = (
-        f"the body of the request was in an unknown format ({given}) - accepted media types include: {known}"
-    )
+    message = f"the body of the request was in an unknown format ({given}) - accepted media types include: {known}"
     return ApiError(415, "UnsupportedMediaType", message)

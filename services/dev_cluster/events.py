@@ -18,9 +18,7 @@ class Events:
         self._store = store
         self._names: dict[tuple[str, ...], tuple[str, str]] = {}
 
-    def record(
-        self, obj: Object, reason: str, message: str, component: str, *, warning: bool = False
-    ) -> None:
+    def record(self, obj: Object, reason: str, message: str, component: str, *, warning: bool = False) -> None:
         """Says that something happened to an object, now."""
         meta = obj["metadata"]
         namespace = meta.get("namespace") or "default"

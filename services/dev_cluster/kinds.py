@@ -94,33 +94,25 @@ NAMESPACE = _cluster(
     subresources=("status", "finalize"),
     fields=("status.phase",),
 )
-NODE = _cluster(
-    "", "v1", "Node", "nodes", short=("no",), subresources=("status",), fields=("spec.unschedulable",)
-)
-POD = Kind(
-    "", "v1", "Pod", "pods", short=("po",), subresources=_POD_SUBRESOURCES, in_all=True, fields=_POD_FIELDS
-)
+NODE = _cluster("", "v1", "Node", "nodes", short=("no",), subresources=("status",), fields=("spec.unschedulable",))
+POD = Kind("", "v1", "Pod", "pods", short=("po",), subresources=_POD_SUBRESOURCES, in_all=True, fields=_POD_FIELDS)
 SERVICE = Kind("", "v1", "Service", "services", short=("svc",), subresources=("status",), in_all=True)
 SECRET = Kind("", "v1", "Secret", "secrets", fields=("type",))
 CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps", short=("cm",))
 SERVICE_ACCOUNT = Kind("", "v1", "ServiceAccount", "serviceaccounts", short=("sa",), subresources=("token",))
 EVENT = Kind("", "v1", "Event", "events", short=("ev",), fields=_EVENT_FIELDS, model="CoreV1Event")
 ENDPOINTS = Kind("", "v1", "Endpoints", "endpoints", short=("ep",))
-DEPLOYMENT = Kind(
-    "apps", "v1", "Deployment", "deployments", short=("deploy",), subresources=_SCALABLE, in_all=True
-)
+DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", short=("deploy",), subresources=_SCALABLE, in_all=True)
 REPLICA_SET = Kind(
     "apps", "v1", "ReplicaSet", "replicasets", short=("rs",), subresources=_SCALABLE, in_all=True,
     fields=("status.replicas",),
 )  # fmt: skip
-STATEFUL_SET = Kind(
-    "apps", "v1", "StatefulSet", "statefulsets", short=("sts",), subresources=_SCALABLE, in_all=True
-)
-DAEMON_SET = Kind(
-    "apps", "v1", "DaemonSet", "daemonsets", short=("ds",), subresources=("status",), in_all=True
-)
+STATEFUL_SET = Kind("apps", "v1", "StatefulSet", "statefulsets", short=("sts",), subresources=_SCALABLE, in_all=True)
+DAEMON_SET = Kind("apps", "v1", "DaemonSet", "daemonsets", short=("ds",), subresources=("status",), in_all=True)
 JOB = Kind("batch", "v1", "Job", "jobs", subresources=("status",), in_all=True, fields=("status.successful",))
 CRON_JOB = Kind("batch", "v1", "CronJob", "cronjobs", short=("cj",), subresources=("status",), in_all=True)
+
+ENDPOINT_SLICE = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 
 _RBAC = "rbac.authorization.k8s.io"
 ROLE = Kind(_RBAC, "v1", "Role", "roles")
@@ -130,6 +122,7 @@ CLUSTER_ROLE_BINDING = _cluster(_RBAC, "v1", "ClusterRoleBinding", "clusterroleb
 
 EVICTION = Kind("policy", "v1", "Eviction", "evictions", verbs=())
 SCALE = Kind("autoscaling", "v1", "Scale", "scales", verbs=())
+DELETE_OPTIONS = Kind("", "v1", "DeleteOptions", "deleteoptions", verbs=())
 TOKEN_REQUEST = Kind(
     "authentication.k8s.io",
     "v1",
@@ -178,7 +171,7 @@ STORED = (
     Kind("networking.k8s.io", "v1", "Ingress", "ingresses", short=("ing",), subresources=("status",)),
     Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", short=("netpol",)),
     _cluster("networking.k8s.io", "v1", "IngressClass", "ingressclasses"),
-    Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
+    ENDPOINT_SLICE,
     Kind(
         "policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", short=("pdb",), subresources=("status",)
     ),
@@ -193,7 +186,7 @@ STORED = (
 
 SERVED = STORED + REVIEWS
 BY_RESOURCE = {(kind.group, kind.version, kind.plural): kind for kind in SERVED}
-BY_KIND = {(kind.api_version, kind.name): kind for kind in SERVED + (EVICTION, SCALE, TOKEN_REQUEST)}
+BY_KIND = {(kind.api_version, kind.name): kind for kind in (*SERVED, DELETE_OPTIONS, EVICTION, SCALE, TOKEN_REQUEST)}
 
 
 def group_versions() -> dict[str, str]:

@@ -89,9 +89,7 @@ def _is(entry: Object, manager: str, operation: str, subresource: str) -> bool:
     return same and entry.get("subresource", "") == subresource
 
 
-def _entry(
-    manager: str, operation: str, api_version: str, now: str, paths: set[Path], subresource: str
-) -> Object:
+def _entry(manager: str, operation: str, api_version: str, now: str, paths: set[Path], subresource: str) -> Object:
     entry: Object = {"manager": manager, "operation": operation, "apiVersion": api_version, "time": now}
     entry |= {"fieldsType": "FieldsV1", "fieldsV1": encode(paths)}
     return entry | ({"subresource": subresource} if subresource else {})
@@ -110,7 +108,7 @@ def _without(entries: list[Object], paths: set[Path]) -> list[Object]:
 
 
 def track_update(old: Object | None, new: Object, manager: str, now: str, subresource: str = "") -> None:
-    """Records in `new` that a manager changed what differs from `old`."""
+    """Records in `new` that a manager changed what differs from `old`, on top of the ownership in `old`."""
     before, after = flatten(old or {}), flatten(new)
     absent = object()
     changed = {path for path, value in after.items() if before.get(path, absent) != value}

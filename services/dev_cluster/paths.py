@@ -65,13 +65,9 @@ def parse(method: str, path: str, *, watch: bool = False, field_selector: str = 
         raise unknown_path()
     verb = (_VERBS if name else _COLLECTION_VERBS).get(method)
     if verb is None or (verb in ("create", "deletecollection") and kind.namespaced and not namespace):
-        raise ApiError(
-            405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
-        )
+        raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
     if not subresource and (verb not in kind.verbs or (name and verb == "create")):
-        raise ApiError(
-            405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
-        )
+        raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
     if watch and verb in ("get", "list"):
         verb = "watch"
     if verb in ("list", "watch", "deletecollection") and not name:

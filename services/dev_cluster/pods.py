@@ -42,14 +42,14 @@ class Life:
 
 
 class Pods:
-    """Moves all pods along. `scale` multiplies every delay."""
+    """Moves all pods along. `speed` divides every delay."""
 
     def __init__(self, store: Store, events: Events) -> None:
         self._store = store
         self._events = events
         self._lives: dict[str, Life] = {}
         self._addresses = 10
-        self.scale = 1.0
+        self.speed = 1.0
 
     def life(self, pod: Object) -> Life | None:
         """What is known of a pod's runs, for its logs."""
@@ -83,7 +83,7 @@ class Pods:
             return pod
         name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
         node = pod["spec"].get("nodeName") or nodes[hashlib.sha256(name.encode()).digest()[0] % len(nodes)]
-        life.state, life.due = "creating", now + START * self.scale
+        life.state, life.due = "creating", now + START / self.speed
         self._addresses += 1
         life.ip = f"10.244.{self._addresses // 250 % 250}.{self._addresses % 250 + 1}"
         spec = pod["spec"] | {"nodeName": node}
@@ -108,9 +108,9 @@ class Pods:
         life.runs = [*life.runs[-1:], Run(now)]
         seconds = self._crash_after(pod)
         if seconds is not None:
-            life.due = now + seconds * self.scale
+            life.due = now + seconds / self.speed
         elif pod["spec"].get("restartPolicy") != "Always":
-            life.due = now + FINISH * self.scale
+            life.due = now + FINISH / self.speed
 
     def _exit(self, pod: Object, life: Life, now: float) -> None:
         crashed = self._crash_after(pod) is not None
@@ -119,7 +119,7 @@ class Pods:
             life.state, life.due = "failed" if crashed else "succeeded", math.inf
             return
         life.state = "backoff"
-        life.due = now + min(BACKOFF * 2 ** min(life.restarts, 10), MAX_BACKOFF) * self.scale
+        life.due = now + min(BACKOFF * 2 ** min(life.restarts, 10), MAX_BACKOFF) / self.speed
         name = pod["spec"]["containers"][0]["name"]
         why = f"Back-off restarting failed container {name} in pod {pod['metadata']['name']}"
         self._events.record(pod, "BackOff", why, "kubelet", warning=True)
@@ -135,7 +135,7 @@ class Pods:
                 for container in pod["spec"]["containers"]:
                     self._events.record(pod, "Killing", f"Stopping container {container['name']}", "kubelet")
             life.state = "stopping"
-            life.due = now + min(STOP, meta.get("deletionGracePeriodSeconds") or 0) * self.scale
+            life.due = now + min(STOP, meta.get("deletionGracePeriodSeconds") or 0) / self.speed
         if life.due > now:
             return life.due
         self._store.delete(POD, pod)
@@ -163,9 +163,7 @@ class Pods:
         status |= {"startTime": old.get("startTime", now), "hostIP": "192.168.49.2", "qosClass": _qos(pod)}
         if initialized:
             status |= {"podIP": life.ip, "podIPs": [{"ip": life.ip}]}
-        status["containerStatuses"] = [
-            self._container(container, life) for container in pod["spec"]["containers"]
-        ]
+        status["containerStatuses"] = [self._container(container, life) for container in pod["spec"]["containers"]]
         return status
 
     def _container(self, container: Object, life: Life) -> Object:

@@ -119,7 +119,9 @@ class Rbac:
         kind, name = ("RoleBinding", f'"{binding["metadata"]["name"]}/{namespace}"') if namespace else (
             "ClusterRoleBinding", f'"{binding["metadata"]["name"]}"'
         )  # fmt: skip
-        reason = f'RBAC: allowed by {kind} {name} of {ref["kind"]} "{ref["name"]}" to {subject["kind"]} "{subject["name"]}"'
+        reason = (
+            f'RBAC: allowed by {kind} {name} of {ref["kind"]} "{ref["name"]}" to {subject["kind"]} "{subject["name"]}"'
+        )
         for rule in self.role_rules(ref, namespace):
             yield rule, reason
 
@@ -157,7 +159,8 @@ class Rbac:
         held = [rule for rule, _ in self.rules(user, namespace)]
         missing = [a for rule in granted for a in _actions(rule) if not any(_covers(r, a) for r in held)]
         if missing:
-            why = f'user "{user.name}" (groups={list(user.groups)!r}) is attempting to grant RBAC permissions not currently held'
+            who = f'user "{user.name}" (groups={list(user.groups)!r})'
+            why = f"{who} is attempting to grant RBAC permissions not currently held"
             raise errors.forbidden(kind, name, f"{why}: {missing[0]}")
 
 
@@ -180,6 +183,4 @@ def _covers(held: Object, single: Object) -> bool:
         return rule_allows(held, Action(single["verbs"][0], path=url))
     resource, _, subresource = single["resources"][0].partition("/")
     name = (single.get("resourceNames") or [""])[0]
-    return rule_allows(
-        held, Action(single["verbs"][0], single["apiGroups"][0], resource, subresource, name=name)
-    )
+    return rule_allows(held, Action(single["verbs"][0], single["apiGroups"][0], resource, subresource, name=name))

@@ -8,7 +8,17 @@ from typing import Any
 
 from aiohttp import web
 
-from services.dev_cluster import bodies, errors, kinds, patch, selectors, subresources, tables, watches
+from services.dev_cluster import (
+    bodies,
+    errors,
+    kinds,
+    patch,
+    schema,
+    selectors,
+    subresources,
+    tables,
+    watches,
+)
 from services.dev_cluster.cluster import Cluster
 from services.dev_cluster.kinds import Kind, Object
 from services.dev_cluster.paths import Target
@@ -30,10 +40,8 @@ class Rest:
     async def handle(self, request: web.Request, target: Target, user: User) -> web.StreamResponse:
         """Answers one request."""
         if target.kind.group in _REVIEW_GROUPS:
-            body = await bodies.read_object(request)
-            return bodies.respond(
-                self._cluster.reviews.answer(target.kind, target.namespace, body, user), 201
-            )
+            body = await bodies.read_typed(request, target.kind)
+            return bodies.respond(self._cluster.reviews.answer(target.kind, target.namespace, body, user), 201)
         options = _options(request, user)
         if target.subresource:
             return await self._subresources.handle(request, target, options)
@@ -55,8 +63,7 @@ class Rest:
             body = await bodies.read_object(request)
             changed = self._cluster.writer.update(target.kind, old, body, options)
             return bodies.respond(self._shaped(request, target.kind, changed), 200, options.warnings)
-        deletion = await bodies.read_object(request)
-        return bodies.respond(self._delete(target.kind, old, _deletion(request, deletion), options))
+        return bodies.respond(self._delete(target.kind, old, await _deletion(request), options))
 
     def _read(self, target: Target) -> Object:
         namespace = target.namespace if target.kind.namespaced else ""
@@ -66,9 +73,7 @@ class Rest:
         form = bodies.wants(request)
         if form == "Table":
             meta = (
-                {"resourceVersion": obj["metadata"]["resourceVersion"]}
-                if "resourceVersion" in obj["metadata"]
-                else {}
+                {"resourceVersion": obj["metadata"]["resourceVersion"]} if "resourceVersion" in obj["metadata"] else {}
             )
             include = request.query.get("includeObject", "Metadata")
             return tables.table(kind, [obj], meta, self._cluster.clock.now(), include)
@@ -118,9 +123,7 @@ class Rest:
             raise errors.bad_request("the body of the request is not an object")
         old = self._store.get(target.kind, namespace, target.name)
         if old is None:
-            action = Action(
-                "create", target.kind.group, target.kind.plural, "", target.namespace, target.name
-            )
+            action = Action("create", target.kind.group, target.kind.plural, "", target.namespace, target.name)
             self._cluster.authenticator.require(options.user, action)
         meta = wanted.setdefault("metadata", {})
         meta.setdefault("name", target.name)
@@ -129,25 +132,21 @@ class Rest:
         result = self._cluster.writer.apply(target.kind, namespace, old, wanted, options)
         return result, 201 if old is None else 200
 
-    async def _delete_collection(
-        self, request: web.Request, target: Target, options: Options
-    ) -> web.Response:
+    async def _delete_collection(self, request: web.Request, target: Target, options: Options) -> web.Response:
         query = request.query
         matcher = selectors.parse(target.kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
-        deletion = _deletion(request, await bodies.read_object(request))
+        deletion = await _deletion(request)
         found = [obj for obj in self._store.objects(target.kind, target.namespace) if matcher(obj)]
         for obj in found:
             self._delete(target.kind, obj, deletion, options)
         meta = {"resourceVersion": str(self._store.version)}
         kind = f"{target.kind.name}List"
-        return bodies.respond(
-            {"kind": kind, "apiVersion": target.kind.api_version, "metadata": meta, "items": found}
-        )
+        return bodies.respond({"kind": kind, "apiVersion": target.kind.api_version, "metadata": meta, "items": found})
 
     def _delete(self, kind: Kind, old: Object, deletion: Object, options: Options) -> Object:
         if kind is kinds.NAMESPACE and old["metadata"]["name"] in ("default", "kube-system"):
             raise errors.forbidden(kind, old["metadata"]["name"], "this namespace may not be deleted")
-        return self._cluster.writer.delete(kind, old, deletion, dry_run=options.dry_run)
+        return self._cluster.writer.delete(kind, old, deletion, dry_run=options.dry_run or bool(deletion.get("dryRun")))
 
 
 def _page(found: list[Object], limit: str, token: str, version: int) -> tuple[list[Object], Object]:
@@ -157,11 +156,7 @@ def _page(found: list[Object], limit: str, token: str, version: int) -> tuple[li
         after = json.loads(base64.urlsafe_b64decode(token)) if token else None
         if after is not None:
             # By place, not by count: objects that came or went meanwhile neither repeat nor hide others.
-            found = [
-                obj
-                for obj in found
-                if [obj["metadata"].get("namespace", ""), obj["metadata"]["name"]] > after
-            ]
+            found = [obj for obj in found if [obj["metadata"].get("namespace", ""), obj["metadata"]["name"]] > after]
     except (ValueError, TypeError) as error:
         raise errors.bad_request("limit or continue token cannot be read") from error
     if size <= 0 or len(found) <= size:
@@ -186,11 +181,14 @@ def _options(request: web.Request, user: User) -> Options:
     return Options(user, query.get("fieldManager") or agent, bool(dry_run), validation, force)
 
 
-def _deletion(request: web.Request, body: Any) -> Object:
+async def _deletion(request: web.Request) -> Object:
+    body = await bodies.read_object(request)
     if not isinstance(body, dict):
-        raise errors.bad_request("DeleteOptions is an object")
+        raise errors.bad_request("DeleteOptions is not an object")
     deletion = dict(body)
-    for name in ("propagationPolicy", "gracePeriodSeconds"):
-        if name in request.query:
-            deletion[name] = request.query[name]
-    return deletion
+    if "propagationPolicy" in request.query:
+        deletion["propagationPolicy"] = request.query["propagationPolicy"]
+    seconds = request.query.get("gracePeriodSeconds", "")
+    if seconds:
+        deletion["gracePeriodSeconds"] = int(seconds) if seconds.isdecimal() else seconds
+    return schema.decode(kinds.DELETE_OPTIONS, deletion)[0]

@@ -5,6 +5,7 @@ Used to refuse or drop unknown fields, to check types and required fields, to re
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -29,9 +30,7 @@ _OPENAPI: dict[str, Object] = {
     "object": {"x-kubernetes-preserve-unknown-fields": True},
 }
 # A quantity may be written as a number; the models call it a string.
-QUANTITIES = frozenset(
-    {"limits", "requests", "hard", "capacity", "allocatable", "overhead", "sizeLimit", "divisor"}
-)
+QUANTITIES = frozenset({"limits", "requests", "hard", "capacity", "allocatable", "overhead", "sizeLimit", "divisor"})
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,10 @@ def fields(model: str) -> dict[str, Field]:
     cls = getattr(client, model, None)
     if cls is None or not hasattr(cls, "openapi_types"):
         return {}
+    infos = {info.serialization_alias or name: info for name, info in cls.model_fields.items()}
     result = {}
     for attribute, name in cls.attribute_map.items():
-        info = cls.model_fields[attribute]
+        info = infos[name]
         result[name] = Field(name, cls.openapi_types[attribute], info.is_required(), info.description or "")
     return result
 
@@ -86,26 +86,18 @@ def _clean(type_: str, value: Any, path: str, unknown: list[str]) -> Any:
             raise TypeError(f"json: cannot unmarshal {_json_type(value)} into field {path} of type map")
         if path.rpartition(".")[2] in QUANTITIES:
             value = {key: _quantity(item) for key, item in value.items()}
-        return {
-            key: _clean(inner, item, f"{path}.{key}", unknown)
-            for key, item in value.items()
-            if item is not None
-        }
+        return {key: _clean(inner, item, f"{path}.{key}", unknown) for key, item in value.items() if item is not None}
     known = fields(type_)
     if known:
         if not isinstance(value, dict):
-            raise TypeError(
-                f"json: cannot unmarshal {_json_type(value)} into field {path or 'object'} of type {type_}"
-            )
+            raise TypeError(f"json: cannot unmarshal {_json_type(value)} into field {path or 'object'} of type {type_}")
         result = {}
         for key, item in value.items():
             where = f"{path}.{key}" if path else key
             if key not in known:
                 unknown.append(where)
             elif item is not None:
-                result[key] = _clean(
-                    known[key].type, _quantity(item) if key in QUANTITIES else item, where, unknown
-                )
+                result[key] = _clean(known[key].type, _quantity(item) if key in QUANTITIES else item, where, unknown)
         return result
     allowed = _SCALARS.get(type_)
     if allowed and (not isinstance(value, allowed) or (isinstance(value, bool) and type_ != "bool")):
@@ -162,9 +154,7 @@ def _root(kind: Kind) -> str:
 
 
 @cache
-def _document(root: str) -> str:
-    import json
-
+def _document(root: str) -> bytes:
     kinds = [kind for kind in SERVED if _root(kind) == root]
     schemas: dict[str, Object] = {}
     paths: dict[str, Object] = {}
@@ -173,9 +163,7 @@ def _document(root: str) -> str:
         gvk = {"group": kind.group, "version": kind.version, "kind": kind.name}
         schemas[_schema_name(kind.model_name)]["x-kubernetes-group-version-kind"] = [gvk]
         # kubectl asks by these parameters whether the server validates fields and runs dry.
-        parameters = [
-            {"name": n, "in": "query", "schema": {"type": "string"}} for n in ("dryRun", "fieldValidation")
-        ]
+        parameters = [{"name": n, "in": "query", "schema": {"type": "string"}} for n in ("dryRun", "fieldValidation")]
         operation = {"parameters": parameters, "x-kubernetes-group-version-kind": gvk, "responses": {}}
         scope = "/namespaces/{namespace}" if kind.namespaced else ""
         post = operation | {"x-kubernetes-action": "post"}
@@ -184,11 +172,12 @@ def _document(root: str) -> str:
             patch = operation | {"x-kubernetes-action": "patch"}
             paths[f"{root}{scope}/{kind.plural}/{{name}}"] = {"patch": patch}
     info = {"title": "kubegate development cluster", "version": kinds[0].version}
-    return json.dumps({"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}})
+    document = {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
+    return json.dumps(document).encode()
 
 
-def openapi_document(root: str) -> str | None:
-    """The OpenAPI v3 document of a group version as JSON text; None when it is not served."""
+def openapi_document(root: str) -> bytes | None:
+    """The OpenAPI v3 document of a group version as JSON; None when it is not served."""
     return _document(root) if any(_root(kind) == root for kind in SERVED) else None
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from services.common.runtime_errors import StartupError
+from services.dev_cluster.bodies import YamlLoader
 from services.dev_cluster.cluster import Cluster
 from services.dev_cluster.errors import ApiError
 from services.dev_cluster.kinds import BY_KIND, NODE, STORED, Object
@@ -22,16 +24,12 @@ _RANDOM = "(random)"
 _OPERATOR = Options(User("system:dev-cluster", (MASTERS,)), manager="dev-cluster", validation="Strict")
 
 
-class ManifestError(Exception):
-    """A manifest cannot be applied; the message names the file and the object."""
-
-
-def plant(cluster: Cluster, *, seeded: bool, manifests: Iterable[Path]) -> None:
+def plant(cluster: Cluster, *, sample: bool, manifests: Iterable[Path]) -> None:
     """Fills the store, then lives through the last hours at once, so that workloads have a past."""
     present = time.time()
     cluster.clock.moment = present - AGE
     _apply_file(cluster, _HERE / "bootstrap.yaml")
-    if seeded:
+    if sample:
         _apply_file(cluster, _HERE / "seed.yaml")
     due = cluster.controllers.settle()
     while due < present:
@@ -45,9 +43,9 @@ def plant(cluster: Cluster, *, seeded: bool, manifests: Iterable[Path]) -> None:
 
 def _apply_file(cluster: Cluster, path: Path) -> None:
     try:
-        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        documents = list(yaml.load_all(path.read_text(encoding="utf-8"), YamlLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ManifestError(f"cannot read manifest {path}: {error}") from error
+        raise StartupError(f"cannot read manifest {path}: {error}") from error
     for document in documents:
         for obj in _items(document):
             _apply(cluster, path, obj)
@@ -64,16 +62,14 @@ def _items(document: Any) -> list[Any]:
 def _apply(cluster: Cluster, path: Path, obj: Any) -> None:
     """Creates an object, or replaces the one of its name."""
     if not isinstance(obj, dict) or not isinstance(obj.get("metadata"), dict):
-        raise ManifestError(f"manifest {path}: not a Kubernetes object: {str(obj)[:80]}")
+        raise StartupError(f"manifest {path}: not a Kubernetes object: {str(obj)[:80]}")
     name = f"{obj.get('kind')} {obj['metadata'].get('name')}"
     kind = BY_KIND.get((str(obj.get("apiVersion")), str(obj.get("kind"))))
     if kind not in STORED or kind is None:
-        raise ManifestError(
-            f"manifest {path}: {name}: {obj.get('apiVersion')} {obj.get('kind')} is not served"
-        )
+        raise StartupError(f"manifest {path}: {name}: {obj.get('apiVersion')} {obj.get('kind')} is not served")
     namespace = obj["metadata"].get("namespace", "")
     if kind.namespaced and not namespace:
-        raise ManifestError(f"manifest {path}: {name}: metadata.namespace is missing")
+        raise StartupError(f"manifest {path}: {name}: metadata.namespace is missing")
     _fill_random(obj)
     try:
         old = cluster.store.get(kind, namespace, obj["metadata"].get("name", ""))
@@ -84,7 +80,7 @@ def _apply(cluster: Cluster, path: Path, obj: Any) -> None:
         else:
             cluster.writer.update(kind, old, obj, _OPERATOR)
     except ApiError as error:
-        raise ManifestError(f"manifest {path}: {name}: {error.message}") from error
+        raise StartupError(f"manifest {path}: {name}: {error.message}") from error
 
 
 def _fill_random(obj: Object) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 from aiohttp import web
 
-from services.dev_cluster import bodies, errors, logs, patch
+from services.dev_cluster import bodies, errors, logs, patch, schema
 from services.dev_cluster.clock import parse
 from services.dev_cluster.cluster import Cluster
-from services.dev_cluster.kinds import DEPLOYMENT, REPLICA_SET, SCALE, STATEFUL_SET, Kind, Object
+from services.dev_cluster.kinds import (
+    EVICTION,
+    SCALE,
+    TOKEN_REQUEST,
+    Kind,
+    Object,
+)
 from services.dev_cluster.paths import Target
 from services.dev_cluster.pods import CRASH_AFTER, Run
 from services.dev_cluster.watches import Watches
@@ -35,11 +42,11 @@ class Subresources:
             return await self._evict(request, kind, owner, options)
         if target.subresource == "token" and target.verb == "create":
             return await self._token(request, owner)
-        shown = _scale_of(kind, owner) if target.subresource == "scale" else owner
+        shown = _scale_of(owner) if target.subresource == "scale" else owner
         if target.verb == "get" and target.subresource not in ("log", "eviction", "token"):
             return bodies.respond(shown)
         if target.verb == "update":
-            wanted = await bodies.read_object(request)
+            wanted = await bodies.read_typed(request, SCALE if target.subresource == "scale" else kind)
         elif target.verb == "patch":
             how, change = await bodies.read_patch(request)
             wanted = patch.patched("merge" if how == "apply" else how, shown, change)
@@ -52,26 +59,25 @@ class Subresources:
         return bodies.respond(changed, 200, options.warnings)
 
     def _scale(self, kind: Kind, owner: Object, wanted: Object, options: Options) -> Object:
+        wanted = schema.decode(SCALE, wanted)[0]
         replicas = (wanted.get("spec") or {}).get("replicas", 0)
-        if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
+        if replicas < 0:
             causes = [("spec.replicas", f"Invalid value: {replicas}: must be greater than or equal to 0")]
             raise errors.invalid(SCALE, owner["metadata"]["name"], causes)
         new = copy.deepcopy(owner)
         new["spec"]["replicas"] = replicas
         new["metadata"]["resourceVersion"] = (wanted.get("metadata") or {}).get("resourceVersion")
-        return _scale_of(kind, self._cluster.writer.update(kind, owner, new, options))
+        return _scale_of(self._cluster.writer.update(kind, owner, new, options))
 
     async def _evict(self, request: web.Request, kind: Kind, pod: Object, options: Options) -> web.Response:
-        body = await bodies.read_object(request)
+        body = await bodies.read_typed(request, EVICTION)
         deletion = body.get("deleteOptions") or {}
         dry_run = options.dry_run or bool(deletion.get("dryRun"))
         self._cluster.writer.delete(kind, pod, deletion, dry_run=dry_run)
-        return bodies.respond(
-            {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201
-        )
+        return bodies.respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
 
     async def _token(self, request: web.Request, account: Object) -> web.Response:
-        body = await bodies.read_object(request)
+        body = await bodies.read_typed(request, TOKEN_REQUEST)
         spec = body.get("spec") or {}
         status = self._cluster.tokens.issue(account, spec)
         spec = {"audiences": [], "expirationSeconds": 3600} | spec
@@ -85,11 +91,8 @@ class Subresources:
         run = self._run(pod, container, previous=query.get("previous") == "true")
         timestamps = query.get("timestamps") == "true"
         since = _since(query.get("sinceTime", ""), query.get("sinceSeconds", ""), self._cluster.clock.now())
-        crashing = CRASH_AFTER in (pod["metadata"].get("annotations") or {})
         now = self._cluster.clock.now()
-        written = [
-            line for line in logs.lines(pod, container, run, now, crashing=crashing) if line[0] >= since
-        ]
+        written = [line for line in logs.lines(pod, container, run, now, crashing=_crashes(pod)) if line[0] >= since]
         tail = _count(query.get("tailLines", ""), "tailLines")
         if tail is not None:
             written = written[-tail:] if tail else []
@@ -101,22 +104,28 @@ class Subresources:
             return web.Response(body=text, content_type="text/plain")
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         response.enable_chunked_encoding()
-        await response.prepare(request)
-        await response.write(text)
-        while await self._watching.sleep(FOLLOW_EVERY):
-            life = self._cluster.controllers.pods.life(pod)
-            current = next((r for r in life.runs if r.start == run.start), None) if life else None
-            if current is None:
-                break
-            then, now = now, self._cluster.clock.now()
-            fresh = [
-                line for line in logs.lines(pod, container, current, now, crashing=crashing) if line[0] > then
-            ]
-            await response.write("".join(logs.render(line, timestamps=timestamps) for line in fresh).encode())
-            if current.end is not None:
-                break
-        await response.write_eof()
+        with contextlib.suppress(ConnectionResetError):
+            await response.prepare(request)
+            await response.write(text)
+            while (fresh := await self._more(pod, container, run, now)) is not None:
+                now, lines = fresh
+                await response.write("".join(logs.render(line, timestamps=timestamps) for line in lines).encode())
+            await response.write_eof()
         return response
+
+    async def _more(
+        self, pod: Object, container: Object, run: Run, then: float
+    ) -> tuple[float, list[logs.Line]] | None:
+        """What a run has written since, a moment later; None once it is over or the server stops."""
+        if run.end is not None or not await self._watching.sleep(FOLLOW_EVERY):
+            return None
+        life = self._cluster.controllers.pods.life(pod)
+        current = next((r for r in life.runs if r.start == run.start), None) if life else None
+        if current is None or (current.end is not None and current.end < then):
+            return None
+        now = self._cluster.clock.now()
+        crashing = _crashes(pod)
+        return now, [line for line in logs.lines(pod, container, current, now, crashing=crashing) if line[0] > then]
 
     def _run(self, pod: Object, container: Object, *, previous: bool) -> Run:
         life = self._cluster.controllers.pods.life(pod)
@@ -124,15 +133,11 @@ class Subresources:
         name, pod_name = container["name"], pod["metadata"]["name"]
         if previous:
             ended = [run for run in runs if run.end is not None]
-            if not ended or not life or not life.restarts and life.state != "backoff":
-                raise errors.bad_request(
-                    f'previous terminated container "{name}" in pod "{pod_name}" not found'
-                )
+            if not ended or life is None or life.state not in ("running", "backoff"):
+                raise errors.bad_request(f'previous terminated container "{name}" in pod "{pod_name}" not found')
             return ended[-1]
         if not runs:
-            raise errors.bad_request(
-                f'container "{name}" in pod "{pod_name}" is waiting to start: ContainerCreating'
-            )
+            raise errors.bad_request(f'container "{name}" in pod "{pod_name}" is waiting to start: ContainerCreating')
         return runs[-1]
 
 
@@ -141,13 +146,15 @@ def _container(pod: Object, name: str) -> Object:
     pod_name = pod["metadata"]["name"]
     if not name and len(containers) > 1:
         names = " ".join(container["name"] for container in containers)
-        raise errors.bad_request(
-            f"a container name must be specified for pod {pod_name}, choose one of: [{names}]"
-        )
+        raise errors.bad_request(f"a container name must be specified for pod {pod_name}, choose one of: [{names}]")
     for container in containers:
         if container["name"] == name or not name:
             return container
     raise errors.bad_request(f"container {name} is not valid for pod {pod_name}")
+
+
+def _crashes(pod: Object) -> bool:
+    return CRASH_AFTER in (pod["metadata"].get("annotations") or {})
 
 
 def _count(text: str, name: str) -> int | None:
@@ -166,8 +173,7 @@ def _since(moment: str, seconds: str, now: float) -> float:
     return 0.0 if back is None else now - back
 
 
-def _scale_of(kind: Kind, owner: Object) -> Object:
-    assert kind in (DEPLOYMENT, REPLICA_SET, STATEFUL_SET)
+def _scale_of(owner: Object) -> Object:
     meta, status = owner["metadata"], owner.get("status") or {}
     labels = (owner["spec"].get("selector") or {}).get("matchLabels") or {}
     shown = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")

@@ -54,11 +54,7 @@ def _pod(obj: Object, now: float) -> list[Any]:
     shown = status.get("phase", "Unknown")
     for container in containers:
         state = container.get("state") or {}
-        shown = (
-            (state.get("waiting") or {}).get("reason")
-            or (state.get("terminated") or {}).get("reason")
-            or shown
-        )
+        shown = (state.get("waiting") or {}).get("reason") or (state.get("terminated") or {}).get("reason") or shown
     if "deletionTimestamp" in obj["metadata"]:
         shown = "Terminating"
     ready = f"{sum(bool(c.get('ready')) for c in containers)}/{len(obj['spec']['containers'])}"
@@ -116,8 +112,10 @@ def _job(obj: Object, now: float) -> list[Any]:
 
 def _service(obj: Object, now: float) -> list[Any]:
     spec = obj["spec"]
-    ports = [f"{p['port']}{':%d' % p['nodePort'] if p.get('nodePort') else ''}/{p.get('protocol', 'TCP')}"
-             for p in spec.get("ports") or []]  # fmt: skip
+    ports = [
+        f"{p['port']}" + (f":{p['nodePort']}" if p.get("nodePort") else "") + f"/{p.get('protocol', 'TCP')}"
+        for p in spec.get("ports") or []
+    ]
     selector = _selector({"matchLabels": spec.get("selector")})
     addresses = [spec["type"], spec.get("clusterIP") or "<none>", "<none>"]
     return [obj["metadata"]["name"], *addresses, ",".join(ports) or "<none>", age(obj, now), selector]
@@ -139,15 +137,13 @@ def _namespace(obj: Object, now: float) -> list[Any]:
 def _node(obj: Object, now: float) -> list[Any]:
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in _status(obj).get("conditions") or [])
     prefix = "node-role.kubernetes.io/"
-    roles = [
-        key.removeprefix(prefix) for key in obj["metadata"].get("labels") or {} if key.startswith(prefix)
-    ]
+    roles = [key.removeprefix(prefix) for key in obj["metadata"].get("labels") or {} if key.startswith(prefix)]
     shown = ("Ready" if ready else "NotReady") + (
         ",SchedulingDisabled" if obj.get("spec", {}).get("unschedulable") else ""
     )
     info = _status(obj).get("nodeInfo") or {}
-    return [obj["metadata"]["name"], shown, ",".join(sorted(roles)) or "<none>", age(obj, now),
-            info.get("kubeletVersion", ""), info.get("osImage", ""), info.get("containerRuntimeVersion", "")]  # fmt: skip
+    about = [info.get(name, "") for name in ("kubeletVersion", "osImage", "containerRuntimeVersion")]
+    return [obj["metadata"]["name"], shown, ",".join(sorted(roles)) or "<none>", age(obj, now), *about]
 
 
 def _event(obj: Object, now: float) -> list[Any]:
@@ -162,9 +158,7 @@ def _event(obj: Object, now: float) -> list[Any]:
 def _binding(obj: Object, now: float) -> list[Any]:
     ref, subjects = obj["roleRef"], obj.get("subjects") or []
     named = {kind: ", ".join(s["name"] for s in subjects if s["kind"] == kind) for kind in ("User", "Group")}
-    accounts = ", ".join(
-        f"{s.get('namespace')}/{s['name']}" for s in subjects if s["kind"] == "ServiceAccount"
-    )
+    accounts = ", ".join(f"{s.get('namespace')}/{s['name']}" for s in subjects if s["kind"] == "ServiceAccount")
     role = f"{ref['kind']}/{ref['name']}"
     return [obj["metadata"]["name"], role, age(obj, now), named["User"], named["Group"], accounts]
 
@@ -205,9 +199,7 @@ _BY_KIND: dict[Kind, tuple[Columns, Cells]] = {
 }  # fmt: skip
 
 
-def table(
-    kind: Kind, objects: list[Object], meta: Object, now: float, include: str, *, header: bool = True
-) -> Object:
+def table(kind: Kind, objects: list[Object], meta: Object, now: float, include: str, *, header: bool = True) -> Object:
     """A `Table` of objects. `include` is None, Metadata or Object: how much of each goes with its row."""
     columns, cells = _BY_KIND.get(kind, (("Name", "Age"), _plain))
     definitions = []

@@ -48,9 +48,9 @@ def check(kind: Kind, new: Object, old: Object | None) -> None:
         if kind in (kinds.SECRET, kinds.CONFIG_MAP):
             _data_keys(new, causes)
         if spec.get("replicas") is not None and spec["replicas"] < 0:
-            causes.append(
-                ("spec.replicas", f"Invalid value: {spec['replicas']}: must be greater than or equal to 0")
-            )
+            causes.append(("spec.replicas", f"Invalid value: {spec['replicas']}: must be greater than or equal to 0"))
+        if kind is kinds.DEPLOYMENT:
+            _strategy(spec["strategy"], causes)
         if old is not None:
             _unchanged(kind, new, old, causes)
     if causes:
@@ -66,9 +66,7 @@ def _metadata(kind: Kind, meta: Object, causes: Causes) -> None:
     elif kind in _RBAC:
         # RBAC names are path segments, not DNS names: `system:basic-user` is one.
         if name in (".", "..") or "/" in name or "%" in name:
-            causes.append(
-                ("metadata.name", f'Invalid value: "{name}": may not be ".", ".." or contain "/" or "%"')
-            )
+            causes.append(("metadata.name", f'Invalid value: "{name}": may not be ".", ".." or contain "/" or "%"'))
     elif len(name) > limit or not pattern.fullmatch(name):
         causes.append(("metadata.name", f'Invalid value: "{name}": {rule}'))
     for key, value in (meta.get("labels") or {}).items():
@@ -79,9 +77,7 @@ def _metadata(kind: Kind, meta: Object, causes: Causes) -> None:
                            "consist of alphanumeric characters, '-', '_' or '.'"))  # fmt: skip
     for key in meta.get("annotations") or {}:
         if not _QUALIFIED.fullmatch(key):
-            causes.append(
-                ("metadata.annotations", f'Invalid value: "{key}": name part must be a qualified name')
-            )
+            causes.append(("metadata.annotations", f'Invalid value: "{key}": name part must be a qualified name'))
 
 
 def _selection(spec: Object, causes: Causes) -> None:
@@ -92,6 +88,15 @@ def _selection(spec: Object, causes: Causes) -> None:
     elif not selectors.matches_selector(selector, labels):
         causes.append(("spec.template.metadata.labels", f"Invalid value: {labels}: `selector` does not match "
                        "template `labels`"))  # fmt: skip
+
+
+def _strategy(strategy: Object, causes: Causes) -> None:
+    if strategy["type"] not in ("RollingUpdate", "Recreate"):
+        causes.append(("spec.strategy.type", f'Unsupported value: "{strategy["type"]}"'))
+    for name, value in (strategy.get("rollingUpdate") or {}).items():
+        if not re.fullmatch(r"\d{1,6}|\d{1,3}%", str(value)):
+            rule = "must be an integer or a percentage (e.g '5%')"
+            causes.append((f"spec.strategy.rollingUpdate.{name}", f'Invalid value: "{value}": {rule}'))
 
 
 def _pod_specs(kind: Kind, spec: Object) -> list[tuple[str, Object]]:
@@ -137,9 +142,9 @@ def _unchanged(kind: Kind, new: Object, old: Object, causes: Causes) -> None:
                        "to existing tolerations)"))  # fmt: skip
     if kind in _RBAC and new.get("roleRef") != old.get("roleRef"):
         causes.append(("roleRef", "Invalid value: cannot change roleRef"))
-    if kind in (kinds.SECRET, kinds.CONFIG_MAP) and old.get("immutable"):
-        if any(new.get(field) != old.get(field) for field in ("data", "binaryData", "immutable")):
-            causes.append(("data", "Forbidden: field is immutable when `immutable` is set"))
+    fixed = ("data", "binaryData", "immutable") if kind in (kinds.SECRET, kinds.CONFIG_MAP) else ()
+    if old.get("immutable") and any(new.get(field) != old.get(field) for field in fixed):
+        causes.append(("data", "Forbidden: field is immutable when `immutable` is set"))
     if kind is kinds.SECRET and new.get("type") != old.get("type"):
         causes.append(("type", f'Invalid value: "{new.get("type")}": field is immutable'))
 
@@ -147,10 +152,7 @@ def _unchanged(kind: Kind, new: Object, old: Object, causes: Causes) -> None:
 def _frozen_pod(spec: Object) -> tuple[Any, ...]:
     rest = {key: value for key, value in spec.items() if key not in _POD_MUTABLE}
     images = [
-        [
-            {key: value for key, value in container.items() if key != "image"}
-            for container in spec.get(field) or []
-        ]
+        [{key: value for key, value in container.items() if key != "image"} for container in spec.get(field) or []]
         for field in ("containers", "initContainers")
     ]
     return rest, images

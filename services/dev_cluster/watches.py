@@ -38,9 +38,7 @@ class Watches:
             await asyncio.wait_for(self._closing.wait(), seconds)
         return not self._closing.is_set()
 
-    async def serve(
-        self, request: web.Request, kind: Kind, namespace: str, matcher: Matcher
-    ) -> web.StreamResponse:
+    async def serve(self, request: web.Request, kind: Kind, namespace: str, matcher: Matcher) -> web.StreamResponse:
         """Streams the changes of a kind that the matcher selects, or selected before the change."""
         query = request.query
         queue: asyncio.Queue[Change | None] = asyncio.Queue()
@@ -48,9 +46,7 @@ class Watches:
         def offer(change: Change) -> None:
             if queue.qsize() >= BACKLOG:
                 queue.put_nowait(None)
-            elif change.kind is kind and (
-                not namespace or change.obj["metadata"].get("namespace") == namespace
-            ):
+            elif change.kind is kind and (not namespace or change.obj["metadata"].get("namespace") == namespace):
                 queue.put_nowait(change)
 
         bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
@@ -58,11 +54,11 @@ class Watches:
         shape = _Shape(request, kind, self._clock)
         start, backlog = self._start(query.get("resourceVersion", ""), initial=initial)
         unsubscribe = self._store.subscribe(offer)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        response.enable_chunked_encoding()
         try:
             for change in backlog:
                 offer(change)
-            response = web.StreamResponse(headers={"Content-Type": "application/json"})
-            response.enable_chunked_encoding()
             await response.prepare(request)
             if start is None:
                 for obj in self._store.objects(kind, namespace):
@@ -71,10 +67,11 @@ class Watches:
                 start = self._store.version
             if initial and bookmarks:
                 await response.write(shape.bookmark(start, end_of_initial=True))
-            await self._stream(
-                response, queue, matcher, shape, _timeout(query.get("timeoutSeconds", "")), bookmarks
-            )
+            await self._stream(response, queue, matcher, shape, _timeout(query.get("timeoutSeconds", "")), bookmarks)
             await response.write_eof()
+            return response
+        except ConnectionResetError:
+            # The client has gone, which is how most watches end.
             return response
         finally:
             unsubscribe()
@@ -151,9 +148,7 @@ class _Shape:
         shown = obj
         if self._form == "Table":
             meta = {"resourceVersion": obj["metadata"]["resourceVersion"]}
-            shown = tables.table(
-                self._kind, [obj], meta, self._clock.now(), self._include, header=self._header
-            )
+            shown = tables.table(self._kind, [obj], meta, self._clock.now(), self._include, header=self._header)
             self._header = False
         elif self._form == "PartialObjectMetadata":
             shown = {"kind": self._form, "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}

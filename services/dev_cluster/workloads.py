@@ -157,9 +157,7 @@ class Workloads:
     def _set_revision(self, replica_set: Object, revision: int) -> Object:
         meta = replica_set["metadata"]
         annotations = (meta.get("annotations") or {}) | {REVISION: str(revision)}
-        return self._store.update(
-            REPLICA_SET, replica_set | {"metadata": meta | {"annotations": annotations}}
-        )
+        return self._store.update(REPLICA_SET, replica_set | {"metadata": meta | {"annotations": annotations}})
 
     def _roll(self, deployment: Object, current: Object, others: list[Object]) -> None:
         """Moves replicas to the current ReplicaSet within maxSurge and maxUnavailable."""
@@ -200,9 +198,7 @@ class Workloads:
         self._events.record(deployment, "ScalingReplicaSet", message, "deployment-controller")
 
     def _forget(self, deployment: Object, others: list[Object]) -> None:
-        idle = [
-            rs for rs in others if not rs["spec"]["replicas"] and not (rs.get("status") or {}).get("replicas")
-        ]
+        idle = [rs for rs in others if not rs["spec"]["replicas"] and not (rs.get("status") or {}).get("replicas")]
         for rs in idle[: max(0, len(idle) - deployment["spec"]["revisionHistoryLimit"])]:
             self._store.delete(REPLICA_SET, rs)
 
@@ -331,11 +327,7 @@ class Workloads:
         self, owner: Object, name: str, component: str, labels: dict[str, str] | None = None, node: str = ""
     ) -> None:
         template = copy.deepcopy(owner["spec"]["template"])
-        meta = {
-            key: value
-            for key, value in (template.get("metadata") or {}).items()
-            if key != "creationTimestamp"
-        }
+        meta = {key: value for key, value in (template.get("metadata") or {}).items() if key != "creationTimestamp"}
         meta |= {
             "name": name,
             "namespace": owner["metadata"]["namespace"],

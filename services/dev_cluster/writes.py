@@ -13,6 +13,8 @@ from services.dev_cluster.kinds import Kind, Object
 from services.dev_cluster.rbac import Rbac, User
 from services.dev_cluster.store import Store
 
+# The parts of roles and bindings that hand out permissions.
+_GRANTING = ("rules", "aggregationRule", "roleRef", "subjects")
 _NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
@@ -38,6 +40,35 @@ class Writer:
     def create(self, kind: Kind, namespace: str, body: Object, options: Options) -> Object:
         """Stores a new object in the namespace of the request."""
         new = self._decode(kind, namespace, body, options)
+        new["metadata"].pop("managedFields", None)
+        self._complete_new(kind, namespace, new, options)
+        managed.track_update(None, new, options.manager, self._store.clock.stamp())
+        return self._store.create(kind, new, dry_run=options.dry_run)
+
+    def update(self, kind: Kind, old: Object, body: Object, options: Options, subresource: str = "") -> Object:
+        """Replaces an object, or with `subresource` only that part of it."""
+        new = self._decode(kind, old["metadata"].get("namespace", ""), body, options)
+        self._complete_changed(kind, old, new, options, subresource)
+        if subresource:
+            version = new["metadata"].get("resourceVersion")
+            new = _merged_part(old, new, subresource)
+            new["metadata"]["resourceVersion"] = version
+        managed.track_update(old, new, options.manager, self._store.clock.stamp(), subresource)
+        return self._store.update(kind, new, dry_run=options.dry_run)
+
+    def apply(self, kind: Kind, namespace: str, old: Object | None, body: Object, options: Options) -> Object:
+        """Server-side apply; creates the object when there is none."""
+        wanted = self._decode(kind, namespace, body, options)
+        now = self._store.clock.stamp()
+        new = managed.apply(kind, old, wanted, options.manager, now, force=options.force)
+        if old is None:
+            self._complete_new(kind, namespace, new, options)
+            return self._store.create(kind, new, dry_run=options.dry_run)
+        self._complete_changed(kind, old, new, options, "")
+        return self._store.update(kind, new, dry_run=options.dry_run)
+
+    def _complete_new(self, kind: Kind, namespace: str, new: Object, options: Options) -> None:
+        """Makes a decoded object fit to be stored, or refuses it."""
         meta = new["metadata"]
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = meta["generateName"][:58] + random_suffix()
@@ -50,44 +81,24 @@ class Writer:
         if kind is kinds.SERVICE:
             self._allocate_ip(new)
         self._rbac.check_no_escalation(options.user, kind, new)
-        if not meta.get("managedFields"):
-            managed.track_update(None, new, options.manager, self._store.clock.stamp())
-        return self._store.create(kind, new, dry_run=options.dry_run)
 
-    def update(
-        self, kind: Kind, old: Object, body: Object, options: Options, subresource: str = ""
-    ) -> Object:
-        """Replaces an object, or with `subresource` only that part of it."""
-        new = self._decode(kind, old["metadata"].get("namespace", ""), body, options)
-        name = new["metadata"].setdefault("name", old["metadata"]["name"])
-        if name != old["metadata"]["name"]:
-            why = f"the name of the object ({name}) does not match the name on the URL ({old['metadata']['name']})"
+    def _complete_changed(self, kind: Kind, old: Object, new: Object, options: Options, subresource: str) -> None:
+        """Makes a decoded change of an object fit to be stored, or refuses it."""
+        name, given = old["metadata"]["name"], new["metadata"].setdefault("name", old["metadata"]["name"])
+        if given != name:
+            why = f"the name of the object ({given}) does not match the name on the URL ({name})"
             raise errors.bad_request(why)
         if subresource:
-            version = new["metadata"].get("resourceVersion")
-            new = _merged_part(old, new, subresource)
-            new["metadata"]["resourceVersion"] = version
-        elif kind.has_status:
+            return
+        if kind.has_status:
             new.pop("status", None)
             if "status" in old:
                 new["status"] = copy.deepcopy(old["status"])
         defaults.fill(kind, new)
         _keep_assigned(kind, old, new)
         validation.check(kind, new, old)
-        if _differ_in(old, new, "rules", "roleRef", "subjects", "aggregationRule"):
+        if any(old.get(part) != new.get(part) for part in _GRANTING):
             self._rbac.check_no_escalation(options.user, kind, new)
-        if new["metadata"].get("managedFields") == old["metadata"].get("managedFields"):
-            managed.track_update(old, new, options.manager, self._store.clock.stamp(), subresource)
-        return self._store.update(kind, new, dry_run=options.dry_run)
-
-    def apply(self, kind: Kind, namespace: str, old: Object | None, body: Object, options: Options) -> Object:
-        """Server-side apply; creates the object when there is none."""
-        wanted = self._decode(kind, namespace, body, options)
-        now = self._store.clock.stamp()
-        merged = managed.apply(kind, old, wanted, options.manager, now, force=options.force)
-        if old is None:
-            return self.create(kind, namespace, merged, options)
-        return self.update(kind, old, merged, options)
 
     def delete(self, kind: Kind, old: Object, deletion: Object, *, dry_run: bool = False) -> Object:
         """Deletes as DeleteOptions ask: preconditions, propagation, grace. Answers with a Status or what is left."""
@@ -97,16 +108,12 @@ class Writer:
             if wanted.get(name) not in (None, "", meta.get(name)):
                 why = f"Precondition failed: {name} in precondition: {wanted[name]}, in object meta: {meta.get(name)}"
                 raise errors.conflict(kind, meta["name"], why)
-        policy = deletion.get("propagationPolicy") or (
-            "Orphan" if deletion.get("orphanDependents") else "Background"
-        )
+        policy = deletion.get("propagationPolicy") or ("Orphan" if deletion.get("orphanDependents") else "Background")
         hold = {"Foreground": kinds.FOREGROUND, "Orphan": kinds.ORPHAN}.get(policy)
         finalizers = meta.get("finalizers") or []
         if hold and hold not in finalizers and not dry_run:
             old = self._store.update(kind, old | {"metadata": meta | {"finalizers": [*finalizers, hold]}})
         left = self._store.delete(kind, old, grace=_grace(kind, old, deletion), dry_run=dry_run)
-        if kind is kinds.NAMESPACE and not dry_run:
-            left = self._store.update(kind, left | {"status": {"phase": "Terminating"}})
         if dry_run or self._store.get(kind, meta.get("namespace", ""), meta["name"]) is not None:
             return left
         details = {"name": meta["name"], "group": kind.group, "kind": kind.plural, "uid": meta["uid"]}
@@ -152,9 +159,7 @@ class Writer:
         taken = {(other.get("spec") or {}).get("clusterIP") for other in self._store.objects(kinds.SERVICE)}
         size = defaults.SERVICE_RANGE.num_addresses
         while True:
-            address = str(
-                ipaddress.ip_address(int(defaults.SERVICE_RANGE[0]) + 10 + secrets.randbelow(size - 20))
-            )
+            address = str(ipaddress.ip_address(int(defaults.SERVICE_RANGE[0]) + 10 + secrets.randbelow(size - 20)))
             if address not in taken:
                 break
         spec["clusterIP"], spec["clusterIPs"] = address, [address]
@@ -170,10 +175,6 @@ def _grace(kind: Kind, obj: Object, deletion: Object) -> int:
         return 0
     asked = deletion.get("gracePeriodSeconds")
     return int(obj["spec"].get("terminationGracePeriodSeconds", 30)) if asked is None else max(0, int(asked))
-
-
-def _differ_in(old: Object, new: Object, *fields: str) -> bool:
-    return any(old.get(name) != new.get(name) for name in fields)
 
 
 def _merged_part(old: Object, new: Object, subresource: str) -> Object:

@@ -19,7 +19,7 @@ from services.common.ids import uuid7
 from services.common.log import get_logger
 from services.mcp_core.edge.credentials import NoCredential, credential
 from services.mcp_core.edge.guard import Guard
-from services.mcp_core.edge.limiter import PASSWORD_COST, SourceLimiter
+from services.mcp_core.edge.limiter import PASSWORD_COST, SourceLimiter, Throttled
 from services.mcp_core.edge.problems import NotRouted, problem
 from services.mcp_core.edge.wire import (
     Disconnected,
@@ -154,12 +154,12 @@ class Edge:
         try:
             token = credential(request)
         except NoCredential as refusal:
-            self._limiter.admit(address)
+            await self._admit(context)
             await self._pipeline.refuse_unproven(context, refusal.reason)
             raise
         finally:
             request.drop(b"authorization")
-        self._limiter.admit(address, token)
+        await self._admit(context, token)
         try:
             caller = await self._pipeline.authenticate(context, token)
         except Unauthenticated:
@@ -167,6 +167,14 @@ class Edge:
             raise
         self._limiter.accepted(address, token)
         return caller
+
+    async def _admit(self, context: RequestContext, token: str = "", cost: float = 1.0) -> None:
+        try:
+            self._limiter.admit(context.source.address, token, cost)
+        except Throttled as limit:
+            if limit.first:
+                await self._pipeline.refuse_unproven(context, "too many unauthenticated requests from this address")
+            raise
 
     async def _mcp(self, request: Request, context: RequestContext) -> Response:
         caller = await self._authenticated(request, context)
@@ -197,7 +205,7 @@ class Edge:
 
     async def _issue_token(self, request: Request, context: RequestContext) -> Response:
         address = context.source.address
-        self._limiter.admit(address, cost=PASSWORD_COST)
+        await self._admit(context, cost=PASSWORD_COST)
         fields = await self._json_object(request)
         unknown = sorted(set(fields) - {"username", "password", "otp"})
         if unknown:
@@ -213,7 +221,7 @@ class Edge:
     async def _key_set(self, request: Request, context: RequestContext) -> Response:
         now = self._clock.monotonic()
         if now - self._jwks[0] >= JWKS_SECONDS:
-            self._limiter.admit(context.source.address)
+            await self._admit(context)
             self._jwks = (now, (await self._authenticator.jwks(context.deadline)).encode())
         return Response(200, self._jwks[1])
 

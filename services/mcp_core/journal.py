@@ -28,6 +28,9 @@ RECORD_SECONDS = 3.0
 PERSIST_SECONDS = 120.0
 """How long the record of something executed is tried again after the answer was withheld (R20)."""
 
+FIRST_PAUSE = 0.25
+"""Seconds before the first of these trials; each pause doubles, up to five seconds."""
+
 MAX_TEXT = 512
 """Longest text in an event, in characters."""
 
@@ -162,7 +165,7 @@ class Journal:
 
     async def _persist(self, event: Event, token: str) -> None:
         give_up = self._clock.monotonic() + PERSIST_SECONDS
-        pause = 0.25
+        pause = FIRST_PAUSE
         while self._clock.monotonic() < give_up:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from services.common.clock import Clock
+from services.common.deadline import Deadline
 from services.common.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -47,6 +48,7 @@ from services.mcp_core.model import (
 from services.mcp_core.naming import impersonation
 from services.mcp_core.placement import CLUSTER_SCOPE, Denial, Placement, place, resolve
 from services.mcp_core.ports import Authenticator, Authorizer, Cluster, ClusterSession, Impersonation, Recorder
+from services.mcp_core.redaction import redact
 from services.mcp_core.tools import check_output, validate
 from services.mcp_core.tools.base import Arguments, Invocation, Tool
 
@@ -100,7 +102,7 @@ class Pipeline:
         )
 
     async def refuse_unproven(self, context: RequestContext, reason: str) -> None:
-        """Records a request whose credential is not even fit to be shown to authn (R22).
+        """Records a request that is refused without being shown to authn (R22).
 
         Raises:
             Unavailable: it cannot be recorded.
@@ -186,7 +188,7 @@ class Pipeline:
         _write_decision(entry, tool, placement)
 
         deadline = caller.context.deadline.child(RECORD_SECONDS)
-        session = self._session(caller, tool, placement)
+        session = self._session(caller, tool, placement, deadline)
         if entry.mutation:
             await self._journal.intent(entry)  # 4
 
@@ -201,8 +203,7 @@ class Pipeline:
         entry.result = Result.SUCCESS
         return ToolAnswer(structured, text)
 
-    def _session(self, caller: Caller, tool: Tool, placement: Placement) -> ClusterSession:
-        deadline = caller.context.deadline.child(RECORD_SECONDS)
+    def _session(self, caller: Caller, tool: Tool, placement: Placement, deadline: Deadline) -> ClusterSession:
         if not tool.namespaced and placement.namespaces != CLUSTER_SCOPE:
             # No role lets a caller list only some namespaces; authz has decided each of these names.
             return self._cluster.session(None, deadline)
@@ -224,7 +225,7 @@ def _write_decision(entry: Entry, tool: Tool, placement: Placement) -> None:
     rules = sorted({decision.rule for decision in said if isinstance(decision, Allowed)})
     entry.decision = DecisionNote(True, ",".join(rules), said[0].revision, str(tool.permission))
     entry.metadata["authz_event_id"] = ",".join(decision.event_id for decision in said[:8])
-    if len(placement.namespaces) > 1 or (placement.namespaces != (entry.namespace,)):
+    if placement.namespaces != (entry.namespace,):
         entry.metadata["namespaces"] = ",".join(placement.namespaces)
 
 
@@ -238,7 +239,7 @@ def _impersonate(caller: Caller, roles: tuple[str, ...]) -> Impersonation:
 def _further(arguments: Arguments) -> str:
     """The arguments that no other field of the record shows, as compact JSON."""
     rest = {key: value for key, value in arguments.items() if key not in ("name", "namespace")}
-    return json.dumps(rest, ensure_ascii=False, separators=(",", ":"), default=str) if rest else ""
+    return redact(json.dumps(rest, ensure_ascii=False, separators=(",", ":"), default=str)) if rest else ""
 
 
 def _settle(entry: Entry, error: Exception) -> DomainError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
-from services.common.errors import FailedPrecondition
+from services.common.errors import FailedPrecondition, PermissionDenied
 from services.mcp_core.errors import ActionDenied
 from services.mcp_core.model import Action, Allowed, Caller, Decision, Denied
 from services.mcp_core.ports import Authorizer, Cluster
@@ -63,7 +63,7 @@ async def place(authorizer: Authorizer, cluster: Cluster, caller: Caller, tool: 
 
     Raises:
         Denial: nowhere.
-        FailedPrecondition: in more namespaces than one call may touch.
+        FailedPrecondition: in more namespaces than one call may touch, or in namespaces that the core may not list.
         Unauthenticated, ResourceExhausted, Unavailable: authz or the cluster could not answer.
     """
     if tool.namespaced and action.namespace:
@@ -71,8 +71,7 @@ async def place(authorizer: Authorizer, cluster: Cluster, caller: Caller, tool: 
     (scope,) = await authorizer.list_allowed(caller, [action])
     if scope.all or not scope:
         return await _single(authorizer, caller, action)
-    existing = await existing_namespaces(cluster.session(None, caller.context.deadline.child()))
-    names = tuple(name for name in existing if scope.covers(name))
+    names = tuple(name for name in await _existing(cluster, caller) if scope.covers(name))
     if not tool.namespaced:
         return replace(await _single(authorizer, caller, action), namespaces=names)
     if not names:
@@ -86,6 +85,17 @@ async def place(authorizer: Authorizer, cluster: Cluster, caller: Caller, tool: 
     if not allowed:
         raise Denial(next(said for said in decisions if isinstance(said, Denied)))
     return Placement(action, allowed, tuple(decisions))
+
+
+async def _existing(cluster: Cluster, caller: Caller) -> tuple[str, ...]:
+    try:
+        return await existing_namespaces(cluster.session(None, caller.context.deadline.child()))
+    except PermissionDenied:
+        # The caller is denied nothing here: it is the core that lacks a right.
+        raise FailedPrecondition(
+            "The gate's own account may not list the namespaces of the cluster; name one as `namespace`, or let an "
+            "operator apply what `kubegate cluster rbac` prints."
+        ) from None
 
 
 async def _single(authorizer: Authorizer, caller: Caller, action: Action) -> Placement:

@@ -23,7 +23,7 @@ class Impersonation:
     """As whom the cluster is asked (R2). Made by `naming.impersonation`, which refuses what must not pass.
 
     user: "kubegate:<issuer>:<subject>". groups: ("kubegate:role:<role that granted>",) or
-    ("kubegate:direct",). request_id: sent as Audit-ID, so that the cluster's own audit log names our request.
+    ("kubegate:direct",). request_id: sent as `extra.request-id`, so that the cluster's own audit log names our request.
     """
 
     user: str

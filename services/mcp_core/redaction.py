@@ -86,10 +86,10 @@ _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
         re.compile(r"\b(authorization|cookie)(\\*[\"']?\s?[:=]\s?\\*[\"']?)[^\"'\\]+", re.IGNORECASE),
         rf"\1\2{MARK}",
     ),
-    # A line that is nothing but `name: some words`, as in YAML.
+    # A line that is nothing but `name: some words`, as in YAML, and pass phrases anywhere.
     (
         (": ", ":\t"),
-        re.compile(rf"^([ \t-]*[\w.-]{{0,64}}{_NAME}:[ \t]+)[^\s\"'].*$", re.IGNORECASE),
+        re.compile(rf"(^[ \t-]*[\w.-]{{0,64}}{_NAME}:[ \t]+|pass(?:word|phrase):[ \t]+)[^\s\"'].*$", re.IGNORECASE),
         rf"\1{MARK}",
     ),
     (("=", ":"), re.compile(rf"({_NAME}\\*[\"']?\s?(?:=>|[:=])\s?){_VALUE}", re.IGNORECASE), rf"\1{MARK}"),

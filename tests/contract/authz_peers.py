@@ -89,25 +89,18 @@ class Log(audit_pb2_grpc.AuditServiceServicer):
         return [each.event for each in self.appended if each.event.event_type == kind]
 
 
-async def serve(mesh: Mesh, name: str, add: Any, servicer: object, full_name: str) -> tuple[GrpcServer, int]:
-    """Serves a servicer on loopback with the certificate of a service."""
-    server = GrpcServer("127.0.0.1:0", mesh.tls(f"service/{name}"), list)
-    server.add(add, servicer, full_name)
+async def serve_authn(mesh: Mesh, keys: Keys, port: int = 0) -> tuple[GrpcServer, int]:
+    """Serves the keys as authn; returns the server and its port."""
+    server = GrpcServer(f"127.0.0.1:{port}", mesh.tls("service/authn"), list)
+    server.add(authn_pb2_grpc.add_AuthnServiceServicer_to_server, keys, "kubegate.authn.v1.AuthnService")
     return server, await server.start()
 
 
-async def serve_authn(mesh: Mesh, keys: Keys) -> tuple[GrpcServer, int]:
-    """Serves the keys as authn."""
-    return await serve(
-        mesh, "authn", authn_pb2_grpc.add_AuthnServiceServicer_to_server, keys, "kubegate.authn.v1.AuthnService"
-    )
-
-
-async def serve_audit(mesh: Mesh, log: Log) -> tuple[GrpcServer, int]:
-    """Serves the log as audit."""
-    return await serve(
-        mesh, "audit", audit_pb2_grpc.add_AuditServiceServicer_to_server, log, "kubegate.audit.v1.AuditService"
-    )
+async def serve_audit(mesh: Mesh, log: Log, port: int = 0) -> tuple[GrpcServer, int]:
+    """Serves the log as audit; returns the server and its port."""
+    server = GrpcServer(f"127.0.0.1:{port}", mesh.tls("service/audit"), list)
+    server.add(audit_pb2_grpc.add_AuditServiceServicer_to_server, log, "kubegate.audit.v1.AuditService")
+    return server, await server.start()
 
 
 def tls_keys(mesh: Mesh, path: str) -> dict[str, str]:

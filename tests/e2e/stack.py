@@ -2,6 +2,7 @@
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -107,7 +108,12 @@ class RunningStack:
         """An HTTP client that trusts the edge's CA."""
         headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
         return httpx.Client(
-            base_url=self.base_url, verify=self.ca_file, headers=headers, trust_env=False, timeout=30, **options
+            base_url=self.base_url,
+            verify=ssl.create_default_context(cafile=self.ca_file),
+            headers=headers,
+            trust_env=False,
+            timeout=30,
+            **options,
         )
 
     def call(self, tool: str, arguments: Mapping[str, Any], key: str | None = None) -> httpx.Response:

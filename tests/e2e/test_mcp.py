@@ -1,6 +1,7 @@
 """A real MCP client, in both eras of the protocol, through all four processes (I2.2, I2.4)."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -29,7 +30,9 @@ TOOLS = {
 async def connected(stack: RunningStack, era: str, key: str) -> AsyncIterator[Client]:
     headers = {"Authorization": f"Bearer {key}"}
     async with (
-        httpx2.AsyncClient(headers=headers, verify=stack.ca_file, timeout=30, trust_env=False) as http,
+        httpx2.AsyncClient(
+            headers=headers, verify=ssl.create_default_context(cafile=stack.ca_file), timeout=30, trust_env=False
+        ) as http,
         Client(streamable_http_client(stack.mcp_url, http_client=http), mode=era, cache=None) as client,
     ):
         yield client

@@ -35,9 +35,9 @@ def test_without_a_service_nothing_is_executed_or_answered_and_it_heals(own_stac
         assert "audit" in response.text or service in response.text
     assert replicas(stack) == before
     with stack.client() as client:
-        ready = client.get("/readyz")
-        assert ready.status_code == 503
-        assert service in ready.text
+        # The answer of /readyz may be a second old.
+        ready = eventually(lambda: (r := client.get("/readyz")).status_code == 503 and r.text, "not ready")
+        assert service in ready
         assert client.get("/healthz").status_code == 200
     stack.start_service(service)
 

@@ -68,6 +68,15 @@ class FakeAudit(audit_pb2_grpc.AuditServiceServicer):
         self.events.append(Recorded(current_call().peer, request.event, request.principal_token))
         return audit_pb2.AppendResponse(event_id=request.event.event_id, sequence=len(self.events))
 
+    def Query(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    def Tail(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    def GetCheckpoint(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
     def of(self, event_type: int, **fields: Any) -> list[audit_pb2.Event]:
         """The events of a type whose fields have these values."""
         return [

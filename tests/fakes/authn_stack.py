@@ -55,7 +55,7 @@ class AuthnStack:
         process = ServiceProcess("authn", home, {})
         process.port = free_port()
         self.authz_port = free_port()
-        process._config = {
+        process.config = {
             "tls": tls_config(self.mesh.tls("service/authn")),
             "audit": peer_config("audit", self.audit.port),
             "authz": peer_config("authz", self.authz_port),
@@ -120,20 +120,23 @@ class AuthnStack:
         )
         if token is not None:
             request.credential.token = token
-        return await self._ask(as_, "Authenticate", request, seconds)
+        response: authn_pb2.AuthenticateResponse = await self.ask(as_, "Authenticate", request, seconds)
+        return response
 
     async def issue(self, username: str, password: str, *, as_: str = CORE) -> authn_pb2.IssueTokenResponse:
         request = authn_pb2.IssueTokenRequest(
             password=authn_pb2.PasswordCredential(username=username, password=password),
             source=identity_pb2.Source(address="192.0.2.8"),
         )
-        return await self._ask(as_, "IssueToken", request, 10)
+        response: authn_pb2.IssueTokenResponse = await self.ask(as_, "IssueToken", request, 10)
+        return response
 
     async def get(self, method: str, *, as_: str) -> Any:
         """GetJwks or GetPrincipalKeys."""
-        return await self._ask(as_, method, getattr(authn_pb2, f"{method}Request")(), 10)
+        return await self.ask(as_, method, getattr(authn_pb2, f"{method}Request")(), 10)
 
-    async def _ask(self, as_: str, method: str, request: Any, seconds: float) -> Any:
+    async def ask(self, as_: str, method: str, request: Any, seconds: float = 10) -> Any:
+        """One unary call of AuthnService."""
         return await self.peer(as_).unary(
             lambda channel: getattr(authn_pb2_grpc.AuthnServiceStub(channel), method),
             request,

@@ -16,7 +16,7 @@ class ServiceProcess:
     def __init__(self, module: str, directory: Path, config: dict[str, Any]) -> None:
         self.module = module
         self.directory = directory
-        self._config = config
+        self.config = config
         self._process: asyncio.subprocess.Process | None = None
         self.port = 0
         directory.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ class ServiceProcess:
         """Starts it and waits until it listens; the second start takes the same port."""
         address_file = self.directory / "address"
         address_file.unlink(missing_ok=True)
-        config = {**self._config, "listen": f"127.0.0.1:{self.port}", "address_file": "address"}
+        config = {**self.config, "listen": f"127.0.0.1:{self.port}", "address_file": "address"}
         (self.directory / "config.yaml").write_text(yaml.safe_dump(config))
         with (self.directory / "log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(

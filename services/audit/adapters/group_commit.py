@@ -10,6 +10,8 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from services.audit.adapters.mirror import Mirror
 from services.audit.adapters.sqlite_reads import SqliteReads
@@ -32,10 +34,13 @@ log = get_logger("audit.log")
 
 
 class GroupCommitLog:
-    """The port ``Log`` over a store, its mirror, and a reading connection. Belongs to one event loop."""
+    """The port ``Log`` over a store, its mirror, and reading connections. Belongs to one event loop."""
 
-    def __init__(self, store: SqliteStore, mirror: Mirror, reads: SqliteReads, *, queue_limit: int) -> None:
-        self._store, self._mirror, self._reads = store, mirror, reads
+    def __init__(self, store: SqliteStore, mirror: Mirror, *, queue_limit: int) -> None:
+        self._store, self._mirror = store, mirror
+        # One connection and thread each, so that no long query of an operator holds up an outcome's look-up.
+        self._finds, self._pages = SqliteReads(store.path), SqliteReads(store.path)
+        self._find_thread, self._page_thread = (ThreadPoolExecutor(1, name) for name in ("audit-find", "audit-page"))
         self._limit = queue_limit
         self._loop = asyncio.get_running_loop()
         self._size, self._checkpoint = store.size, store.checkpoint
@@ -76,12 +81,11 @@ class GroupCommitLog:
         return await answer
 
     async def find(self, writer: str, event_id: str) -> Record | None:
-        return await asyncio.to_thread(self._reads.find, writer, event_id)
+        return await self._loop.run_in_executor(self._find_thread, self._finds.find, writer, event_id)
 
     async def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
-        return await asyncio.to_thread(
-            self._reads.page, filter_, first=first, end=end, limit=limit, descending=descending
-        )
+        work = partial(self._pages.page, filter_, first=first, end=end, limit=limit, descending=descending)
+        return await self._loop.run_in_executor(self._page_thread, work)
 
     async def grown(self, size: int) -> None:
         while self._size <= size:
@@ -93,7 +97,9 @@ class GroupCommitLog:
             self._stopping = True
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
-        self._reads.close()
+        for thread, reads in ((self._find_thread, self._finds), (self._page_thread, self._pages)):
+            await asyncio.to_thread(thread.shutdown, cancel_futures=True)
+            reads.close()
         self._mirror.close()
         self._store.close()
 
@@ -140,7 +146,8 @@ class GroupCommitLog:
             self._mirror.catch_up(self._store.events(self._mirror.size) if behind else lines)
             self._mirror_problem = ""
         except (OSError, sqlite3.Error) as error:
-            self._mirror_problem = f"mirror cannot be written: {error}"
+            cause = getattr(error, "strerror", None) or error
+            self._mirror_problem = f"{self._mirror.path} cannot be written: {cause}; events are safe in the store"
             log.error("mirror failed", reason=str(error), behind=self._store.size - self._mirror.size)
 
     def _tell(self, batch: Sequence[_Waiting], answers: Sequence[Ack | DomainError]) -> None:

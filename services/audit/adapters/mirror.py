@@ -27,7 +27,7 @@ class Mirror:
         Raises:
             StartupError: it cannot be written, or holds what the store does not.
         """
-        self._path = path
+        self.path = path
         self.size = 0
         """Records in the file."""
         self._length = 0
@@ -49,7 +49,7 @@ class Mirror:
     def _reconcile(self, events: Iterable[bytes]) -> None:
         """Compares line by line; keeps what is equal, refuses what differs, writes what is missing."""
         remaining = iter(events)
-        with self._path.open("rb") as lines:
+        with self.path.open("rb") as lines:
             for line in lines:
                 event = next(remaining, None)
                 if event is None:
@@ -66,7 +66,7 @@ class Mirror:
 
     def _refused(self, what: str) -> StartupError:
         return StartupError(
-            f"{self._path}: the audit mirror does not match the store: {what}. Nothing was changed. Run "
+            f"{self.path}: the audit mirror does not match the store: {what}. Nothing was changed. Run "
             "`kubegate audit verify`; when the store is intact, move the mirror aside and it is written anew"
         )
 
@@ -95,9 +95,9 @@ class Mirror:
         return self.size - before
 
     def _check_ours(self) -> None:
-        ours, there = os.fstat(self._file), self._path.stat()
+        ours, there = os.fstat(self._file), self.path.stat()
         if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino) or ours.st_size != self._length:
-            raise OSError(errno.ESTALE, "changed or replaced by another program")
+            raise OSError(errno.ESTALE, "changed or replaced by another program, restart audit")
 
     def _write(self, chunk: bytearray, events: int) -> None:
         view = memoryview(chunk)

@@ -3,7 +3,6 @@
 import base64
 import binascii
 import json
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from services.audit.checkpoint import BadCheckpoint, Checkpoint, NoteVerifier
 from services.audit.merkle import Tree, leaf_hash
 from services.audit.verify.findings import Altered, Report, Unreadable, record
-from services.audit.verify.store import verify_store
+from services.audit.verify.store import leaves_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +26,7 @@ class Leaves:
     @classmethod
     def of_store(cls, path: Path, verifier: NoteVerifier) -> "Leaves":
         """The leaves of a store, which is checked first. Raises as ``verify_store``."""
-        size = verify_store(path, verifier).events
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            rows = connection.execute("SELECT leaf FROM events WHERE sequence < ? ORDER BY sequence", (size,))
-            return cls([row[0] for row in rows], complete=False)
-        finally:
-            connection.close()
+        return cls(leaves_of(path, verifier), complete=False)
 
     @classmethod
     def of_proof(cls, text: str, verifier: NoteVerifier) -> "Leaves":

@@ -4,6 +4,7 @@ import fcntl
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from enum import Enum, auto
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,11 +26,14 @@ def verify_store(path: Path, verifier: NoteVerifier, mirror: Path | None = None)
     if not path.is_file():
         raise Unreadable(f"{path}: there is no such file")
     try:
-        lines = _Mirror(mirror.open("rb") if mirror else None, mirror, excused=_crashed(path))
+        state = _left_by(path)
+        lines = _Mirror(mirror.open("rb") if mirror else None, mirror, state)
     except OSError as error:
         raise Unreadable(f"{mirror}: the mirror cannot be read: {error.strerror}") from error
     try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        connection = _connect(path, state)
+        # Broken text is altered text, not an unreadable file.
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")
         try:
             return _StoreCheck(connection, verifier, lines).run()
         finally:
@@ -38,6 +42,17 @@ def verify_store(path: Path, verifier: NoteVerifier, mirror: Path | None = None)
         raise Unreadable(f"{path}: cannot be read as a SQLite database: {error}") from error
     finally:
         lines.close()
+
+
+def leaves_of(path: Path, verifier: NoteVerifier) -> Sequence[bytes]:
+    """The leaf hashes of a store, which is verified first. Raises as ``verify_store``."""
+    size = verify_store(path, verifier).events
+    connection = _connect(path, _left_by(path))
+    try:
+        rows = connection.execute("SELECT leaf FROM events WHERE sequence < ? ORDER BY sequence", (size,))
+        return [row[0] for row in rows]
+    finally:
+        connection.close()
 
 
 class _StoreCheck:
@@ -151,9 +166,8 @@ class _Mirror:
 
     _TRIES, _PAUSE = 20, 0.05
 
-    def __init__(self, file: BinaryIO | None, name: Path | None, *, excused: bool) -> None:
-        """``excused``: the service crashed and may have left the last commit unwritten here."""
-        self.there, self.name, self._file, self._excused = file is not None, name, file, excused
+    def __init__(self, file: BinaryIO | None, name: Path | None, state: "_State") -> None:
+        self.there, self.name, self._file, self._state = file is not None, name, file, state
         self.taken = 0
         self.lags_by_crash = False
         self._got = b""
@@ -165,14 +179,14 @@ class _Mirror:
         start = self._file.tell()
         for _ in range(self._TRIES):
             self._got = self._file.readline()
-            if self._got.endswith(b"\n"):
+            if self._got.endswith(b"\n") or self._state is not _State.RUNNING:
                 break
             self._file.seek(start)
             time.sleep(self._PAUSE)
         if self._got == event + b"\n":
             self.taken += 1
             return True
-        self.lags_by_crash = self._excused and _torn(self._got, event)
+        self.lags_by_crash = self._state is _State.CRASHED and _torn(self._got, event)
         return False
 
     def complaint(self) -> str:
@@ -198,14 +212,28 @@ def _torn(line: bytes, event: bytes) -> bool:
     return not line.endswith(b"\n") and event.startswith(line)
 
 
-def _crashed(store: Path) -> bool:
-    """Whether the service that last wrote the store ended without closing it."""
+def _connect(path: Path, state: "_State") -> sqlite3.Connection:
+    """A reading connection. SQLite writes nothing beside a file that is said to be immutable."""
+    how = "immutable=1" if state is _State.CLOSED else "mode=ro"
+    return sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, isolation_level=None)
+
+
+class _State(Enum):
+    """What the service that writes the store is doing, or how it ended."""
+
+    RUNNING = auto()
+    CLOSED = auto()
+    CRASHED = auto()
+    """It may have left the last commit out of the mirror."""
+
+
+def _left_by(store: Path) -> _State:
+    """Tells it by the lock of a running service, and by the write-ahead log that a killed one leaves."""
     wal, lock = store.with_name(store.name + "-wal"), store.with_name(store.name + ".lock")
-    if not wal.exists() or wal.stat().st_size == 0 or not lock.exists():
-        return False
-    with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
+    if lock.exists():
+        with lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return _State.RUNNING
+    return _State.CRASHED if wal.exists() and wal.stat().st_size > 0 else _State.CLOSED

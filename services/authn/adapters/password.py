@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from argon2 import PasswordHasher
-from argon2.exceptions import VerificationError
+from argon2.exceptions import InvalidHashError, VerificationError
 
 from services.authn.errors import Reason, Rejected
 from services.authn.model import Credential, PasswordCredential, Principal, Secret
@@ -45,7 +45,7 @@ class Argon2Pool:
         def verify() -> bool:
             try:
                 return self._hasher.verify(password_hash, _encode(password))
-            except VerificationError:
+            except (VerificationError, InvalidHashError):
                 return False
 
         return await self._run(verify)

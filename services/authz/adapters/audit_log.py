@@ -55,7 +55,7 @@ class AuditLog:
         event = audit_pb2.Event(
             event_type=audit_pb2.EVENT_TYPE_AUTHORIZATION,
             user=_bounded(principal.user),
-            action=_bounded(action.tool or action.verb),
+            action=_bounded(action.tool or decision.permission or action.verb),
             resource=_resource(action),
             namespace=_bounded(action.namespace),
             result=audit_pb2.RESULT_SUCCESS if allowed else audit_pb2.RESULT_FAILURE,

@@ -9,6 +9,9 @@ from services.authz.policy.scope import EVERYWHERE, NOWHERE, Scope
 ROLE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 """Role names end up in group names and RBAC objects of the cluster (``kubegate:role:<name>``)."""
 
+OWN_ISSUER = "kubegate"
+"""The issuer of our own users and keys (R1)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Role:
@@ -48,7 +51,11 @@ class Principal:
 
     @property
     def user(self) -> str:
-        """Issuer and subject in one text, for records."""
+        """The name in records, as audit writes it for a verified token: the subject for our own issuer,
+        ``issuer:subject`` for every other, and for ours too where the subject holds a colon (R1).
+        """
+        if self.issuer == OWN_ISSUER and ":" not in self.subject:
+            return self.subject
         return f"{self.issuer}:{self.subject}"
 
 

@@ -2,7 +2,7 @@
 
 kubernetes.aio gives configuration, TLS and the connection pool. Its models, threads and retries are not used: a
 call is one request, its answer is decoded by msgspec into the few fields wanted. The caller is impersonated by
-header (R2), so that the cluster's own RBAC is a second lock; Audit-ID carries our request id into its audit log.
+header (R2), so that the cluster's own RBAC is a second lock, and its own audit log has our request id.
 """
 
 from __future__ import annotations
@@ -118,12 +118,12 @@ class KubernetesCluster:
         headers: list[tuple[str, str]] = []
         if impersonation is not None:
             names = (impersonation.user, *impersonation.groups)
-            if not all(name.startswith("kubegate:") and name.isprintable() for name in names):
+            fit = all(name.startswith("kubegate:") and name.isprintable() for name in names)
+            if not (fit and impersonation.request_id.isprintable()):
                 raise PermissionDenied("The cluster is only asked as an identity of kubegate.")
             headers.append(("Impersonate-User", impersonation.user))
             headers += [("Impersonate-Group", group) for group in impersonation.groups]
-            if impersonation.request_id.isprintable():
-                headers.append(("Audit-ID", impersonation.request_id))
+            headers.append(("Impersonate-Extra-Request-Id", impersonation.request_id))
         return KubernetesSession(self, headers, deadline)
 
     async def version(self, deadline: Deadline) -> str:

@@ -19,6 +19,13 @@ class ForeignOrigin(PermissionDenied):
     """The Origin is not allowed: HTTP 403."""
 
 
+class HeadersTooLarge(InvalidArgument):
+    """The headers are longer than allowed: HTTP 431. h11 bounds only those that arrive in pieces."""
+
+
+MAX_HEADER_BYTES = 32 * 1024
+
+
 class Guard:
     """``hosts``: names allowed with any port. ``origins``: allowed beside https on an allowed host."""
 
@@ -28,8 +35,11 @@ class Guard:
 
     def check(self, request: Request) -> None:
         """Raises:
-        Misdirected, ForeignOrigin: the request is not for us, or comes from a page that may not ask us.
+        HeadersTooLarge, Misdirected, ForeignOrigin: the request is over the bound, not for us, or comes from
+            a page that may not ask us.
         """
+        if sum(len(name) + len(value) for name, value in request.headers) > MAX_HEADER_BYTES:
+            raise HeadersTooLarge(f"The headers are longer than {MAX_HEADER_BYTES} bytes.")
         hosts = request.all(b"host")
         if len(hosts) != 1 or not self._ours(hosts[0].decode("latin-1").lower()):
             raise Misdirected("This server does not answer for the host of this request; see `allowed_hosts`.")

@@ -24,6 +24,16 @@ PASSWORD_COST = 5.0
 """A password costs authn a memory-hard hash, so it is charged more."""
 
 
+class Throttled(ResourceExhausted):
+    """The source has to wait. ``first``: it was not limited just before, so this is worth a record."""
+
+    def __init__(self, retry_after: float, first: bool) -> None:
+        super().__init__(
+            "Too many unauthenticated requests from this address; try again later.", retry_after=retry_after
+        )
+        self.first = first
+
+
 class SourceLimiter:
     """In memory, bounded; the source that was idle longest is forgotten first."""
 
@@ -32,6 +42,7 @@ class SourceLimiter:
         self._rate = per_second
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._limited: set[str] = set()
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._key = secrets.token_bytes(32)
 
@@ -39,16 +50,16 @@ class SourceLimiter:
         """Charges a request unless its credential is known from this source.
 
         Raises:
-            ResourceExhausted: the source has to wait ``retry_after`` seconds.
+            Throttled: the source has to wait ``retry_after`` seconds.
         """
         if credential and self._digest(address, credential) in self._known:
             return
         tokens = self._tokens(address)
         if tokens < cost:
-            raise ResourceExhausted(
-                "Too many unauthenticated requests from this address; try again later.",
-                retry_after=(cost - tokens) / self._rate,
-            )
+            source = _source(address)
+            first = source not in self._limited
+            self._limited.add(source)
+            raise Throttled((cost - tokens) / self._rate, first)
         self._put(address, tokens - cost)
 
     def refund(self, address: str, cost: float = 1.0) -> None:
@@ -77,8 +88,12 @@ class SourceLimiter:
         source = _source(address)
         self._buckets[source] = (tokens, self._clock.monotonic())
         self._buckets.move_to_end(source)
+        if tokens >= self._burst / 2:
+            # A flood that takes every new token at once stays one flood, with one record.
+            self._limited.discard(source)
         if len(self._buckets) > MAX_SOURCES:
-            self._buckets.popitem(last=False)
+            forgotten, _ = self._buckets.popitem(last=False)
+            self._limited.discard(forgotten)
 
     def _digest(self, address: str, credential: str) -> bytes:
         return hmac.digest(self._key, f"{address} {credential}".encode(), hashlib.sha256)

@@ -8,7 +8,7 @@ from typing import Any
 
 from services.common.errors import Code, DomainError, Unauthenticated
 from services.mcp_core.edge.credentials import NoCredential
-from services.mcp_core.edge.guard import Misdirected
+from services.mcp_core.edge.guard import HeadersTooLarge, Misdirected
 from services.mcp_core.edge.wire import BodyTooLarge, Headers, Response, SlowBody, dump_json
 from services.mcp_core.errors import ActionDenied, ClusterRejected
 
@@ -33,6 +33,7 @@ _OF_TYPE: tuple[tuple[type[DomainError], int], ...] = (
     (BodyTooLarge, 413),
     (SlowBody, 408),
     (Misdirected, 421),
+    (HeadersTooLarge, 431),
     (ClusterRejected, 422),
 )
 

@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from services.common.runtime import StartupError
+from services.mcp_core.edge.guard import MAX_HEADER_BYTES
 
 GRACE_SECONDS = 5
 """How long requests in flight may take to finish when the process stops."""
@@ -99,7 +100,7 @@ class HttpsServer:
                 limit_concurrency=max_connections,
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=GRACE_SECONDS,
-                h11_max_incomplete_event_size=32 * 1024,
+                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
                 ssl_context_factory=lambda _config, _default: context,
             )
         )

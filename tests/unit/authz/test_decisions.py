@@ -303,4 +303,12 @@ def test_plural_names_are_unique_so_that_a_permission_means_one_kind() -> None:
 
 @pytest.mark.req("R1")
 def test_two_issuers_with_the_same_subject_are_two_people() -> None:
-    assert Principal("kubegate", "alice").user != Principal("https://idp.example", "alice").user
+    names = [
+        Principal(issuer, subject).user
+        for issuer, subject in (
+            ("kubegate", "alice"),
+            ("https://idp.example", "alice"),
+            ("kubegate", "https://idp.example:alice"),
+        )
+    ]
+    assert names == ["alice", "https://idp.example:alice", "kubegate:https://idp.example:alice"]

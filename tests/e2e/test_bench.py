@@ -1,0 +1,50 @@
+"""The bench measures what it says (I2.12). No number is asserted that depends on the machine (R27)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.load import Sample, per_request_ms
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.req("I2.12")
+def test_a_short_bench_writes_its_table_and_its_json(tmp_path: Path) -> None:
+    out = tmp_path / "tools.json"
+    options = ["--seconds", "0.5", "--concurrency", "1", "4", "--pods", "3", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.run", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "requests/s" in done.stdout
+    assert "CPU ms a request" in done.stdout
+    result = json.loads(out.read_text(encoding="utf-8"))
+    services = {"authn", "authz", "audit", "mcp-core", "cluster"}
+    assert set(result["rss_mib"]) == services
+    assert result["audit_verify"] == 0
+    assert set(result["start"]) == {"first_seconds", "again_seconds"}
+    for run, concurrency in zip(result["runs"], (1, 4), strict=True):
+        assert run["concurrency"] == concurrency
+        assert run["requests"] > 0
+        assert set(run["cpu_ms_per_request"]) == services | {"callers"}
+        # authn's, authz's and the core's own record: nothing is measured that is not recorded (R18).
+        assert run["events_per_request"] == pytest.approx(3, abs=0.1)
+
+
+@pytest.mark.req("I2.12")
+def test_percentiles_and_costs_are_what_they_are_called() -> None:
+    sample = Sample(1, 2.0, tuple(n / 1000 for n in range(1, 101)))
+    assert sample.per_second == 50
+    assert sample.percentile_ms(50) == pytest.approx(50)
+    assert sample.percentile_ms(99) == pytest.approx(99)
+    assert per_request_ms({"authn": 1.0}, {"authn": 1.5}, 100) == {"authn": pytest.approx(5.0)}

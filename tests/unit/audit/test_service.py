@@ -1,0 +1,303 @@
+"""What is recorded, as whose, and who may read it: the rules without gRPC and without a disk."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from services.audit.event import EventType, Identity, Result
+from services.audit.ports import Filter
+from services.audit.service import PAGE, AuditService, Reader
+from services.audit.writers import AUTHN, AUTHZ, CORE
+from services.common.deadline import Deadline
+from services.common.errors import (
+    DomainError,
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
+from tests.fakes.clock import FakeClock
+from tests.unit.audit.support import FixedPolicy, MemoryLog, NamedPrincipals, event, identity, intent, outcome
+
+OPERATOR = "operator/admin"
+PLATFORM = "platform/billing"
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.log, self.clock = MemoryLog(), FakeClock()
+        self.principals = NamedPrincipals(
+            alice=identity("alice"),
+            of_authz=identity("alice", AUTHZ),
+            admin=identity("admin", OPERATOR),
+            viewer=identity("viewer", OPERATOR),
+            tenant=identity("carol", tenant="blue"),
+            external=identity("bob", issuer="https://idp.example"),
+        )
+        self.policy = FixedPolicy("admin")
+        self.service = AuditService(self.log, self.principals, self.policy, self.clock)
+
+    async def append(self, writer: str, token: str = "", **changes: Any) -> dict[str, Any]:
+        ack = await self.service.append(writer, event(**changes), token)
+        return self.log.records[ack.sequence]
+
+    def reader(self, token: str = "admin", peer: str = OPERATOR) -> Reader:
+        return Reader(peer, token, "r-9", Deadline.after(10))
+
+    async def query(self, token: str = "admin", peer: str = OPERATOR, **changes: Any) -> tuple[list[int], str]:
+        arguments: dict[str, Any] = {"limit": 0, "descending": False, "cursor": ""} | changes
+        filter_ = arguments.pop("filter_", Filter())
+        pages = [page async for page in self.service.query(self.reader(token, peer), filter_, **arguments)]
+        assert all(len(records) <= PAGE for records, _ in pages)
+        assert not any(cursor for _, cursor in pages[:-1])
+        return [record.sequence for records, _ in pages for record in records], pages[-1][1]
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+TYPES = {
+    AUTHN: {"authentication", "security_violation", "compliance", "admin"},
+    AUTHZ: {"authorization", "security_violation", "compliance", "admin"},
+    CORE: {"mcp_request", "security_violation", "authentication"},
+    PLATFORM: {"external"},
+    "operator/admin": set(),
+    "service/unknown": set(),
+}
+
+
+@pytest.mark.req("R22")
+@pytest.mark.parametrize("writer", TYPES)
+@pytest.mark.parametrize("kind", EventType)
+async def test_each_writer_appends_only_its_own_types(rig: Rig, writer: str, kind: EventType) -> None:
+    if kind.value in TYPES[writer]:
+        record = await rig.append(writer, event_type=kind, result=Result.FAILURE)
+        assert (record["writer"], record["event_type"]) == (writer, kind.value)
+    else:
+        with pytest.raises(PermissionDenied, match="R22"):
+            await rig.append(writer, event_type=kind, result=Result.FAILURE)
+        assert rig.log.records == []
+
+
+@pytest.mark.req("R22")
+async def test_the_core_records_authentication_failures_only(rig: Rig) -> None:
+    await rig.append(CORE, event_type=EventType.AUTHENTICATION, result=Result.FAILURE)
+    with pytest.raises(PermissionDenied):
+        await rig.append(CORE, event_type=EventType.AUTHENTICATION, result=Result.SUCCESS)
+
+
+@pytest.mark.req("R22", "R1", "R3")
+async def test_a_token_decides_user_and_tenant_whatever_the_message_says(rig: Rig) -> None:
+    record = await rig.append(CORE, "alice", user="root", tenant="green")
+    assert (record["user"], record["user_source"]) == ("alice", "verified")
+    assert "tenant" not in record
+    assert record["principal"] == {
+        "issuer": "kubegate", "subject": "alice", "credential_id": "key-alice", "auth_type": "api_key"
+    }  # fmt: skip
+    assert (await rig.append(CORE, "tenant", tenant="green"))["tenant"] == "blue"
+
+
+@pytest.mark.req("R22")
+async def test_without_a_token_the_user_is_marked_as_asserted(rig: Rig) -> None:
+    record = await rig.append(AUTHN, event_type=EventType.AUTHENTICATION, user="kg_abc", result=Result.FAILURE)
+    assert (record["user"], record["user_source"]) == ("kg_abc", "asserted")
+    assert "principal" not in record
+
+
+@pytest.mark.req("R1")
+async def test_two_issuers_with_one_subject_are_two_users(rig: Rig) -> None:
+    assert (await rig.append(CORE, "external"))["user"] == "https://idp.example:bob"
+    own = Identity("kubegate", "https://idp.example:bob", "k", "api_key", "", CORE, rig.clock.now())
+    assert own.user == "kubegate:https://idp.example:bob"
+
+
+@pytest.mark.req("R5")
+async def test_a_token_of_another_peer_is_refused_except_from_those_who_verified_it(rig: Rig) -> None:
+    with pytest.raises(Unauthenticated):
+        await rig.append(CORE, "of_authz")
+    with pytest.raises(Unauthenticated):
+        await rig.append(PLATFORM, "alice", event_type=EventType.EXTERNAL)
+    assert rig.log.records == []
+    record = await rig.append(AUTHZ, "alice", event_type=EventType.AUTHORIZATION)
+    assert record["user_source"] == "verified"
+    record = await rig.append(AUTHN, "alice", event_type=EventType.AUTHENTICATION)
+    assert record["user_source"] == "verified"
+
+
+@pytest.mark.req("R5")
+async def test_an_invalid_token_is_refused_and_nothing_is_recorded(rig: Rig) -> None:
+    with pytest.raises(Unauthenticated):
+        await rig.append(CORE, "ended")
+    assert rig.log.records == []
+
+
+@pytest.mark.req("R5")
+async def test_an_outcome_belongs_to_the_user_of_its_intent_even_after_the_tokens_end(rig: Rig) -> None:
+    begun = intent()
+    await rig.service.append(CORE, begun, "tenant")
+    del rig.principals.identities["tenant"]
+    ack = await rig.service.append(CORE, outcome(begun.event_id, user="mallory", tenant="green"), "tenant")
+    record = rig.log.records[ack.sequence]
+    assert (record["user"], record["user_source"], record["tenant"]) == ("carol", "verified", "blue")
+    assert record["principal"]["credential_id"] == "key-carol"
+    assert all(draft.reserved for draft in rig.log.drafts)
+
+
+@pytest.mark.req("R5")
+async def test_an_outcome_is_accepted_from_the_writer_of_its_intent_only(rig: Rig) -> None:
+    begun = intent()
+    await rig.service.append(CORE, begun, "alice")
+    elsewhere = outcome(begun.event_id, event_type=EventType.EXTERNAL)
+    read = await rig.append(CORE)
+    for writer, end in ((PLATFORM, elsewhere), (CORE, outcome(event().event_id)), (CORE, outcome(read["event_id"]))):
+        with pytest.raises(FailedPrecondition):
+            await rig.service.append(writer, end, "")
+    assert len(rig.log.records) == 2
+
+
+@pytest.mark.req("R8", "R5")
+async def test_an_event_sent_again_after_its_tokens_end_is_acknowledged(rig: Rig) -> None:
+    sent = event()
+    first = await rig.service.append(CORE, sent, "alice")
+    del rig.principals.identities["alice"]
+    assert await rig.service.append(CORE, sent, "alice") == first
+    changed = event(event_id=sent.event_id, action="delete_pod")
+    with pytest.raises(Unauthenticated):
+        await rig.service.append(CORE, changed, "alice")
+
+
+@pytest.mark.req("R25")
+async def test_only_intents_and_outcomes_use_reserved_capacity(rig: Rig) -> None:
+    await rig.append(CORE)
+    await rig.append(AUTHN, event_type=EventType.AUTHENTICATION)
+    await rig.service.append(CORE, intent(), "")
+    assert [draft.reserved for draft in rig.log.drafts] == [False, False, True]
+
+
+@pytest.mark.req("I2.11")
+async def test_everything_wrong_with_an_event_is_said_at_once(rig: Rig) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        await rig.append(
+            CORE,
+            event_id="x",
+            action="",
+            trace_id="Z",
+            duration_ms=float("nan"),
+            intent_id="y",
+            user="u" * 5000,
+            metadata={"": "v"},
+            error_message="e" * 20_000,
+        )
+    for part in ("event_id", "action", "trace_id", "duration_ms", "intent_id", "user", "metadata", "error_message"):
+        assert part in refusal.value.public_message
+    with pytest.raises(InvalidArgument, match="exceeds 65536"):
+        await rig.append(CORE, metadata={f"k{n}": "v" * 4000 for n in range(20)})
+    with pytest.raises(InvalidArgument, match="deadline"):
+        await rig.service.append(CORE, intent(deadline=None), "")
+    with pytest.raises(InvalidArgument, match="intent_id"):
+        await rig.service.append(CORE, outcome(""), "")
+
+
+@pytest.mark.req("R15", "I2.5")
+async def test_reading_needs_a_token_that_policy_allows_and_is_itself_recorded(rig: Rig) -> None:
+    await rig.append(CORE, "alice")
+    assert await rig.query() == ([0], "")
+    assert rig.policy.asked == ["admin"]
+    record = rig.log.records[-1]
+    assert (record["event_type"], record["action"], record["writer"]) == ("admin", "audit.Query", "service/audit")
+    assert (record["user"], record["user_source"], record["result"]) == ("admin", "verified", "success")
+    assert record["metadata"]["operator"] == OPERATOR
+
+
+@pytest.mark.req("R15", "R5")
+@pytest.mark.parametrize(
+    ("token", "error", "user"),
+    [("", Unauthenticated, ""), ("ended", Unauthenticated, ""), ("alice", Unauthenticated, "alice"),
+     ("viewer", PermissionDenied, "viewer")],
+)  # fmt: skip
+async def test_a_refused_reading_is_recorded_with_the_person(
+    rig: Rig, token: str, error: type[DomainError], user: str
+) -> None:
+    with pytest.raises(error):
+        await rig.query(token)
+    (record,) = rig.log.records
+    assert (record["result"], record["user"], record["event_type"]) == ("failure", user, "admin")
+    with pytest.raises(error):
+        async for _ in rig.service.tail(rig.reader(token), Filter(), None):
+            pass
+    assert rig.log.records[-1]["action"] == "audit.Tail"
+
+
+async def test_a_reading_that_could_not_be_decided_is_an_error_in_the_record(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(token: str, request_id: str, deadline: Deadline) -> None:
+        raise Unavailable("The authz service cannot be reached.")
+
+    monkeypatch.setattr(rig.policy, "check_read", away)
+    with pytest.raises(Unavailable):
+        await rig.query()
+    assert rig.log.records[-1]["result"] == "error"
+
+
+@pytest.mark.req("I2.5")
+async def test_queries_filter_page_and_continue(rig: Rig) -> None:
+    for n in range(2 * PAGE + 10):
+        await rig.append(CORE, user="even" if n % 2 == 0 else "odd")
+    even = [n for n in range(2 * PAGE + 10) if n % 2 == 0]
+    only = Filter({"user": "even"})
+    assert (await rig.query(filter_=only, limit=1000))[0] == even
+    assert (await rig.query(filter_=only))[0] == even[:100]
+    found, cursor = await rig.query(filter_=only, limit=150)
+    assert found == even[:150]
+    assert (await rig.query(filter_=only, limit=150, cursor=cursor)) == (even[150:], "")
+    found, cursor = await rig.query(filter_=only, limit=PAGE, descending=True)
+    assert found == even[::-1][:PAGE]
+    assert (await rig.query(filter_=only, limit=PAGE, descending=True, cursor=cursor)) == (even[::-1][PAGE:], "")
+
+
+@pytest.mark.parametrize("cursor", ["x", "a", "a-1", "d5", "a²", "a" + "9" * 30])
+async def test_a_foreign_cursor_is_refused(rig: Rig, cursor: str) -> None:
+    with pytest.raises(InvalidArgument):
+        await rig.query(cursor=cursor)
+
+
+@pytest.mark.req("I2.5", "R5")
+async def test_a_tail_follows_from_where_it_is_told_and_ends_with_its_token(rig: Rig) -> None:
+    await rig.append(CORE, user="old")
+    seen: asyncio.Queue[str] = asyncio.Queue()
+
+    async def follow(first: int | None) -> None:
+        async for records in rig.service.tail(rig.reader(), Filter({"event_type": "mcp_request"}), first):
+            for record in records:
+                seen.put_nowait(rig.log.records[record.sequence]["user"])
+
+    task = asyncio.create_task(follow(0))
+    assert await seen.get() == "old"
+    await rig.append(CORE, user="new")
+    assert await seen.get() == "new"
+    rig.clock.advance(61)
+    await rig.append(CORE, user="last")
+    assert await seen.get() == "last"
+    await task
+
+
+async def test_a_tail_without_a_position_begins_now(rig: Rig) -> None:
+    await rig.append(CORE, user="old")
+    seen: list[str] = []
+
+    async def follow() -> None:
+        async for records in rig.service.tail(rig.reader(), Filter({"event_type": "mcp_request"}), None):
+            seen.extend(rig.log.records[record.sequence]["user"] for record in records)
+            return
+
+    task = asyncio.create_task(follow())
+    while not rig.log.drafts[1:]:
+        await asyncio.sleep(0)
+    await rig.append(CORE, user="new")
+    await task
+    assert seen == ["new"]

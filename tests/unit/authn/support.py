@@ -1,0 +1,136 @@
+"""Fakes and makers for authn's unit tests."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from services.authn.adapters.api_key import ApiKeyMaker, Pepper
+from services.authn.adapters.signing_keys import KeyRing, SigningKey, jwk
+from services.authn.model import ApiKey, Decision, Entry, PasswordCredential, Secret, TokenCredential, User
+from services.common.call import Call
+from services.common.deadline import Deadline
+from services.common.errors import Unavailable
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+PEPPER = Pepper(b"p" * 32)
+MAKER = ApiKeyMaker(PEPPER)
+
+
+def token(text: str) -> TokenCredential:
+    return TokenCredential(Secret(text))
+
+
+def password(username: str, text: str) -> PasswordCredential:
+    return PasswordCredential(username, Secret(text))
+
+
+def make_key(**fields: object) -> tuple[ApiKey, str]:
+    """A key's record and its text."""
+    key_id, text, mac, version = MAKER.make()
+    record = ApiKey(id=key_id, identity="alice", mac=mac, pepper_version=version, created_at=NOW, roles=("viewer",))
+    return replace(record, **fields), text.reveal()  # type: ignore[arg-type]
+
+
+def make_user(**fields: object) -> User:
+    record = User(name="admin", password_hash="hash:right", created_at=NOW, roles=("admin",))
+    return replace(record, **fields)  # type: ignore[arg-type]
+
+
+def make_ring() -> KeyRing:
+    private = Ed25519PrivateKey.generate()
+    return KeyRing([SigningKey(jwk(private.public_key())["kid"], private)])
+
+
+def call(peer: str = "service/mcp-core", seconds: float = 10, **metadata: str) -> Call:
+    named = {name.replace("_", "-"): value for name, value in metadata.items()}
+    return Call(peer, Deadline.after(seconds), named, "request-1")
+
+
+class Keys:
+    """API keys in memory."""
+
+    def __init__(self, *keys: ApiKey) -> None:
+        self.records = {key.id: key for key in keys}
+        self.touched: list[str] = []
+
+    def find(self, key_id: str) -> ApiKey | None:
+        return self.records.get(key_id)
+
+    def touch(self, key_id: str, now: datetime) -> None:
+        self.touched.append(key_id)
+
+
+class Users:
+    """Users in memory."""
+
+    def __init__(self, *users: User) -> None:
+        self.records = {user.name: user for user in users}
+
+    def find(self, name: str) -> User | None:
+        return self.records.get(name)
+
+
+class PlainHashing:
+    """Counts verifications; the hash of a password is the password."""
+
+    def __init__(self) -> None:
+        self.verified: list[str] = []
+
+    async def hash(self, password: Secret) -> str:
+        return f"hash:{password.reveal()}"
+
+    async def verify(self, password_hash: str, password: Secret) -> bool:
+        self.verified.append(password_hash)
+        return password_hash == f"hash:{password.reveal()}"
+
+
+class Journalist:
+    """A recorder that remembers what happened in which order; ``away`` answers nothing, and can come late."""
+
+    def __init__(self) -> None:
+        self.trace: list[str] = []
+        self.entries: list[Entry] = []
+        self.tokens: list[str] = []
+        self.folds: list[tuple[str, ...]] = []
+        self.away_from = float("inf")
+        """Number of the first append that fails."""
+
+    async def append(self, entry: Entry, deadline: Deadline, token: str = "") -> str:
+        self._take(entry)
+        self.tokens.append(token)
+        return f"event-{len(self.entries)}"
+
+    async def append_folded(self, key: tuple[str, ...], entry: Entry, deadline: Deadline) -> None:
+        self._take(entry)
+        self.folds.append(key)
+
+    def _take(self, entry: Entry) -> None:
+        if len(self.trace_of_records()) + 1 >= self.away_from:
+            self.trace.append("not recorded")
+            raise Unavailable("audit is away")
+        self.entries.append(entry)
+        self.trace.append(f"{entry.phase}:{entry.result}")
+
+    def trace_of_records(self) -> Sequence[str]:
+        return [step for step in self.trace if ":" in step]
+
+
+class FixedPolicy:
+    """Answers one decision and remembers what it was asked."""
+
+    def __init__(self, decision: Decision | None = None) -> None:
+        self.decision = decision or Decision(True, rule="direct#1", policy_revision="r1")
+        self.asked: list[tuple[str, str]] = []
+
+    async def check(self, token: str, verb: str, call: Call) -> Decision:
+        self.asked.append((token, verb))
+        return self.decision
+
+
+def write_secret(path: Path, value: bytes) -> Path:
+    path.write_bytes(value)
+    path.chmod(0o600)
+    return path

@@ -1,0 +1,223 @@
+"""The decision: recorded before it is answered, the same refusal for all, no fallback identity."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.authn.adapters.access_token import AccessTokenAuthenticator, AccessTokenIssuer
+from services.authn.adapters.api_key import ApiKeyAuthenticator
+from services.authn.adapters.password import PasswordAuthenticator
+from services.authn.adapters.principal_tokens import OperatorTokenVerifier, PrincipalTokenIssuer
+from services.authn.errors import PUBLIC_MESSAGE, Rejected
+from services.authn.model import Credential, PasswordCredential, Principal, Secret, Source, TokenCredential
+from services.authn.service import MAX_TOKEN, AuthnService
+from services.common.errors import ResourceExhausted, Unauthenticated, Unavailable
+from tests.fakes.clock import FakeClock
+from tests.unit.authn.support import (
+    NOW,
+    PEPPER,
+    Journalist,
+    Keys,
+    PlainHashing,
+    Users,
+    call,
+    make_key,
+    make_ring,
+    make_user,
+    password,
+    token,
+)
+
+ACCESS, PRINCIPAL = make_ring(), make_ring()
+CLOCK = FakeClock(NOW)
+RECORD, TEXT = make_key()
+SOURCE = Source("192.0.2.1", "test/1")
+
+
+def service(journalist: Journalist, *extra: Any) -> AuthnService:
+    users = Users(make_user())
+    return AuthnService(
+        (
+            *extra,
+            ApiKeyAuthenticator(Keys(RECORD), PEPPER),
+            AccessTokenAuthenticator(users, ACCESS, "kubegate", "kubegate"),
+            PasswordAuthenticator(users, PlainHashing(), "decoy"),
+        ),
+        PrincipalTokenIssuer(PRINCIPAL, CLOCK),
+        AccessTokenIssuer(ACCESS, "kubegate", "kubegate", 3600, CLOCK),
+        journalist,
+        CLOCK,
+    )
+
+
+@pytest.mark.req("R18", "R5", "I2.5", "I2.7")
+async def test_a_success_is_recorded_with_the_token_that_proves_its_user() -> None:
+    journalist = Journalist()
+    principal, text, event_id = await service(journalist).authenticate(token(TEXT), SOURCE, call())
+    (entry,) = journalist.entries
+    assert event_id == "event-1"
+    assert (entry.kind, entry.action, entry.result) == ("authentication", "authenticate", "success")
+    assert entry.user == "alice"
+    assert entry.metadata == {"auth_type": "api_key", "asker": "service/mcp-core", "credential_id": RECORD.id}
+    assert (entry.source, entry.request_id) == (SOURCE, "request-1")
+    assert journalist.tokens == [text]
+    assert await OperatorTokenVerifier(PRINCIPAL, CLOCK).verify(text) == (principal, "service/mcp-core")
+
+
+@pytest.mark.req("R18", "I2.6")
+@pytest.mark.parametrize("credential", [token(TEXT), token("wrong"), None])
+async def test_what_cannot_be_recorded_is_not_answered(credential: Credential | None) -> None:
+    journalist = Journalist()
+    journalist.away_from = 1
+    with pytest.raises(Unavailable):
+        await service(journalist).authenticate(credential, SOURCE, call())
+
+
+REFUSED: dict[str, tuple[Credential | None, str, str]] = {
+    "none": (None, "unknown", "missing credential"),
+    "empty": (token(""), "unknown", "missing credential"),
+    "nothing of ours": (token("wrong"), "unknown", "malformed credential"),
+    "blank": (token(" "), "unknown", "malformed credential"),
+    "malformed key": (token("kg_"), "api_key", "malformed credential"),
+    "wrong secret": (token(f"kg_{RECORD.id}_{'0' * 43}"), "api_key", "wrong secret"),
+    "unknown key": (token(f"kg_{'0' * 12}_{'0' * 43}"), "api_key", "unknown credential"),
+    "no token of ours": (token("a.b.c"), "jwt", "invalid token"),
+    "oversized": (token("a.b." + "c" * MAX_TOKEN), "unknown", "oversized credential"),
+    "oversized key": (token(TEXT + "0" * MAX_TOKEN), "unknown", "oversized credential"),
+    "wrong password": (password("admin", "wrong"), "password", "wrong secret"),
+    "unknown user": (password("hunter2", "wrong"), "password", "unknown credential"),
+}
+
+
+@pytest.mark.req("I2.3", "I2.5", "R18")
+@pytest.mark.parametrize("name", REFUSED)
+async def test_every_refusal_is_the_same_and_recorded_with_its_category(name: str) -> None:
+    """Regressions: a demo identity for a missing credential; an empty auth type in the record."""
+    credential, auth_type, category = REFUSED[name]
+    journalist = Journalist()
+    with pytest.raises(Unauthenticated) as caught:
+        await service(journalist).authenticate(credential, SOURCE, call())
+    assert type(caught.value) is Unauthenticated
+    assert caught.value.public_message == PUBLIC_MESSAGE
+    (entry,) = journalist.entries
+    assert (entry.result, entry.error) == ("failure", category)
+    assert entry.metadata["auth_type"] == auth_type
+    recorded = repr(entry)
+    for secret in _secrets(credential):
+        assert secret not in recorded
+
+
+def _secrets(credential: Credential | None) -> list[str]:
+    match credential:
+        case TokenCredential(token=text) if len(text) > 8:
+            return [text.reveal(), text.reveal()[-43:]]
+        case PasswordCredential(password=text):
+            return [repr(text.reveal()), "hunter2"]
+    return []
+
+
+@pytest.mark.req("R25")
+async def test_failures_fold_by_source_and_by_known_credentials_only() -> None:
+    """Random ids in a flood must not make a new event each."""
+    journalist = Journalist()
+    subject = service(journalist)
+    for text in (f"kg_{'1' * 12}_{'0' * 43}", f"kg_{'2' * 12}_{'0' * 43}", f"kg_{RECORD.id}_{'0' * 43}"):
+        with pytest.raises(Unauthenticated):
+            await subject.authenticate(token(text), SOURCE, call())
+    with pytest.raises(Unauthenticated):
+        await subject.authenticate(token(text), Source("192.0.2.2"), call())
+    first, second, third, fourth = journalist.folds
+    assert first == second
+    assert len({first, third, fourth}) == 3
+    assert first[0] == "192.0.2.1"
+
+
+@pytest.mark.req("I2.3")
+async def test_a_password_becomes_an_access_token_that_authenticates() -> None:
+    journalist = Journalist()
+    subject = service(journalist)
+    text, lifetime, event_id = await subject.issue_token(password("admin", "right"), SOURCE, call())
+    assert (lifetime, event_id) == (3600, "event-1")
+    assert journalist.entries[0].action == "issue_token"
+    assert journalist.entries[0].metadata["auth_type"] == "password"
+    principal, _, _ = await subject.authenticate(TokenCredential(text), SOURCE, call())
+    assert (principal.subject, principal.auth_type, principal.amr) == ("admin", "jwt", ("pwd",))
+    with pytest.raises(Unauthenticated):
+        await subject.issue_token(password("admin", "wrong"), SOURCE, call())
+    with pytest.raises(Unauthenticated):
+        await subject.issue_token(None, SOURCE, call())
+
+
+@pytest.mark.req("R5")
+async def test_a_principal_token_is_no_credential_of_the_edge() -> None:
+    _, text, _ = await service(Journalist()).authenticate(token(TEXT), SOURCE, call())
+    with pytest.raises(Unauthenticated):
+        await service(Journalist()).authenticate(token(text), SOURCE, call())
+
+
+class Overloaded:
+    auth_type = "password"
+
+    def recognises(self, credential: Credential) -> bool:
+        return True
+
+    async def authenticate(self, credential: Credential, now: object) -> Principal:
+        raise ResourceExhausted("Too many.", retry_after=1)
+
+
+async def test_what_was_not_decided_is_recorded_as_an_error() -> None:
+    journalist = Journalist()
+    with pytest.raises(ResourceExhausted):
+        await service(journalist, Overloaded()).authenticate(token("x"), SOURCE, call())
+    assert (journalist.entries[0].result, journalist.entries[0].error) == ("error", "resource_exhausted")
+
+
+TOKENS = st.one_of(
+    st.text(),
+    st.text(alphabet="kg_0Aa.=-{}[]\"'\\\x00\ud800\u20ac"),
+    st.builds(
+        lambda cut, junk: TEXT[:cut] + junk + TEXT[cut + len(junk) :],
+        st.integers(0, 60),
+        st.text(min_size=1, max_size=3),
+    ),
+    st.builds(".".join, st.lists(st.text(alphabet="eyJhbGciOiJub25lIn0_-="), min_size=3, max_size=3)),
+    st.binary(max_size=64).map(lambda raw: raw.decode("latin-1")),
+)
+CREDENTIALS = st.one_of(
+    TOKENS.filter(lambda text: text != TEXT).map(token),
+    st.builds(lambda name, text: PasswordCredential(name, Secret(text)), st.text(), st.text()).filter(
+        lambda credential: credential.password.reveal() != "right"
+    ),
+)
+
+
+@pytest.mark.req("I2.3")
+@given(credential=CREDENTIALS)
+async def test_fuzz_nothing_but_unauthenticated_and_never_a_principal(credential: Credential) -> None:
+    journalist = Journalist()
+    with pytest.raises(Unauthenticated) as caught:
+        await service(journalist).authenticate(credential, SOURCE, call())
+    assert caught.value.public_message == PUBLIC_MESSAGE
+    assert journalist.entries[0].metadata["auth_type"]
+
+
+JUDGES: dict[str, Callable[[], Any]] = {
+    "api_key": lambda: ApiKeyAuthenticator(Keys(RECORD), PEPPER),
+    "jwt": lambda: AccessTokenAuthenticator(Users(make_user()), ACCESS, "kubegate", "kubegate"),
+    "password": lambda: PasswordAuthenticator(Users(make_user()), PlainHashing(), "decoy"),
+}
+
+
+@pytest.mark.req("I2.3")
+@pytest.mark.parametrize("name", JUDGES)
+@given(credential=CREDENTIALS)
+async def test_fuzz_each_authenticator_alone(name: str, credential: Credential) -> None:
+    """Also for what it does not recognise: the registry is no guard."""
+    judge = JUDGES[name]()
+    judge.recognises(credential)
+    with pytest.raises(Rejected) as caught:
+        await judge.authenticate(credential, NOW)
+    assert caught.value.auth_type == judge.auth_type == name

@@ -1,0 +1,297 @@
+"""The core's ports in memory, with switches to break each of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from services.common.deadline import Deadline
+from services.common.errors import DomainError, Unauthenticated, Unavailable
+from services.mcp_core.edge.guard import Guard
+from services.mcp_core.edge.limiter import SourceLimiter
+from services.mcp_core.http import Edge, EdgeSettings
+from services.mcp_core.mcp import McpEndpoint
+from services.mcp_core.model import (
+    AccessToken,
+    Action,
+    Allowed,
+    Caller,
+    Decision,
+    Denied,
+    Event,
+    Phase,
+    Principal,
+    RequestContext,
+    Scope,
+    Source,
+)
+from services.mcp_core.pipeline import Pipeline
+from services.mcp_core.ports import Impersonation, LogText, ObjectRef, Page
+from services.mcp_core.readiness import Readiness
+from services.mcp_core.tools.base import (
+    Invocation,
+    ListArguments,
+    Permission,
+    Structured,
+    Tool,
+    name_argument,
+)
+from services.mcp_core.tools.namespaces import TOOLS as NAMESPACE_TOOLS
+from tests.fakes.clock import FakeClock
+
+ALICE, BOB = "kg_alice_secret", "kg_bob_secret"
+BASE_URL = "https://localhost:8443"
+
+Step = str
+
+
+class Log(list[Step]):
+    """What happened, in order."""
+
+
+class Named(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Arguments of the fake mutation."""
+
+    name: str
+    namespace: str
+    replicas: int = 1
+
+
+class Answer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What both fake tools give."""
+
+    done: list[str]
+
+
+class FakeAuthenticator:
+    """Knows alice, who may do everything, and bob, who may do what `FakeAuthorizer` lists for him."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.error: Exception | None = None
+        self.asked: list[str] = []
+
+    async def authenticate(self, credential: str, context: RequestContext) -> Caller:
+        self.log.append("authenticate")
+        self.asked.append(credential)
+        if self.error:
+            raise self.error
+        for name, secret in (("alice", ALICE), ("bob", BOB)):
+            if credential == secret:
+                principal = Principal("kubegate", name, f"key-{name}", "api_key")
+                return Caller(context, principal, f"token-of-{name}", "authn-event")
+        raise Unauthenticated("The credential is not valid.")
+
+    async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:
+        self.log.append("issue_token")
+        if self.error:
+            raise self.error
+        if (username, password) != ("admin", "right"):
+            raise Unauthenticated("The user name or password is wrong.")
+        return AccessToken("a.b.c", 900)
+
+    async def jwks(self, deadline: Deadline) -> str:
+        if self.error:
+            raise self.error
+        self.log.append("jwks")
+        return '{"keys":[]}'
+
+
+class FakeAuthorizer:
+    """`scopes`: tool name to where bob may use it."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.error: Exception | None = None
+        self.scopes: dict[str, Scope] = {"look": Scope(patterns=("default", "dev-*"))}
+        self.roles: dict[str, str] = {}
+        self.checked: list[Action] = []
+
+    def _scope(self, caller: Caller, action: Action) -> Scope:
+        return Scope(all=True) if caller.principal.subject == "alice" else self.scopes.get(action.tool, Scope())
+
+    async def check(self, caller: Caller, action: Action) -> Decision:
+        self.log.append("check")
+        self.checked.append(action)
+        if self.error:
+            raise self.error
+        scope = self._scope(caller, action)
+        shown = action.permission.resource == "namespaces"
+        if (scope.covers(action.namespace) if action.namespace else scope.all) or (shown and scope):
+            return Allowed("role:r#1", self.roles.get(action.namespace, "r"), "rev1", f"authz-{len(self.checked)}")
+        permission = str(action.permission)
+        explanation = f"{permission} is not allowed."
+        return Denied("no_grant", explanation, permission, action.namespace, "rev1", f"authz-{len(self.checked)}")
+
+    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
+        self.log.append("list_allowed")
+        if self.error:
+            raise self.error
+        return [self._scope(caller, action) for action in actions]
+
+
+class FakeRecorder:
+    """`fail(event)` decides which appends fail; `hold` makes them wait until it is set."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.events: list[Event] = []
+        self.fail: Callable[[Event], bool] = lambda event: False
+        self.hold: asyncio.Event | None = None
+
+    async def append(self, event: Event, principal_token: str, deadline: Deadline) -> None:
+        if self.hold is not None:
+            await self.hold.wait()
+        name = {Phase.WHOLE: "record", Phase.INTENT: "intent", Phase.OUTCOME: "outcome"}[event.phase]
+        if self.fail(event):
+            self.log.append(f"{name} failed")
+            raise Unavailable("The audit service cannot be reached.")
+        self.log.append(name)
+        self.events.append(event)
+
+    async def append_folded(self, key: tuple[str, ...], event: Event, deadline: Deadline) -> None:
+        if self.fail(event):
+            raise Unavailable("The audit service cannot be reached.")
+        self.log.append("folded")
+        self.events.append(event)
+
+    @property
+    def last(self) -> Event:
+        return self.events[-1]
+
+
+class FakeSession:
+    """Only lists namespaces."""
+
+    def __init__(self, cluster: FakeCluster, impersonation: Impersonation | None) -> None:
+        self.cluster = cluster
+        self.impersonation = impersonation
+
+    async def list(self, ref: ObjectRef, item: Any, *, label_selector: str = "", limit: int = 500) -> Page[Any]:
+        self.cluster.lists.append((ref, self.impersonation))
+        if self.cluster.error:
+            raise self.cluster.error
+        found = [{"metadata": {"name": name}, "status": {"phase": "Active"}} for name in self.cluster.namespaces]
+        return Page([msgspec.convert(each, item) for each in found], False)
+
+    async def get(self, ref: ObjectRef, shape: Any) -> Any:
+        raise NotImplementedError
+
+    async def patch(self, ref: ObjectRef, merge_patch: Mapping[str, Any], shape: Any) -> Any:
+        raise NotImplementedError
+
+    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
+        raise NotImplementedError
+
+    async def logs(self, *args: Any, **kwargs: Any) -> LogText:
+        raise NotImplementedError
+
+
+class FakeCluster:
+    """Remembers as whom it was asked."""
+
+    def __init__(self) -> None:
+        self.name = "test"
+        self.namespaces = ["default", "dev-a", "dev-b", "prod"]
+        self.sessions: list[Impersonation | None] = []
+        self.lists: list[tuple[ObjectRef, Impersonation | None]] = []
+        self.error: DomainError | None = None
+
+    def session(self, impersonation: Impersonation | None, deadline: Deadline) -> FakeSession:
+        self.sessions.append(impersonation)
+        return FakeSession(self, impersonation)
+
+    async def version(self, deadline: Deadline) -> str:
+        if self.error:
+            raise self.error
+        return "v1.36.0"
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass
+class World:
+    """The core on fakes. `run`: what both tools do when they are executed."""
+
+    log: Log = field(default_factory=Log)
+    clock: FakeClock = field(default_factory=FakeClock)
+    run: Callable[[Invocation], Awaitable[Structured]] | None = None
+    invocations: list[Invocation] = field(default_factory=list)
+    burst: int = 60
+
+    def __post_init__(self) -> None:
+        self.authn = FakeAuthenticator(self.log)
+        self.authz = FakeAuthorizer(self.log)
+        self.audit = FakeRecorder(self.log)
+        self.cluster = FakeCluster()
+        look = Tool(
+            name="look",
+            title="Look",
+            description="Looks.",
+            arguments=ListArguments,
+            result=Answer,
+            permission=Permission("list", "", "pods"),
+            run=self._execute,
+            lists=True,
+            read_only=True,
+        )
+        change = Tool(
+            name="change",
+            title="Change",
+            description="Changes.",
+            arguments=Named,
+            result=Answer,
+            permission=Permission("scale", "apps", "deployments", "scale"),
+            run=self._execute,
+            destructive=True,
+            resource_name=name_argument,
+        )
+        self.registry: dict[str, Tool] = {tool.name: tool for tool in (change, *NAMESPACE_TOOLS, look)}
+        self.pipeline = Pipeline(
+            registry=self.registry,
+            authenticator=self.authn,
+            authorizer=self.authz,
+            recorder=self.audit,
+            cluster=self.cluster,
+            clock=self.clock,
+        )
+
+    async def _execute(self, invocation: Invocation) -> Structured:
+        self.log.append("execute")
+        self.invocations.append(invocation)
+        if self.run is not None:
+            return await self.run(invocation)
+        return {"done": list(invocation.namespaces)}
+
+    def context(self, seconds: float = 30.0) -> RequestContext:
+        return RequestContext("req-1", "0" * 31 + "1", "rest", Source("192.0.2.1", "test"), Deadline.after(seconds))
+
+    async def caller(self, credential: str = ALICE, seconds: float = 30.0) -> Caller:
+        caller = await self.pipeline.authenticate(self.context(seconds), credential)
+        self.log.clear()
+        return caller
+
+    def edge(self, base_url: str = BASE_URL) -> tuple[Edge, McpEndpoint]:
+        """The whole edge. The endpoint serves /mcp inside `endpoint.running()`."""
+
+        async def cluster_answers(deadline: Deadline) -> None:
+            await self.cluster.version(deadline)
+
+        endpoint = McpEndpoint(self.pipeline, self.registry, 64 * 1024)
+        edge = Edge(
+            EdgeSettings(base_url=base_url, max_body=64 * 1024, request_seconds=30.0),
+            pipeline=self.pipeline,
+            endpoint=endpoint,
+            authenticator=self.authn,
+            registry=self.registry,
+            readiness=Readiness({"cluster": cluster_answers}, self.clock),
+            guard=Guard(("localhost", "127.0.0.1"), ("https://console.example",)),
+            limiter=SourceLimiter(self.burst, 1.0, self.clock),
+            clock=self.clock,
+        )
+        return edge, endpoint

@@ -1,0 +1,388 @@
+"""The order of the steps, and what happens when each of them fails or is interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from services.common.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
+from services.mcp_core.errors import ActionDenied, ClusterDenied, NotRecorded, OutcomeUnknown
+from services.mcp_core.model import Kind, Phase, Result, Scope
+from services.mcp_core.tools.base import Invocation, Structured
+from tests.unit.mcp_core.edge.fakes import ALICE, BOB, World
+
+CHANGE = {"name": "web", "namespace": "default", "replicas": 3}
+
+
+def raising(error: BaseException) -> Any:
+    async def run(invocation: Invocation) -> Structured:
+        raise error
+
+    return run
+
+
+@pytest.mark.req("I2.5", "R18")
+async def test_a_read_is_decided_executed_recorded_then_answered() -> None:
+    world = World()
+    answer = await world.pipeline.call(await world.caller(), "look", {"namespace": "default"})
+    assert world.log == ["check", "execute", "record"]
+    assert answer.structured == {"done": ["default"]}
+    event = world.audit.last
+    assert (event.kind, event.phase, event.result) == (Kind.MCP_REQUEST, Phase.WHOLE, Result.SUCCESS)
+    assert (event.action, event.resource, event.namespace) == ("look", "pods", "default")
+    assert event.decision is not None
+    assert event.decision.allowed
+    assert event.metadata["permission_check"] == "k8s:pods:list"
+    assert event.metadata["authn_event_id"] == "authn-event"
+    assert event.metadata["authz_event_id"] == "authz-1"
+    assert event.metadata["auth_type"] == "api_key"
+
+
+@pytest.mark.req("I2.5")
+async def test_a_mutation_has_a_durable_intent_before_and_an_outcome_after() -> None:
+    world = World()
+    await world.pipeline.call(await world.caller(), "change", CHANGE)
+    assert world.log == ["check", "intent", "execute", "outcome"]
+    intent, outcome = world.audit.events
+    assert intent.result is Result.UNKNOWN
+    assert intent.deadline is not None
+    assert outcome.result is Result.SUCCESS
+    assert outcome.intent_id == intent.event_id
+    assert outcome.resource == "deployments/web"
+    assert "replicas" in outcome.metadata["arguments"]
+
+
+@pytest.mark.req("I2.6")
+async def test_without_a_durable_intent_nothing_is_executed() -> None:
+    world = World()
+    caller = await world.caller()
+    world.audit.fail = lambda event: True
+    with pytest.raises(Unavailable, match="Nothing was executed"):
+        await world.pipeline.call(caller, "change", CHANGE)
+    assert "execute" not in world.log
+    assert not world.invocations
+
+
+@pytest.mark.req("I2.6", "R18")
+async def test_a_read_without_a_record_is_not_answered() -> None:
+    world = World()
+    caller = await world.caller()
+    world.audit.fail = lambda event: True
+    with pytest.raises(Unavailable, match="answer is withheld"):
+        await world.pipeline.call(caller, "look", {"namespace": "default"})
+
+
+@pytest.mark.req("R20")
+async def test_executed_but_unrecorded_is_its_own_error_and_the_record_goes_on(monkeypatch: Any) -> None:
+    world = World()
+    caller = await world.caller()
+    failures = 2
+
+    def fail(event: Any) -> bool:
+        nonlocal failures
+        if event.phase is Phase.OUTCOME and failures:
+            failures -= 1
+            return True
+        return False
+
+    world.audit.fail = fail
+    monkeypatch.setattr("services.mcp_core.journal.FIRST_PAUSE", 0.001)
+    with pytest.raises(NotRecorded) as caught:
+        await world.pipeline.call(caller, "change", CHANGE)
+    assert caught.value.retry_after is None
+    assert "req-1" in caught.value.public_message
+    await world.pipeline.drain(5)
+    assert world.log == ["check", "intent", "execute", "outcome failed", "outcome failed", "outcome"]
+    assert world.audit.last.result is Result.SUCCESS
+
+
+async def test_a_change_that_was_refused_and_not_recorded_may_be_retried() -> None:
+    world = World(run=raising(NotFound("No such deployment.")))
+    caller = await world.caller()
+    world.audit.fail = lambda event: event.phase is Phase.OUTCOME
+    with pytest.raises(Unavailable):
+        await world.pipeline.call(caller, "change", CHANGE)
+
+
+@pytest.mark.req("I2.4", "I2.5")
+async def test_a_denial_is_recorded_and_names_the_missing_grant() -> None:
+    world = World()
+    with pytest.raises(ActionDenied) as caught:
+        await world.pipeline.call(await world.caller(BOB), "change", CHANGE)
+    assert (caught.value.permission, caught.value.namespace) == ("k8s:deployments:scale", "default")
+    assert world.log == ["check", "record"]
+    event = world.audit.last
+    assert event.result is Result.FAILURE
+    assert event.decision is not None
+    assert not event.decision.allowed
+    assert event.metadata["authz_event_id"] == "authz-1"
+
+
+@pytest.mark.req("I2.4")
+async def test_an_unknown_tool_is_refused_like_a_denied_one_and_recorded() -> None:
+    world = World()
+    with pytest.raises(PermissionDenied):
+        await world.pipeline.call(await world.caller(), "exec\ud800" + "x" * 500, {})
+    assert world.log == ["record"]
+    assert world.audit.last.result is Result.FAILURE
+    assert len(world.audit.last.action) <= 128
+    world.audit.last.action.encode()
+
+
+@pytest.mark.req("R14")
+@pytest.mark.parametrize("arguments", [{}, {"namespace": "default", "extra": 1}, {"namespace": 7}])
+async def test_bad_arguments_are_refused_before_anybody_is_asked_and_recorded(arguments: dict[str, Any]) -> None:
+    world = World()
+    with pytest.raises(InvalidArgument):
+        await world.pipeline.call(await world.caller(), "look", arguments)
+    assert world.log == ["record"]
+    assert world.audit.last.result is Result.FAILURE
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "read", "mutation"),
+    [
+        (NotFound("gone"), NotFound, Result.ERROR, Result.ERROR),
+        (ClusterDenied("no"), ClusterDenied, Result.FAILURE, Result.FAILURE),
+        (Unavailable("away"), Unavailable, Result.ERROR, Result.UNKNOWN),
+        (OutcomeUnknown("lost"), OutcomeUnknown, Result.ERROR, Result.UNKNOWN),
+        (TimeoutError(), DeadlineExceeded, Result.ERROR, Result.UNKNOWN),
+        (ValueError("secret detail"), Internal, Result.ERROR, Result.UNKNOWN),
+    ],
+)
+async def test_every_failure_of_a_tool_is_recorded_as_what_it_is(
+    error: Exception, expected: type[Exception], read: Result, mutation: Result
+) -> None:
+    for tool, arguments, result in (("look", {"namespace": "default"}, read), ("change", CHANGE, mutation)):
+        world = World(run=raising(error))
+        with pytest.raises(expected) as caught:
+            await world.pipeline.call(await world.caller(), tool, arguments)
+        assert "secret" not in str(caught.value)
+        assert world.audit.last.result is result
+        assert world.audit.last.error
+        assert "secret" not in world.audit.last.error
+
+
+async def test_an_answer_that_breaks_its_schema_is_an_internal_error() -> None:
+    async def wrong(invocation: Invocation) -> Structured:
+        return {"other": 1}
+
+    world = World(run=wrong)
+    with pytest.raises(Internal):
+        await world.pipeline.call(await world.caller(), "look", {"namespace": "default"})
+    assert world.audit.last.result is Result.ERROR
+
+
+@pytest.mark.req("I2.6")
+@pytest.mark.parametrize(
+    "error", [Unavailable("away"), ResourceExhausted("busy", retry_after=1), Unauthenticated("late")]
+)
+async def test_without_authz_nothing_is_executed(error: Exception) -> None:
+    world = World()
+    caller = await world.caller()
+    world.authz.error = error
+    with pytest.raises(type(error)):
+        await world.pipeline.call(caller, "change", CHANGE)
+    assert world.log == ["check", "record"]
+    assert world.audit.last.result is (Result.FAILURE if isinstance(error, Unauthenticated) else Result.ERROR)
+
+
+@pytest.mark.req("I2.6")
+async def test_without_authn_nobody_is_let_in_and_it_is_recorded() -> None:
+    world = World()
+    world.authn.error = Unavailable("The authn service cannot be reached.")
+    with pytest.raises(Unavailable):
+        await world.pipeline.authenticate(world.context(), ALICE)
+    assert world.audit.last.result is Result.ERROR
+    assert world.audit.last.kind is Kind.MCP_REQUEST
+    assert world.audit.last.user == ""
+
+
+@pytest.mark.req("R18")
+async def test_a_refused_credential_is_left_to_authn_to_record() -> None:
+    world = World()
+    with pytest.raises(Unauthenticated):
+        await world.pipeline.authenticate(world.context(), "wrong")
+    assert world.audit.events == []
+
+
+@pytest.mark.req("R22")
+async def test_what_authn_never_saw_is_recorded_by_the_core_without_a_user() -> None:
+    world = World()
+    await world.pipeline.refuse_unproven(world.context(), "no Authorization header")
+    event = world.audit.last
+    assert (event.kind, event.result, event.user) == (Kind.AUTHENTICATION, Result.FAILURE, "")
+    assert event.metadata["auth_type"] == "none"
+
+
+async def test_a_cancelled_read_is_recorded_all_the_same() -> None:
+    started = asyncio.Event()
+
+    async def hang(invocation: Invocation) -> Structured:
+        started.set()
+        await asyncio.Event().wait()
+        return {}
+
+    world = World(run=hang)
+    task = asyncio.create_task(world.pipeline.call(await world.caller(), "change", CHANGE))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await world.pipeline.drain(5)
+    assert world.log == ["check", "intent", "execute", "outcome"]
+    assert world.audit.last.result is Result.UNKNOWN
+
+
+@pytest.mark.req("R20")
+async def test_cancelling_during_the_outcome_does_not_cancel_the_outcome() -> None:
+    world = World()
+    caller = await world.caller()
+    executed = asyncio.Event()
+
+    async def run(invocation: Invocation) -> Structured:
+        world.audit.hold = asyncio.Event()
+        executed.set()
+        return {"done": []}
+
+    world.run = run
+    task = asyncio.create_task(world.pipeline.call(caller, "change", CHANGE))
+    await executed.wait()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert world.audit.hold is not None
+    world.audit.hold.set()
+    await world.pipeline.drain(5)
+    assert world.audit.last.phase is Phase.OUTCOME
+    assert world.audit.last.result is Result.SUCCESS
+
+
+async def test_cancelled_before_execution_executes_nothing_and_closes_its_intent() -> None:
+    world = World()
+    caller = await world.caller()
+    world.audit.hold = asyncio.Event()
+    task = asyncio.create_task(world.pipeline.call(caller, "change", CHANGE))
+    while "check" not in world.log:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    world.audit.hold.set()
+    await world.pipeline.drain(5)
+    assert not world.invocations
+    assert world.audit.last.result is Result.FAILURE
+
+
+@pytest.mark.req("R20")
+async def test_too_little_time_for_execution_and_record_executes_nothing() -> None:
+    world = World()
+    with pytest.raises(DeadlineExceeded):
+        await world.pipeline.call(await world.caller(seconds=2.0), "change", CHANGE)
+    assert world.log == ["check", "record"]
+    assert world.audit.last.result is Result.ERROR
+
+
+@pytest.mark.req("R2")
+async def test_the_cluster_is_asked_as_the_caller_in_the_group_of_the_role_that_granted() -> None:
+    world = World()
+    world.authz.roles = {"default": "viewer"}
+    await world.pipeline.call(await world.caller(BOB), "look", {"namespace": "default"})
+    (impersonation,) = world.cluster.sessions
+    assert impersonation is not None
+    assert impersonation.user == "kubegate:kubegate:bob"
+    assert impersonation.groups == ("kubegate:role:viewer",)
+    assert impersonation.request_id == "req-1"
+
+
+@pytest.mark.req("R14")
+async def test_all_namespaces_is_one_cluster_wide_call_for_who_may_do_so_everywhere() -> None:
+    world = World()
+    await world.pipeline.call(await world.caller(), "look", {"all_namespaces": True})
+    assert world.log == ["list_allowed", "check", "execute", "record"]
+    assert world.invocations[0].namespaces == ("",)
+
+
+@pytest.mark.req("R14")
+async def test_all_namespaces_expands_to_the_existing_ones_of_the_grants_each_decided() -> None:
+    world = World()
+    world.authz.roles = {"default": "viewer", "dev-a": "", "dev-b": "viewer"}
+    await world.pipeline.call(await world.caller(BOB), "look", {"all_namespaces": True})
+    assert [action.namespace for action in world.authz.checked] == ["default", "dev-a", "dev-b"]
+    assert world.invocations[0].namespaces == ("default", "dev-a", "dev-b")
+    own, as_caller = world.cluster.sessions
+    assert own is None
+    assert as_caller is not None
+    assert as_caller.groups == ("kubegate:direct", "kubegate:role:viewer")
+    assert world.audit.last.metadata["namespaces"] == "default,dev-a,dev-b"
+
+
+@pytest.mark.req("R14")
+async def test_all_namespaces_for_somebody_who_may_nowhere_is_denied() -> None:
+    world = World()
+    world.authz.scopes = {}
+    with pytest.raises(ActionDenied):
+        await world.pipeline.call(await world.caller(BOB), "look", {"all_namespaces": True})
+    assert world.log == ["list_allowed", "check", "record"]
+
+
+@pytest.mark.req("R14")
+async def test_a_call_over_too_many_namespaces_asks_for_one() -> None:
+    world = World()
+    world.cluster.namespaces = [f"dev-{number}" for number in range(101)]
+    with pytest.raises(FailedPrecondition, match="namespace"):
+        await world.pipeline.call(await world.caller(BOB), "look", {"all_namespaces": True})
+
+
+async def test_a_core_that_may_not_list_namespaces_says_so_and_does_not_blame_the_caller() -> None:
+    world = World()
+    world.cluster.error = ClusterDenied("The cluster refuses.")
+    with pytest.raises(FailedPrecondition, match="kubegate cluster rbac"):
+        await world.pipeline.call(await world.caller(BOB), "look", {"all_namespaces": True})
+    assert not world.invocations
+
+
+async def test_list_namespaces_shows_just_those_of_the_grants_from_the_cores_own_account() -> None:
+    world = World()
+    world.authz.scopes = {"list_namespaces": Scope(patterns=("dev-*",))}
+    answer = await world.pipeline.call(await world.caller(BOB), "list_namespaces", {})
+    found: Any = answer.structured["namespaces"]
+    assert [each["name"] for each in found] == ["dev-a", "dev-b"]
+    assert world.cluster.sessions == [None, None]
+    answer = await world.pipeline.call(await world.caller(ALICE), "list_namespaces", {})
+    found = answer.structured["namespaces"]
+    assert len(found) == 4
+    assert world.cluster.sessions[-1] is not None
+
+
+@pytest.mark.req("I2.4")
+async def test_offers_are_what_authz_says() -> None:
+    world = World()
+    offers = await world.pipeline.offers(await world.caller(BOB))
+    assert [offer.tool.name for offer in offers] == ["look"]
+    offers = await world.pipeline.offers(await world.caller(ALICE))
+    assert [offer.tool.name for offer in offers] == list(world.registry)
+
+
+@pytest.mark.req("R26")
+async def test_an_error_text_is_redacted_before_it_is_recorded() -> None:
+    world = World(
+        run=raising(NotFound("token: hunter2hunter2 was not found, Authorization: Bearer abcdef0123456789abcdef"))
+    )
+    with pytest.raises(NotFound):
+        await world.pipeline.call(await world.caller(), "look", {"namespace": "default"})
+    assert "abcdef0123456789abcdef" not in world.audit.last.error

@@ -1,0 +1,136 @@
+"""The table of tools: schemas, permissions, validation."""
+
+import json
+from contextlib import nullcontext
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.common.errors import Internal, InvalidArgument
+from services.mcp_core import tools
+from services.mcp_core.tools import REGISTRY
+from services.mcp_core.tools.base import Tool
+
+# interface.md, Permissions.
+TABLE = {
+    "list_pods": "k8s:pods:list",
+    "get_pod_logs": "k8s:pods:logs",
+    "restart_pod": "k8s:pods:restart",
+    "delete_pod": "k8s:pods:delete",
+    "list_deployments": "k8s:deployments:list",
+    "scale_deployment": "k8s:deployments:scale",
+    "list_services": "k8s:services:list",
+    "list_namespaces": "k8s:namespaces:list",
+}
+
+GOOD: dict[str, dict[str, Any]] = {
+    "list_pods": {"namespace": "default"},
+    "get_pod_logs": {"name": "web-1", "namespace": "default"},
+    "restart_pod": {"name": "web-1", "namespace": "default"},
+    "delete_pod": {"name": "web-1", "namespace": "default"},
+    "list_deployments": {"all_namespaces": True},
+    "scale_deployment": {"name": "web", "namespace": "default", "replicas": 3},
+    "list_services": {"namespace": "default", "label_selector": "app=web"},
+    "list_namespaces": {},
+}
+
+
+@pytest.mark.req("R10")
+def test_each_tool_has_the_permission_of_the_published_table() -> None:
+    assert {name: str(tool.permission) for name, tool in REGISTRY.items()} == TABLE
+    assert list(REGISTRY) == sorted(REGISTRY)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_schemas_are_self_contained_and_closed(name: str) -> None:
+    for schema in (REGISTRY[name].input_schema, REGISTRY[name].output_schema):
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert schema["type"] == "object"
+        assert schema["additionalProperties"] is False
+        assert "$ref" not in json.dumps(schema)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_good_arguments_pass_and_unknown_ones_do_not(name: str) -> None:
+    tool = REGISTRY[name]
+    jsonschema.validate(GOOD[name], dict(tool.input_schema))
+    assert dict(tools.validate(tool, GOOD[name])).items() >= GOOD[name].items()
+    with pytest.raises(InvalidArgument, match="Unknown argument `cluster`"):
+        tools.validate(tool, {**GOOD[name], "cluster": "other"})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("list_pods", [], "must be a JSON object"),
+        ("list_pods", {"namespace": "Default"}, "`namespace` must be a Kubernetes name"),
+        ("list_pods", {"namespace": "a/../b"}, "`namespace` must be a Kubernetes name"),
+        ("list_pods", {"namespace": "default\n"}, "`namespace` must not have control characters"),
+        ("list_pods", {"namespace": 7}, "`namespace` must be str, got int"),
+        ("list_pods", {"namespace": "a", "label_selector": "a\r\nb"}, "`label_selector` must not have control"),
+        ("list_pods", {"namespace": "a", "limit": 0}, "`limit` must be int >= 1"),
+        ("get_pod_logs", {"namespace": "a"}, "`name` is required"),
+        ("get_pod_logs", {"name": "x", "namespace": "a", "tail_lines": 1001}, "`tail_lines` must be int <= 1000"),
+        ("get_pod_logs", {"name": "..", "namespace": "a"}, "`name` must be a Kubernetes name"),
+        ("scale_deployment", {"name": "x", "namespace": "a", "replicas": -1}, "`replicas` must be int >= 0"),
+        ("scale_deployment", {"name": "x", "namespace": "a", "replicas": 1001}, "`replicas` must be int <= 1000"),
+        ("scale_deployment", {"name": "x", "namespace": "a", "replicas": True}, "`replicas` must be int, got bool"),
+        ("scale_deployment", {"name": "x", "namespace": "a", "replicas": "3"}, "`replicas` must be int, got str"),
+        ("scale_deployment", {"name": "a" * 254, "namespace": "a", "replicas": 1}, "`name` must be str of length"),
+    ],
+)
+def test_a_refusal_names_the_argument_and_the_reason(name: str, arguments: Any, message: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        tools.validate(REGISTRY[name], arguments)
+    assert message in refused.value.public_message
+
+
+@pytest.mark.req("R14")
+@pytest.mark.parametrize("name", [name for name, tool in REGISTRY.items() if tool.namespaced])
+def test_no_namespace_is_guessed(name: str) -> None:
+    given_ = {key: value for key, value in GOOD[name].items() if key not in {"namespace", "all_namespaces"}}
+    with pytest.raises(InvalidArgument, match="`namespace`"):
+        tools.validate(REGISTRY[name], given_)
+    with pytest.raises(InvalidArgument, match="`namespace`"):
+        tools.validate(REGISTRY[name], {**given_, "namespace": ""})
+
+
+@pytest.mark.req("R14")
+def test_one_namespace_and_all_namespaces_exclude_each_other() -> None:
+    with pytest.raises(InvalidArgument, match="exclude each other"):
+        tools.validate(REGISTRY["list_pods"], {"namespace": "a", "all_namespaces": True})
+    assert "namespace" not in tools.validate(REGISTRY["list_pods"], {"all_namespaces": True})
+
+
+_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 2000),
+    st.sampled_from(["default", "web-1", "a.b", "", "A", "a/b", "app=x", "-a", "a" * 64]),
+    st.lists(st.integers(), max_size=1),
+)
+_NAMES = st.sampled_from(["name", "namespace", "all_namespaces", "limit", "tail_lines", "previous", "replicas", "x"])
+
+
+@given(st.sampled_from(list(REGISTRY.values())), st.dictionaries(_NAMES, _VALUES))
+def test_what_passes_validation_is_valid_under_the_published_schema(tool: Tool, arguments: Any) -> None:
+    published = jsonschema.Draft202012Validator(dict(tool.input_schema)).is_valid(arguments)
+    # Beyond the schema, a list needs exactly one of the two ways to say where.
+    placed = not tool.lists or ("namespace" in arguments) != (arguments.get("all_namespaces") is True)
+    with nullcontext() if published and placed else pytest.raises(InvalidArgument):
+        tools.validate(tool, arguments)
+
+
+def test_output_that_does_not_fit_is_a_fault_of_ours() -> None:
+    with pytest.raises(Internal):
+        tools.check_output(REGISTRY["list_pods"], {"pods": [{"name": "x"}], "truncated": False})
+
+
+def test_policy_reads_the_replicas_of_a_scale() -> None:
+    tool = REGISTRY["scale_deployment"]
+    arguments = tools.validate(tool, GOOD["scale_deployment"])
+    assert tool.attributes(arguments).replicas == 3
+    assert tool.resource_name(arguments) == "web"
