@@ -24,11 +24,19 @@ _OBJECT_TYPES = ("application/json", "application/yaml", protobuf.MEDIA_TYPE)
 class YamlLoader(yaml.SafeLoader):
     """YAML as Kubernetes reads it: a timestamp is a string."""
 
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class declares it
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
-YamlLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+
+class _RequestLoader(YamlLoader):
+    """YAML from a caller: without aliases, which make a short text a huge object."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not accepted here")
+        return super().compose_node(parent, index)
 
 
 def media_type(request: web.Request) -> str:
@@ -39,7 +47,7 @@ def media_type(request: web.Request) -> str:
 def _parse(raw: bytes, type_: str) -> Any:
     try:
         if type_.endswith("yaml"):
-            return yaml.load(raw, YamlLoader)  # noqa: S506 - a SafeLoader
+            return yaml.load(raw, _RequestLoader)  # noqa: S506 - a SafeLoader
         return json.loads(raw)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise bad_request(f"the body of the request cannot be read: {error}") from error

@@ -25,8 +25,6 @@ from services.dev_cluster.paths import Target
 from services.dev_cluster.rbac import Action, User
 from services.dev_cluster.writes import Options
 
-_REVIEW_GROUPS = ("authorization.k8s.io", "authentication.k8s.io")
-
 
 class Rest:
     """Answers authorized resource requests."""
@@ -39,7 +37,7 @@ class Rest:
 
     async def handle(self, request: web.Request, target: Target, user: User) -> web.StreamResponse:
         """Answers one request."""
-        if target.kind.group in _REVIEW_GROUPS:
+        if target.kind in kinds.REVIEWS:
             body = await bodies.read_typed(request, target.kind)
             return bodies.respond(self._cluster.reviews.answer(target.kind, target.namespace, body, user), 201)
         options = _options(request, user)
@@ -56,14 +54,15 @@ class Rest:
         if target.verb == "patch":
             changed, status = await self._patch(request, target, options)
             return bodies.respond(self._shaped(request, target.kind, changed), status, options.warnings)
-        old = self._read(target)
         if target.verb == "get":
-            return bodies.respond(self._shaped(request, target.kind, old))
+            return bodies.respond(self._shaped(request, target.kind, self._read(target)))
+        # The body is read before the object, so that nothing can change between reading and writing the object.
         if target.verb == "update":
             body = await bodies.read_object(request)
-            changed = self._cluster.writer.update(target.kind, old, body, options)
+            changed = self._cluster.writer.update(target.kind, self._read(target), body, options)
             return bodies.respond(self._shaped(request, target.kind, changed), 200, options.warnings)
-        return bodies.respond(self._delete(target.kind, old, await _deletion(request), options))
+        deletion = await _deletion(request)
+        return bodies.respond(self._delete(target.kind, self._read(target), deletion, options))
 
     def _read(self, target: Target) -> Object:
         namespace = target.namespace if target.kind.namespaced else ""
@@ -72,9 +71,7 @@ class Rest:
     def _shaped(self, request: web.Request, kind: Kind, obj: Object) -> Object:
         form = bodies.wants(request)
         if form == "Table":
-            meta = (
-                {"resourceVersion": obj["metadata"]["resourceVersion"]} if "resourceVersion" in obj["metadata"] else {}
-            )
+            meta = {key: value for key, value in obj["metadata"].items() if key == "resourceVersion"}
             include = request.query.get("includeObject", "Metadata")
             return tables.table(kind, [obj], meta, self._cluster.clock.now(), include)
         if form == "PartialObjectMetadata":

@@ -13,6 +13,7 @@ from typing import Any
 
 from kubernetes import client
 
+from services.dev_cluster.clock import parse
 from services.dev_cluster.errors import bad_request
 from services.dev_cluster.kinds import SERVED, Kind, Object
 
@@ -102,6 +103,11 @@ def _clean(type_: str, value: Any, path: str, unknown: list[str]) -> Any:
     allowed = _SCALARS.get(type_)
     if allowed and (not isinstance(value, allowed) or (isinstance(value, bool) and type_ != "bool")):
         raise TypeError(f"json: cannot unmarshal {_json_type(value)} into field {path} of type {type_}")
+    if type_ == "datetime":
+        try:
+            parse(value)
+        except ValueError as error:
+            raise TypeError(f"{path}: {value!r} is not a time as in RFC 3339") from error
     return value
 
 

@@ -351,11 +351,12 @@ def _key(obj: Object) -> tuple[str, str]:
 
 
 def _revision(replica_set: Object) -> int:
-    return int((replica_set["metadata"].get("annotations") or {}).get(REVISION, "0"))
+    text = (replica_set["metadata"].get("annotations") or {}).get(REVISION, "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _template(replica_set: Object) -> Object:
     """A ReplicaSet's template as its Deployment wrote it."""
     template: Object = copy.deepcopy(replica_set["spec"]["template"])
-    template["metadata"]["labels"].pop(HASH, None)
+    template["metadata"].get("labels", {}).pop(HASH, None)
     return template

@@ -416,7 +416,7 @@ def test_malformed_requests_are_refused_not_crashed_on(admin: Client) -> None:
         ("POST", pods, {"metadata": {"name": "X_"}, "spec": {"containers": []}}, 422),
         ("PUT", scale, {"spec": []}, 400),
         ("PUT", scale, {"spec": {"replicas": -1}}, 422),
-        ("DELETE", f"{pods}/x?gracePeriodSeconds=soon", None, 404),
+        ("DELETE", f"{pods[:-4]}configmaps/nginx-config?gracePeriodSeconds=soon", None, 400),
         ("GET", f"{pods}?limit=many", None, 400),
         ("GET", f"{pods}?limit=1&continue=!", None, 400),
         ("GET", f"{pods}?labelSelector=a%20b", None, 400),

@@ -302,6 +302,7 @@ async def test_bootstrap_makes_the_first_credentials_once(admin: Admin) -> None:
     assert (user.roles, user.permissions) == (("admin",), ("kubegate:*",))
     with pytest.raises(AlreadyExists, match="keys create"):
         await admin.bootstrap.run(Secret("bootstrap-token"), call(OPERATOR))
+    assert admin.journalist.trace[2:] == ["whole:failure"]
     assert len(admin.store.list_keys()) == 2
     for secret in (first.admin_key, first.viewer_key, first.admin_password):
         assert secret.reveal() not in repr(first) + repr(admin.journalist.entries)

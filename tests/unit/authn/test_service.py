@@ -34,6 +34,7 @@ from tests.unit.authn.support import (
 ACCESS, PRINCIPAL = make_ring(), make_ring()
 CLOCK = FakeClock(NOW)
 RECORD, TEXT = make_key()
+OTHER, _ = make_key()
 SOURCE = Source("192.0.2.1", "test/1")
 
 
@@ -42,7 +43,7 @@ def service(journalist: Journalist, *extra: Any) -> AuthnService:
     return AuthnService(
         (
             *extra,
-            ApiKeyAuthenticator(Keys(RECORD), PEPPER),
+            ApiKeyAuthenticator(Keys(RECORD, OTHER), PEPPER),
             AccessTokenAuthenticator(users, ACCESS, "kubegate", "kubegate"),
             PasswordAuthenticator(users, PlainHashing(), "decoy"),
         ),
@@ -124,14 +125,14 @@ async def test_failures_fold_by_source_and_by_known_credentials_only() -> None:
     """Random ids in a flood must not make a new event each."""
     journalist = Journalist()
     subject = service(journalist)
-    for text in (f"kg_{'1' * 12}_{'0' * 43}", f"kg_{'2' * 12}_{'0' * 43}", f"kg_{RECORD.id}_{'0' * 43}"):
+    for key_id in ("1" * 12, "2" * 12, RECORD.id, OTHER.id):
         with pytest.raises(Unauthenticated):
-            await subject.authenticate(token(text), SOURCE, call())
+            await subject.authenticate(token(f"kg_{key_id}_{'0' * 43}"), SOURCE, call())
     with pytest.raises(Unauthenticated):
         await subject.authenticate(token(text), Source("192.0.2.2"), call())
-    first, second, third, fourth = journalist.folds
+    first, second, *others = journalist.folds
     assert first == second
-    assert len({first, third, fourth}) == 3
+    assert len({first, *others}) == 4
     assert first[0] == "192.0.2.1"
 
 

@@ -39,9 +39,9 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_SECURITY_VIOLATION: _EventType.ValueType  # 4
     """Written by any service of kubegate."""
     EVENT_TYPE_COMPLIANCE: _EventType.ValueType  # 5
-    """Written by any service of kubegate."""
+    """Written by authn, authz and audit."""
     EVENT_TYPE_ADMIN: _EventType.ValueType  # 6
-    """Written by any service of kubegate."""
+    """Written by authn, authz and audit, who carry out administration."""
     EVENT_TYPE_EXTERNAL: _EventType.ValueType  # 7
     """Written by other platform services."""
 
@@ -59,9 +59,9 @@ EVENT_TYPE_MCP_REQUEST: EventType.ValueType  # 3
 EVENT_TYPE_SECURITY_VIOLATION: EventType.ValueType  # 4
 """Written by any service of kubegate."""
 EVENT_TYPE_COMPLIANCE: EventType.ValueType  # 5
-"""Written by any service of kubegate."""
+"""Written by authn, authz and audit."""
 EVENT_TYPE_ADMIN: EventType.ValueType  # 6
-"""Written by any service of kubegate."""
+"""Written by authn, authz and audit, who carry out administration."""
 EVENT_TYPE_EXTERNAL: EventType.ValueType  # 7
 """Written by other platform services."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
