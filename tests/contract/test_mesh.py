@@ -58,25 +58,34 @@ class Echo(authz_pb2_grpc.AuthzServiceServicer):
         return authz_pb2.ListAllowedResponse()
 
     async def CheckStream(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
-        answering = asyncio.current_task()
-        assert answering is not None
+        broken = asyncio.Event()
 
         async def check_or_break(request: Any) -> authz_pb2.CheckResponse:
             answer = await self.check(request)
             if request.request_id == "break" and self.breaks:
                 self.breaks -= 1
-                answering.cancel()
+                broken.set()
                 await asyncio.Event().wait()
             return answer
 
-        async for response in serve_stream(
+        answers = serve_stream(
             request_iterator,
             check_or_break,
             response_type=authz_pb2.CheckStreamResponse,
             answer_type=authz_pb2.CheckAnswer,
             limit=8,
-        ):
+        )
+        breaking = asyncio.ensure_future(broken.wait())
+        while True:
+            following = asyncio.ensure_future(anext(answers, None))
+            await asyncio.wait({following, breaking}, return_when=asyncio.FIRST_COMPLETED)
+            if breaking.done():
+                following.cancel()
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "broken on purpose")
+            if (response := following.result()) is None:
+                break
             yield response
+        breaking.cancel()
 
     async def check(self, request: Any) -> authz_pb2.CheckResponse:
         self.asked.append(request.request_id)
