@@ -58,6 +58,16 @@ def days_left(certificate: Path) -> int:
     return (end - datetime.now(UTC)).days
 
 
+def usable(directory: Path, ca: bytes) -> bool:
+    """Whether a directory holds a certificate with its own private key and this CA's certificate."""
+    try:
+        certificate = x509.load_pem_x509_certificate((directory / "tls.crt").read_bytes())
+        key = serialization.load_pem_private_key((directory / "tls.key").read_bytes(), password=None)
+        return key.public_key() == certificate.public_key() and (directory / "ca.crt").read_bytes() == ca
+    except (OSError, ValueError):
+        return False
+
+
 class Authority:
     """A certificate authority whose key lies in ``directory`` (``ca.crt``, ``ca.key``)."""
 

@@ -84,8 +84,14 @@ async def serve_stream(
                 tasks.add(task)
                 task.add_done_callback(finished)
 
+    async def stop_reading() -> None:
+        if stream.stopping is not None:
+            await stream.stopping.wait()
+            reader.cancel()
+
     reader = asyncio.create_task(read())
     reader.add_done_callback(lambda _: wake.set())
+    stopper = asyncio.create_task(stop_reading())
     try:
         while True:
             await wake.wait()
@@ -95,9 +101,11 @@ async def serve_stream(
                 yield response_type(answers=batch)
                 room.set()
             if reader.done() and not tasks and not answers:
-                reader.result()
+                if not reader.cancelled():
+                    reader.result()
                 return
     finally:
+        stopper.cancel()
         reader.cancel()
         for task in tasks:
             task.cancel()

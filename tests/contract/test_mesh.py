@@ -486,6 +486,25 @@ async def test_a_missing_certificate_of_our_own_is_unavailable(served: Fixture) 
         await ask(peer)
 
 
+@pytest.mark.req("R8", "I2.6")
+async def test_a_stopping_server_answers_what_is_in_flight_and_takes_no_more(served: Fixture) -> None:
+    peer = served.peer("service/mcp-core")
+    stream = client(peer)
+    held = asyncio.create_task(stream.ask(question("hold"), Deadline.after(20)))
+    while not served.echo.asked:
+        await asyncio.sleep(0.01)
+    stopping = asyncio.create_task(served.server.stop(20))
+    await asyncio.sleep(0.1)
+    with pytest.raises((Unavailable, DeadlineExceeded)):
+        await stream.ask(question("late"), Deadline.after(1))
+    assert "late" not in served.echo.asked
+    served.echo.release.set()
+    assert (await held).event_id == "hold"
+    await stopping
+    await stream.close()
+    await peer.close()
+
+
 async def test_a_crash_is_a_fixed_sentence(served: Fixture) -> None:
     with pytest.raises(Internal) as caught:
         await ask(served.peer("service/mcp-core"), "crash")
