@@ -65,10 +65,6 @@ class HomeLayout:
         return self.root / "ca" / "edge" / "ca.crt"
 
     @property
-    def mesh_ca(self) -> Path:
-        return self.root / "ca" / "mesh" / "ca.crt"
-
-    @property
     def audit_log(self) -> Path:
         return self.root / "audit" / "audit.log"
 

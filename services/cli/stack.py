@@ -54,7 +54,7 @@ class Stack:
         """A service, with the operator's certificate."""
         if name not in self._peers:
             directory = self.layout.operator
-            if not usable(directory, self.layout.mesh_ca.read_bytes() if self.layout.mesh_ca.exists() else b""):
+            if not usable(directory):
                 fail(
                     f"the operator's certificate in {directory} is missing or damaged; "
                     f"make another with `kubegate certs rotate --home {self.layout.root}`"
