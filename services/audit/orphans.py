@@ -13,8 +13,9 @@ from services.audit.ports import Orphan
 from services.common.clock import Clock
 from services.common.log import get_logger
 
-GRACE = timedelta(seconds=30)
-"""Time that an outcome may take on its way after the deadline of its intent."""
+GRACE = timedelta(seconds=180)
+"""Time that an outcome may take on its way after the deadline of its intent: the core sends it again for two minutes
+(R20). After it the outcome is no longer taken, so what is reported as unknown stays unknown."""
 
 PERIOD = 60.0
 """Seconds between two looks."""

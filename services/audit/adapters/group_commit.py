@@ -83,6 +83,9 @@ class GroupCommitLog:
     async def find(self, writer: str, event_id: str) -> Record | None:
         return await self._loop.run_in_executor(self._find_thread, self._finds.find, writer, event_id)
 
+    async def find_intent(self, writer: str, event_id: str) -> tuple[Record | None, str | None]:
+        return await self._loop.run_in_executor(self._find_thread, self._finds.find_intent, writer, event_id)
+
     async def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
         work = partial(self._pages.page, filter_, first=first, end=end, limit=limit, descending=descending)
         return await self._loop.run_in_executor(self._page_thread, work)
