@@ -6,6 +6,7 @@ under way.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -43,9 +44,14 @@ class OrphanWatch:
         self._reported: set[int] = set()
 
     async def run(self) -> None:
-        """Looks at once, then periodically, until cancelled."""
+        """Looks at once, then periodically, until cancelled. A look that fails is the next one's business: nothing
+        is lost by it, so it does not end the service."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:
+                with suppress(Exception):
+                    log.error("intents without outcome cannot be looked for", exc_info=error)
             await asyncio.sleep(PERIOD)
 
     async def look(self) -> Sequence[Orphan]:
