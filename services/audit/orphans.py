@@ -6,6 +6,7 @@ under way.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -13,8 +14,9 @@ from services.audit.ports import Orphan
 from services.common.clock import Clock
 from services.common.log import get_logger
 
-GRACE = timedelta(seconds=30)
-"""Time that an outcome may take on its way after the deadline of its intent."""
+GRACE = timedelta(seconds=180)
+"""Time that an outcome may take on its way after the deadline of its intent: the core sends it again for two minutes
+(R20). After it the outcome is no longer taken, so what is reported as unknown stays unknown."""
 
 PERIOD = 60.0
 """Seconds between two looks."""
@@ -42,9 +44,14 @@ class OrphanWatch:
         self._reported: set[int] = set()
 
     async def run(self) -> None:
-        """Looks at once, then periodically, until cancelled."""
+        """Looks at once, then periodically, until cancelled. A look that fails is the next one's business: nothing
+        is lost by it, so it does not end the service."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:
+                with suppress(Exception):
+                    log.error("intents without outcome cannot be looked for", exc_info=error)
             await asyncio.sleep(PERIOD)
 
     async def look(self) -> Sequence[Orphan]:

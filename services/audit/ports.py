@@ -76,6 +76,10 @@ class Log(Protocol):
         """The committed record with that key."""
         ...
 
+    async def find_intent(self, writer: str, event_id: str) -> tuple[Record | None, str | None]:
+        """The committed record with that key, and the event_id of the writer's outcome that refers to it."""
+        ...
+
     async def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
         """At most ``limit`` records with ``first <= sequence < end``, in the order asked."""
         ...

@@ -8,13 +8,13 @@ from typing import Any
 
 from services.audit import canonical
 from services.audit.event import IDENTITY_FIELDS, Event, EventType, Identity, Phase, Result
+from services.audit.intents import Intents
 from services.audit.ports import Ack, Draft, Filter, Log, Policy, Principals, Record
 from services.audit.writers import AUDIT, check_party, check_type
 from services.common.clock import Clock
 from services.common.deadline import Deadline
 from services.common.errors import (
     DomainError,
-    FailedPrecondition,
     InvalidArgument,
     PermissionDenied,
     Unauthenticated,
@@ -47,6 +47,8 @@ class AuditService:
         self._principals = principals
         self._policy = policy
         self._clock = clock
+        self._intents = Intents(log, clock)
+        self._tasks: set[asyncio.Task[Ack]] = set()
 
     async def append(self, writer: str, event: Event, token: str) -> Ack:
         """Records one event; returns when it is durable and in the tree.
@@ -55,16 +57,23 @@ class AuditService:
             InvalidArgument: the event breaks its bounds or shape.
             PermissionDenied: the writer may not write this type (R22).
             Unauthenticated: a token was given and is not valid, or not the writer's to show (R5).
-            FailedPrecondition: an outcome whose intent this writer never recorded.
-            AlreadyExists: the writer used this event_id for another event.
+            FailedPrecondition: an outcome whose intent this writer never recorded, or recorded for something else,
+                or so long ago that it is an orphan (R21).
+            AlreadyExists: the writer used this event_id for another event, or the intent has another outcome.
             ResourceExhausted, Unavailable: it is not recorded, or not known to be.
         """
         event.check()
         check_type(writer, event)
         fields = event.fields(writer)
         if event.phase is Phase.OUTCOME:
-            fields = _as(await self._identity_of_intent(writer, event), fields)
-        elif token:
+            # Whoever gives up waiting does not take the outcome out of the queue, nor free its intent for another.
+            task = asyncio.create_task(self._close(writer, event, fields))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+            return await asyncio.shield(task)
+        if event.phase is Phase.INTENT:
+            self._intents.check(event)
+        if token:
             try:
                 identity = await self._principals.verify(token)
                 check_party(writer, identity)
@@ -76,13 +85,15 @@ class AuditService:
             fields = _as(identity.fields(), fields)
         return await self._log.append(Draft(fields, reserved=event.is_intent_or_outcome))
 
-    async def _identity_of_intent(self, writer: str, event: Event) -> dict[str, Any]:
-        """R5: an outcome belongs to whom its intent belongs to, however long it took."""
-        record = await self._log.find(writer, event.intent_id)
-        intent = canonical.decode(record.canonical_json) if record else {}
-        if intent.get("phase") != Phase.INTENT or intent["event_type"] != event.event_type:
-            raise FailedPrecondition(f"{writer} has recorded no intent {event.intent_id} of this type.")
-        return {key: value for key, value in intent.items() if key in IDENTITY_FIELDS}
+    async def _close(self, writer: str, event: Event, fields: dict[str, Any]) -> Ack:
+        """R5: an outcome belongs to whom its intent belongs to, even after the token's end."""
+        async with self._intents.closing(writer, event) as intended:
+            return await self._log.append(Draft(_as(intended, fields), reserved=event.is_intent_or_outcome))
+
+    def _ended(self, task: asyncio.Task[Ack]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # Told to whoever still waits.
 
     async def _recorded(self, writer: str, event: Event, fields: dict[str, Any]) -> Ack | None:
         record = await self._log.find(writer, event.event_id)

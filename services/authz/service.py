@@ -12,6 +12,7 @@ from services.authz.policy.model import Action, Decision, Principal
 from services.authz.policy.parse import parse_policy, revision_of
 from services.authz.policy.permissions import KUBEGATE
 from services.authz.policy.scope import Scope
+from services.authz.policy.whole import cut_off
 from services.authz.ports import Caller, Recorder, Refusal, TokenVerifier
 from services.common.clock import Clock
 from services.common.errors import Unauthenticated
@@ -42,6 +43,8 @@ class AuthzService:
 
     def __init__(self, engine: Engine, tokens: TokenVerifier, recorder: Recorder, clock: Clock) -> None:
         self._engine = engine
+        self._content = b""
+        """What the engine was made of, once the file was seen to be that."""
         self._tokens = tokens
         self._recorder = recorder
         self._clock = clock
@@ -98,13 +101,17 @@ class AuthzService:
         """Puts a changed policy file in force, or keeps the policy that is when the new one is unusable."""
         revision = revision_of(content)
         if revision == self.revision:
+            self._content = content
             return
         try:
             engine = Engine(parse_policy(content))
         except InvalidPolicy as error:
             self.keep([problem.at("policy") for problem in error.problems])
             return
-        previous, self._engine = self.revision, engine
+        if self._content and (problem := cut_off(self._content, content)):
+            self.keep([problem.at("policy")])
+            return
+        previous, self._engine, self._content = self.revision, engine, content
         log.info("policy adopted", revision=revision, previous=previous)
         self._recorder.policy_adopted(revision, previous)
 

@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -17,6 +17,7 @@ from services.audit.verify import (
     Leaves,
     Report,
     Unreadable,
+    kept_heads,
     log_files,
     prove,
     public_key,
@@ -156,6 +157,10 @@ def verify(
         Path | None, typer.Argument(metavar="EXPORT", help="An export or a copy of the mirror; default: the store.")
     ] = None,
     key: Annotated[str, typer.Option("--key", help="The log's public key (name+hash+key); default: the home's.")] = "",
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option("--checkpoint", help="A kept checkpoint, or an export's proof: the log must contain it."),
+    ] = None,
     home: Home = DEFAULT_HOME,
     as_json: Json = False,
 ) -> None:
@@ -164,11 +169,12 @@ def verify(
     Exit codes: 0 intact, 1 altered (the first is named), 2 unreadable.
     """
     try:
+        heads = kept_heads(checkpoint or ())
         if export_file is None:
             log = log_files(HomeLayout(home).config("audit"), key)
-            report = verify_store(log.store, log.verifier, log.mirror)
+            report = verify_store(log.store, log.verifier, log.mirror, heads)
         else:
-            report = _verify_export(export_file, key, home)
+            report = _verify_export(export_file, key, home, heads)
     except Altered as error:
         _verdict(as_json, {"intact": False, "sequence": error.sequence, "problem": str(error)}, NEGATIVE)
     except Unreadable as error:
@@ -189,7 +195,7 @@ def _verdict(as_json: bool, verdict: dict[str, Any], code: int) -> NoReturn:
     fail(f"{'altered' if code == NEGATIVE else 'cannot tell'}: {verdict['problem']}", code)
 
 
-def _verify_export(file: Path, key: str, home: Path) -> Report:
+def _verify_export(file: Path, key: str, home: Path, heads: Mapping[str, str]) -> Report:
     """Against the proof beside the export where there is one, else against the home's store."""
     beside = file.with_name(file.name + ".proof")
     config = HomeLayout(home).config("audit")
@@ -198,7 +204,9 @@ def _verify_export(file: Path, key: str, home: Path) -> Report:
         leaves = Leaves.of_proof(_read(beside), verifier)
     else:
         log = log_files(config, key)
-        leaves = Leaves.of_store(log.store, log.verifier)
+        verifier = log.verifier
+        leaves = Leaves.of_store(log.store, verifier)
+    leaves.check_heads(heads, verifier)
     try:
         with file.open("rb") as lines:
             return verify_lines(lines, leaves)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-import structlog
-
+from services.common.log import get_logger
 from services.dev_cluster import endpoints, kinds
 from services.dev_cluster.events import Events
 from services.dev_cluster.kinds import FOREGROUND, NAMESPACE, ORPHAN, SERVICE_ACCOUNT, STORED, Object
@@ -17,7 +16,7 @@ from services.dev_cluster.workloads import Workloads
 # A pass that keeps writing is a fault of ours; it must not stop the server from answering.
 MAX_PASSES = 50
 
-_log = structlog.get_logger(__name__)
+_log = get_logger("dev_cluster.controllers")
 
 
 class Controllers:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-import structlog
 from aiohttp import web
 
+from services.common.log import get_logger
 from services.dev_cluster import bodies, discovery, errors, paths, schema
 from services.dev_cluster.auth import ANONYMOUS, denied
 from services.dev_cluster.cluster import Cluster
@@ -16,7 +16,7 @@ from services.dev_cluster.rest import Rest
 from services.dev_cluster.watches import Watches
 
 MAX_BODY = 3 * 1024 * 1024
-_log = structlog.get_logger(__name__)
+_log = get_logger("dev_cluster.server")
 HEALTH = ("healthz", "livez", "readyz")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-import structlog
 from aiohttp import web
 
+from services.common.log import get_logger
 from services.common.runtime import StartupError, announce_address
 from services.dev_cluster import seed
 from services.dev_cluster.cluster import Cluster
@@ -17,7 +17,7 @@ from services.dev_cluster.server import Server
 # Open watches end at once; whatever else is under way gets this long.
 STOP_WITHIN = 0.5
 
-_log = structlog.get_logger(__name__)
+_log = get_logger("dev_cluster")
 
 
 async def main(config: DevClusterConfig) -> None:

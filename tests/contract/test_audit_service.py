@@ -1,6 +1,8 @@
 """The audit service over real mTLS gRPC, wired as in production, with authn and authz played by the test."""
 
 import asyncio
+import json
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -298,3 +300,30 @@ async def test_what_keeps_it_from_starting_is_said_in_words(mesh: Mesh, tmp_path
     config.signing_key_file.chmod(0o644)
     with pytest.raises(StartupError, match="chmod 600"):
         await main(config)
+
+
+@pytest.mark.req("R21")
+async def test_a_process_reports_at_its_start_what_was_left_without_an_outcome(rig: Rig, tmp_path: Path) -> None:
+    deadline = Timestamp()
+    deadline.FromDatetime(datetime.now(UTC) - timedelta(hours=1))
+    unknown = audit_pb2.RESULT_UNKNOWN
+    intent = event(phase=audit_pb2.PHASE_INTENT, result=unknown, deadline=deadline, action="scale_deployment")
+    await rig.append("service/mcp-core", intent, token("alice", "service/mcp-core"))
+    (tmp_path / "home").mkdir()
+    rig.write_home(tmp_path / "home")
+    await rig.stop()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.audit", "--config", str(rig.directory / "config.yaml"),
+        cwd=Path(__file__).parents[2], stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    said: dict[str, Any] = {}
+    try:
+        while said.get("event") != "intent without outcome":
+            line = await process.stderr.readline()
+            assert line, "it ended without a report"
+            said = json.loads(line)
+    finally:
+        process.kill()
+        await process.wait()
+    assert (said["event_id"], said["user"], said["level"]) == (intent.event_id, "alice", "warning")

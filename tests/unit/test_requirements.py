@@ -93,12 +93,86 @@ def _outside_loops(node: ast.AST) -> Iterator[ast.AST]:
             yield from _outside_loops(child)
 
 
+CLOCK = re.compile(r"^(time\.(time|monotonic|perf_counter)(_ns)?|(datetime\.)?datetime\.now|.*\bloop\.time)$")
+
+
+def _reads_clock(node: ast.AST, names: set[str]) -> bool:
+    """Whether an expression asks a clock, or one of the names that were assigned from one."""
+    held = (inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name))
+    return any(CLOCK.match(call) for call in _calls(node)) or any(name in names for name in held)
+
+
+def _assigned(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Assign):
+            targets, value = inner.targets, inner.value
+        elif isinstance(inner, ast.AnnAssign | ast.AugAssign | ast.NamedExpr) and inner.value is not None:
+            targets, value = [inner.target], inner.value
+        else:
+            continue
+        for target in targets:
+            # Not what is assigned to attributes and items: then the whole object would count.
+            names = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
+            yield from ((name.id, value) for name in names if isinstance(name, ast.Name))
+
+
+def asserted_durations(source: str) -> list[int]:
+    """Lines of assertions on what a clock said, directly or by names that were assigned from it."""
+    tree = ast.parse(source)
+    found: set[int] = set()
+    scopes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    outside = [
+        node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    ]
+    for scope in [ast.Module(outside, []), *scopes]:
+        moments: set[str] = set()
+        spans: set[str] = set()
+        assigned = list(_assigned(scope))
+        for _ in assigned:  # Until nothing is added: a name may be assigned from another.
+            moments |= {name for name, value in assigned if _reads_clock(value, moments)}
+        for _ in assigned:
+            spans |= {name for name, value in assigned if _is_span(value, moments, spans)}
+        for node in _outside_loops(scope):
+            if isinstance(node, ast.Assert) and (_reads_clock(node.test, set()) or _is_span(node.test, moments, spans)):
+                found.add(node.lineno)
+    return sorted(found)
+
+
+def _is_span(node: ast.AST, moments: set[str], spans: set[str]) -> bool:
+    """Whether an expression holds a difference of moments. A moment alone may be compared, as with what expires."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name) and inner.id in spans:
+            return True
+        sides = (inner.left, inner.right) if isinstance(inner, ast.BinOp) and isinstance(inner.op, ast.Sub) else ()
+        if sides and all(_reads_clock(side, moments) for side in sides):
+            return True
+    return False
+
+
 @pytest.mark.req("R27")
 def test_no_test_asserts_a_real_duration() -> None:
-    clock = re.compile(r"^(time\.(time|monotonic|perf_counter)(_ns)?|(datetime\.)?datetime\.now|.*\bloop\.time)$")
-    found = []
-    for path in TESTS.rglob("*.py"):
-        for node in _outside_loops(ast.parse(path.read_text(), str(path))):
-            if isinstance(node, ast.Assert) and any(clock.match(call) for call in _calls(node.test)):
-                found.append(f"{path.relative_to(TESTS)}:{node.lineno}")
+    found = [
+        f"{path.relative_to(TESTS)}:{line}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for line in asserted_durations(path.read_text())
+    ]
     assert not found
+
+
+@pytest.mark.req("R27")
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("t = time.monotonic()\nassert time.monotonic() - t < 1", [2]),
+        ("t = time.monotonic()\nelapsed = time.monotonic() - t\nassert elapsed < 1", [3]),
+        ("t, u = time.time(), 0\nwork()\nend = time.time()\nassert 0 < end - t < 2", [4]),
+        ("def f():\n  t = loop.time()\n  took: float = loop.time() - t\n  ms = took * 1000\n  assert ms < 5", [5]),
+        ("t = datetime.now(UTC)\nif (d := datetime.now(UTC) - t):\n  assert d.total_seconds() < 1", [3]),
+        ("t = datetime.now(UTC)\nassert token.expires > t", []),
+        ("t = time.monotonic()\nwhile not ready():\n  assert time.monotonic() - t < 30", []),
+        ("def f():\n  t = time.time()\n  took = time.time() - t\ndef g(took):\n  assert took < 1", []),
+        ("clock = FakeClock()\nt = clock.monotonic()\nassert clock.monotonic() - t == 1", []),
+    ],
+)
+def test_the_guard_sees_durations_behind_names(source: str, lines: list[int]) -> None:
+    assert asserted_durations(source) == lines

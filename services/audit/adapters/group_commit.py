@@ -11,7 +11,9 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from services.audit.adapters.mirror import Mirror
 from services.audit.adapters.sqlite_reads import SqliteReads
@@ -65,7 +67,8 @@ class GroupCommitLog:
 
     def problems(self) -> list[str]:
         """Why events cannot be stored or mirrored; empty when they can."""
-        return [problem for problem in (self._store_problem, self._mirror_problem) if problem]
+        ended = "" if self._stopping or self._thread.is_alive() else "the thread that writes has ended; restart audit"
+        return [problem for problem in (ended, self._store_problem, self._mirror_problem) if problem]
 
     async def append(self, draft: Draft) -> Ack:
         limit = self._limit if draft.reserved else self._limit - self._limit // RESERVED_SHARE
@@ -82,6 +85,9 @@ class GroupCommitLog:
 
     async def find(self, writer: str, event_id: str) -> Record | None:
         return await self._loop.run_in_executor(self._find_thread, self._finds.find, writer, event_id)
+
+    async def find_intent(self, writer: str, event_id: str) -> tuple[Record | None, str | None]:
+        return await self._loop.run_in_executor(self._find_thread, self._finds.find_intent, writer, event_id)
 
     async def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
         work = partial(self._pages.page, filter_, first=first, end=end, limit=limit, descending=descending)
@@ -116,7 +122,11 @@ class GroupCommitLog:
                 self._ordinary.clear()
                 if self._stopping and not batch:
                     return
-            answers = self._commit([draft for draft, _ in batch])
+            drafts = [draft for draft, _ in batch]
+            try:
+                answers = self._commit(drafts)
+            except Exception as error:  # noqa: BLE001 - nothing may end this thread: every append would wait for ever
+                answers = self._failed(error, drafts)
             self._tell(batch, answers)
 
     def _commit(self, drafts: Sequence[Draft]) -> Sequence[Ack | DomainError]:
@@ -128,15 +138,18 @@ class GroupCommitLog:
                 self._store_problem = ""
             committed = self._store.commit(drafts)
             answers, lines = committed.answers, [*lines, *committed.lines]
-        except Exception as error:
-            # Whatever it was, the transaction's fate is unknown: nobody is told "stored", and a writer that
-            # asks again under the same id learns what became of it.
-            cause = str(error) if isinstance(error, sqlite3.Error | OSError | StoreBroken) else "internal error"
-            self._store_problem = f"store {self._store.path} cannot be written: {cause}"
-            log.error("commit failed", exc_info=error, events=len(drafts))
-            answers = [Unavailable(_NOT_RECORDED) for _ in drafts]
+        except Exception as error:  # noqa: BLE001 - see _failed
+            answers = self._failed(error, drafts)
         self._write_mirror(lines)
         return answers
+
+    def _failed(self, error: Exception, drafts: Sequence[Draft]) -> Sequence[DomainError]:
+        # Whatever it was, the transaction's fate is unknown: nobody is told "stored", and a writer that
+        # asks again under the same id learns what became of it.
+        cause = str(error) if isinstance(error, sqlite3.Error | OSError | StoreBroken) else "internal error"
+        self._store_problem = f"store {self._store.path} cannot be written: {cause}"
+        _report("commit failed", exc_info=error, events=len(drafts))
+        return [Unavailable(_NOT_RECORDED) for _ in drafts]
 
     def _write_mirror(self, lines: Sequence[bytes]) -> None:
         behind = self._mirror.size + len(lines) < self._store.size
@@ -148,7 +161,7 @@ class GroupCommitLog:
         except (OSError, sqlite3.Error) as error:
             cause = getattr(error, "strerror", None) or error
             self._mirror_problem = f"{self._mirror.path} cannot be written: {cause}; events are safe in the store"
-            log.error("mirror failed", reason=str(error), behind=self._store.size - self._mirror.size)
+            _report("mirror failed", reason=str(error), behind=self._store.size - self._mirror.size)
 
     def _tell(self, batch: Sequence[_Waiting], answers: Sequence[Ack | DomainError]) -> None:
         size, checkpoint = self._store.size, self._store.checkpoint
@@ -168,3 +181,9 @@ class GroupCommitLog:
                 self._growth.clear()
 
         self._loop.call_soon_threadsafe(tell)
+
+
+def _report(event: str, **details: Any) -> None:
+    """Logs where that is possible: the disk that is full may be the log's as well, and ``problems`` tells it too."""
+    with suppress(Exception):
+        log.error(event, **details)

@@ -19,6 +19,8 @@ AND NOT EXISTS (
 ORDER BY i.sequence
 """
 
+_OUTCOME = "SELECT event_id FROM events WHERE phase = 'outcome' AND writer = ? AND intent_id = ? LIMIT 1"
+
 
 class SqliteReads:
     """Blocking reads of committed records; safe for several threads, one at a time."""
@@ -34,6 +36,11 @@ class SqliteReads:
         query = "SELECT sequence, event FROM events WHERE writer = ? AND event_id = ?"
         rows = self._all(query, (writer, event_id))
         return Record(*rows[0]) if rows else None
+
+    def find_intent(self, writer: str, event_id: str) -> tuple[Record | None, str | None]:
+        """The record with that key, and the event_id of its outcome."""
+        outcomes = self._all(_OUTCOME, (writer, event_id))
+        return self.find(writer, event_id), outcomes[0][0] if outcomes else None
 
     def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
         """At most ``limit`` records with ``first <= sequence < end``."""

@@ -5,10 +5,10 @@ with every derived column; the log is intact when its leaves lead to every signe
 commit (R23). The first thing that is altered, missing or out of place ends the check and is named.
 
 What this cannot see: whoever holds the signing key can write another history; and a store cut back to an
-earlier signed root looks whole by itself (its mirror, an export or a witness shows that it is not).
+earlier signed root looks whole by itself (its mirror, an export, a kept checkpoint or a witness shows that it is not).
 """
 
-from services.audit.verify.files import LogFiles, log_files, public_key
+from services.audit.verify.files import LogFiles, kept_heads, log_files, public_key
 from services.audit.verify.findings import Altered, Report, Unreadable
 from services.audit.verify.lines import Leaves, prove, size_of, verify_lines
 from services.audit.verify.store import verify_store
@@ -19,6 +19,7 @@ __all__ = [
     "LogFiles",
     "Report",
     "Unreadable",
+    "kept_heads",
     "log_files",
     "prove",
     "public_key",

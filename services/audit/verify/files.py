@@ -1,5 +1,7 @@
 """Where a log lies and whose it is, from the configuration of the audit service."""
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,3 +51,21 @@ def public_key(vkey: str) -> NoteVerifier:
         return NoteVerifier.from_vkey(vkey)
     except BadKey as error:
         raise Unreadable(f"the public key cannot be used: {error}") from error
+
+
+def kept_heads(files: Sequence[Path]) -> Mapping[str, str]:
+    """Tree heads that somebody kept, by where they lie. A file is a signed tree head, or the proof beside an export.
+
+    Raises:
+        Unreadable: it cannot be read, or is neither.
+    """
+    heads: dict[str, str] = {}
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")
+            heads[str(file)] = str(json.loads(text)["checkpoint"]) if text.startswith("{") else text
+        except OSError as error:
+            raise Unreadable(f"{file}: cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError) as error:
+            raise Unreadable(f"{file}: neither a checkpoint nor the proof beside an export") from error
+    return heads

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,22 @@ class Leaves:
         if (head.size, head.root) != (len(hashes), Tree.of(hashes).root()):
             raise Altered("the proof is altered: its leaves do not lead to its signed root")
         return cls(hashes, complete=True)
+
+    def check_heads(self, heads: Mapping[str, str], verifier: NoteVerifier) -> None:
+        """Checks that they lead to tree heads that were kept elsewhere, by where those lie.
+
+        Raises:
+            Altered: names the tree head that they do not have.
+        """
+        for where, note in heads.items():
+            try:
+                head = verifier.open(note)
+            except BadCheckpoint as error:
+                raise Altered(f"{where} is not a signed root of this log: {error}") from error
+            if head.size > len(self.hashes):
+                raise Altered(f"event {len(self.hashes)} is missing: {where} is a signed root over {head.size} events")
+            if Tree.of(self.hashes[: head.size]).root() != head.root:
+                raise Altered(f"one of the events 0 to {head.size - 1} is altered: {where} is another signed root")
 
 
 def size_of(note: str) -> int:

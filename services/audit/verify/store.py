@@ -3,9 +3,10 @@
 import fcntl
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum, auto
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from services.audit.checkpoint import BadCheckpoint, Checkpoint, NoteVerifier
@@ -14,8 +15,11 @@ from services.audit.schema import APPLICATION_ID, COLUMNS, VERSION, derive
 from services.audit.verify.findings import Altered, Report, Unreadable, record
 
 
-def verify_store(path: Path, verifier: NoteVerifier, mirror: Path | None = None) -> Report:
-    """Checks a whole store against the log's public key, and the mirror file line by line.
+def verify_store(
+    path: Path, verifier: NoteVerifier, mirror: Path | None = None, heads: Mapping[str, str] = MappingProxyType({})
+) -> Report:
+    """Checks a whole store against the log's public key, and the mirror file line by line. ``heads``: signed tree heads
+    that were kept elsewhere, by where they lie; the store must have them all.
 
     Works while the service runs: it reads one snapshot.
 
@@ -35,7 +39,7 @@ def verify_store(path: Path, verifier: NoteVerifier, mirror: Path | None = None)
         # Broken text is altered text, not an unreadable file.
         connection.text_factory = lambda data: data.decode("utf-8", "replace")
         try:
-            return _StoreCheck(connection, verifier, lines).run()
+            return _StoreCheck(connection, verifier, lines, heads).run()
         finally:
             connection.close()
     except (sqlite3.Error, sqlite3.Warning) as error:
@@ -58,8 +62,12 @@ def leaves_of(path: Path, verifier: NoteVerifier) -> Sequence[bytes]:
 class _StoreCheck:
     """One walk over events, signed roots and mirror lines in step."""
 
-    def __init__(self, connection: sqlite3.Connection, verifier: NoteVerifier, mirror: "_Mirror") -> None:
-        self._connection, self._verifier, self._mirror = connection, verifier, mirror
+    def __init__(
+        self, connection: sqlite3.Connection, verifier: NoteVerifier, mirror: "_Mirror", heads: Mapping[str, str]
+    ) -> None:
+        self._connection, self._verifier, self._mirror, self._heads = connection, verifier, mirror, heads
+        self._seen: dict[int, list[tuple[str, Checkpoint]]] = {}
+        """Tree heads kept elsewhere, by their size."""
         self._tree = Tree()
         self._proven = 0
         """Leaves under the last signed root that was reached."""
@@ -71,6 +79,7 @@ class _StoreCheck:
     def run(self) -> Report:
         self._connection.execute("BEGIN")
         self._check_identity()
+        self._open_heads()
         checkpoints = self._checkpoints()
         count, head = 1, next(checkpoints, None)
         if head is None or head.size != 0 or head.root != self._tree.root():
@@ -88,6 +97,11 @@ class _StoreCheck:
             )
         if self._proven != self._tree.size:
             raise Altered(f"event {self._proven} and what follows is under no signed root", self._proven)
+        for size, seen in sorted(self._seen.items()):
+            where, _ = seen[0]
+            raise Altered(
+                f"event {self._tree.size} is missing: {where} is a signed root over {size} events", self._tree.size
+            )
         (structure,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
         if structure != "ok":
             raise Altered(f"the events are intact, but the file's structure is not: {structure}")
@@ -103,6 +117,23 @@ class _StoreCheck:
         row = self._connection.execute("SELECT origin, vkey FROM log").fetchall()
         if row != [(self._verifier.name, self._verifier.vkey)]:
             raise Altered(f"the store does not belong to the log {self._verifier.vkey}")
+
+    def _open_heads(self) -> None:
+        for where, note in self._heads.items():
+            try:
+                head = self._verifier.open(note)
+            except BadCheckpoint as error:
+                raise Altered(f"{where} is not a signed root of this log: {error}") from error
+            self._seen.setdefault(head.size, []).append((where, head))
+        self._compare_heads()
+
+    def _compare_heads(self) -> None:
+        for where, head in self._seen.pop(self._tree.size, ()):
+            if head.root != self._tree.root():
+                raise Altered(
+                    f"one of the events 0 to {head.size - 1} is altered: {where} is another signed root over "
+                    f"{head.size} events"
+                )
 
     def _checkpoints(self) -> Iterator[Checkpoint]:
         """Signed roots in order, each checked by itself."""
@@ -133,6 +164,7 @@ class _StoreCheck:
         if self._suspect is None and not self._mirror.agrees(event):
             self._suspect = expected
         self._tree = self._tree.append(leaf)
+        self._compare_heads()
 
     def _reach(self, head: Checkpoint) -> None:
         first, last = self._proven, self._tree.size - 1

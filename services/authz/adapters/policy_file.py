@@ -1,7 +1,8 @@
 """The policy file on disk: read once to start, then followed."""
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import watchfiles
@@ -15,6 +16,11 @@ RECHECK = 2_000
 """Milliseconds after which the file is looked at even if the system reported nothing."""
 
 
+SETTLE = 1.0
+"""Seconds for which a file must not have changed: one that is written in place is a part of itself meanwhile. Also one
+that was put there by rename, for nothing tells the two apart with certainty."""
+
+
 class Unreadable(Exception):
     """The file cannot be read; the message says why."""
 
@@ -22,8 +28,9 @@ class Unreadable(Exception):
 class PolicyFile:
     """One path. Its directory is watched, so that an atomic rename or a swapped symlink is seen."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
         self._path = path
+        self._sleep = sleep
 
     def read(self) -> bytes:
         """The file's bytes, one more than allowed at most.
@@ -50,8 +57,9 @@ class PolicyFile:
             raise StartupError(f"{error}\n{advice}") from error
 
     async def changes(self) -> AsyncIterator[bytes | Unreadable]:
-        """Yields the file's bytes, or why it cannot be read: at once, then whenever that has changed."""
-        last = self._look()
+        """Yields the file's bytes, or why it cannot be read: first as it is, then whenever that has changed, once it
+        has been the same for ``SETTLE``."""
+        last = await self._settled()
         yield last
         async for _ in watchfiles.awatch(
             self._path.parent,
@@ -61,10 +69,21 @@ class PolicyFile:
             rust_timeout=RECHECK,
             yield_on_timeout=True,
         ):
-            now = self._look()
+            if _digest(self._look()) == _digest(last):
+                continue
+            now = await self._settled()
             if _digest(now) != _digest(last):
                 last = now
                 yield now
+
+    async def _settled(self) -> bytes | Unreadable:
+        seen = self._look()
+        while True:
+            await self._sleep(SETTLE)
+            again = self._look()
+            if _digest(again) == _digest(seen):
+                return again
+            seen = again
 
     def _look(self) -> bytes | Unreadable:
         try:

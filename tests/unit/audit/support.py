@@ -99,6 +99,11 @@ class MemoryLog:
     async def find(self, writer: str, event_id: str) -> Record | None:
         return next((_record(r) for r in self.records if (r["writer"], r["event_id"]) == (writer, event_id)), None)
 
+    async def find_intent(self, writer: str, event_id: str) -> tuple[Record | None, str | None]:
+        await asyncio.sleep(0)  # As a disk does, it lets others run before it answers.
+        closed = (r for r in self.records if (r["writer"], r.get("intent_id")) == (writer, event_id))
+        return await self.find(writer, event_id), next((r["event_id"] for r in closed), None)
+
     async def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
         found = [r for r in self.records[first:end] if all(r.get(k, "") == v for k, v in filter_.equal.items())]
         return [_record(r) for r in (reversed(found) if descending else found)][:limit]

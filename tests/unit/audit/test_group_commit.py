@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from services.audit import canonical
+from services.audit.adapters import group_commit
 from services.audit.adapters.group_commit import GroupCommitLog
 from services.audit.adapters.mirror import Mirror
 from services.audit.adapters.sqlite_store import Committed, SqliteStore
@@ -132,6 +133,64 @@ async def test_a_failed_commit_acknowledges_nothing_and_heals(rig: Rig) -> None:
     rig.store.failing = False
     assert (await rig.log.append(first)).sequence == 0
     assert rig.log.problems() == []
+
+
+class FullDisk:
+    """A logger whose lines go nowhere."""
+
+    def error(self, *_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.req("I2.6")
+async def test_it_answers_and_heals_though_its_own_log_cannot_be_written(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "log", FullDisk())
+    rig.store.failing = True
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await rig.log.append(draft())
+    rig.store.failing = False
+
+    def full(chunk: bytearray, events: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.mirror, "_write", full)
+        assert (await rig.log.append(draft())).sequence == 0
+    assert (await rig.log.append(draft())).sequence == 1
+    assert rig.log.problems() == []
+
+
+async def test_whatever_breaks_between_two_commits_ends_neither_the_thread_nor_the_service(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(lines: Sequence[bytes]) -> None:
+        raise RuntimeError("nobody thought of this")
+
+    first = draft()
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.log, "_write_mirror", broken)
+        with pytest.raises(Unavailable):
+            await rig.log.append(first)
+    assert (await rig.log.append(first)).sequence == 0, "it was stored, and is asked for again"
+    assert rig.log.problems() == []
+    assert len(rig.mirror_path.read_bytes().splitlines()) == 1
+
+
+@pytest.mark.req("I2.6")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_dead_writer_thread_is_a_problem_of_the_service(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(drafts: Sequence[Draft]) -> Committed:
+        raise SystemExit
+
+    monkeypatch.setattr(rig.store, "commit", end)
+    (waiting,) = await rig.queue(draft())
+    while rig.log._thread.is_alive():
+        await asyncio.sleep(0.01)
+    assert "restart audit" in rig.log.problems()[0]
+    waiting.cancel()
 
 
 async def test_a_full_mirror_never_costs_an_event_and_is_caught_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,18 @@
 """Intents without outcomes are reported once their deadline and a grace have passed (R21)."""
 
-from datetime import timedelta
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from services.audit import orphans
 from services.audit.adapters.sqlite_reads import SqliteReads
 from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.orphans import GRACE, OrphanWatch
-from services.audit.ports import Draft
+from services.audit.ports import Draft, Orphan
 from services.audit.writers import CORE
 from tests.fakes.clock import FakeClock
 from tests.unit.audit.support import NOW, intent, outcome, signer
@@ -30,3 +34,26 @@ async def test_an_intent_is_an_orphan_only_after_its_deadline_and_a_grace(tmp_pa
     assert (orphan.event_id, orphan.user, orphan.sequence) == (lost.event_id, "bob", 1)
     assert await watch.look() == [], "reported once"
     store.close()
+
+
+class Failing:
+    """Fails at the first look."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def orphans(self, before: datetime) -> Sequence[Orphan]:
+        self.looks += 1
+        if self.looks == 1:
+            raise sqlite3.OperationalError("disk I/O error")
+        return []
+
+
+async def test_a_look_that_fails_does_not_end_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphans, "PERIOD", 0)
+    intents = Failing()
+    task = asyncio.create_task(OrphanWatch(intents, FakeClock()).run())
+    while intents.looks < 3:
+        await asyncio.sleep(0)
+        assert not task.done()
+    task.cancel()

@@ -1,16 +1,20 @@
 """What is recorded, as whose, and who may read it: the rules without gRPC and without a disk."""
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from services.audit.event import EventType, Identity, Result
-from services.audit.ports import Filter
+from services.audit.event import Decision, EventType, Identity, Result
+from services.audit.orphans import GRACE
+from services.audit.ports import Ack, Draft, Filter
 from services.audit.service import PAGE, AuditService, Reader
 from services.audit.writers import AUTHN, AUTHZ, CORE
 from services.common.deadline import Deadline
 from services.common.errors import (
+    AlreadyExists,
     DomainError,
     FailedPrecondition,
     InvalidArgument,
@@ -19,7 +23,7 @@ from services.common.errors import (
     Unavailable,
 )
 from tests.fakes.clock import FakeClock
-from tests.unit.audit.support import FixedPolicy, MemoryLog, NamedPrincipals, event, identity, intent, outcome
+from tests.unit.audit.support import NOW, FixedPolicy, MemoryLog, NamedPrincipals, event, identity, intent, outcome
 
 OPERATOR = "operator/admin"
 PLATFORM = "platform/billing"
@@ -157,6 +161,100 @@ async def test_an_outcome_is_accepted_from_the_writer_of_its_intent_only(rig: Ri
         with pytest.raises(FailedPrecondition):
             await rig.service.append(writer, end, "")
     assert len(rig.log.records) == 2
+
+
+DECIDED = Decision(allowed=True, rule="role:operator#1", policy_revision="p1", permission="k8s:deployments:scale")
+
+
+@pytest.mark.req("R5", "R6", "R22")
+@pytest.mark.parametrize(
+    ("forged", "named"),
+    [
+        ({"action": "delete_pod"}, "action"),
+        ({"resource": "pods/production-db-0"}, "resource"),
+        ({"namespace": "production"}, "namespace"),
+        ({"request_id": "r-2"}, "request_id"),
+        ({"decision": replace(DECIDED, permission="k8s:pods:delete")}, "permission"),
+        ({"decision": None}, "permission"),
+    ],
+)
+async def test_an_outcome_says_nothing_but_how_its_intent_ended(rig: Rig, forged: dict[str, Any], named: str) -> None:
+    begun = intent(decision=DECIDED)
+    await rig.service.append(CORE, begun, "alice")
+    with pytest.raises(FailedPrecondition, match=named):
+        await rig.service.append(CORE, outcome(begun.event_id, **{"decision": DECIDED} | forged), "")
+    assert len(rig.log.records) == 1
+    await rig.service.append(CORE, outcome(begun.event_id, decision=DECIDED), "")
+
+
+@pytest.mark.req("R5", "R8")
+async def test_an_intent_has_one_outcome_which_may_be_sent_again(rig: Rig) -> None:
+    begun = intent()
+    await rig.service.append(CORE, begun, "alice")
+    end = outcome(begun.event_id)
+    await rig.service.append(CORE, end, "")
+    with pytest.raises(AlreadyExists, match="another outcome"):
+        await rig.service.append(CORE, outcome(begun.event_id), "")
+    rig.clock.advance(3600)
+    await rig.service.append(CORE, end, "")
+    assert {record["event_id"] for record in rig.log.records} == {begun.event_id, end.event_id}
+
+
+@pytest.mark.req("R5")
+async def test_of_two_outcomes_on_their_way_together_one_is_taken(rig: Rig) -> None:
+    begun = intent()
+    await rig.service.append(CORE, begun, "alice")
+    ends = [outcome(begun.event_id) for _ in range(3)]
+    answers = await asyncio.gather(*(rig.service.append(CORE, end, "") for end in ends), return_exceptions=True)
+    assert [isinstance(answer, AlreadyExists) for answer in answers].count(False) == 1
+    assert len(rig.log.records) == 2
+
+
+@pytest.mark.req("R5")
+async def test_an_outcome_that_nobody_waits_for_still_closes_its_intent(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate = intent(), asyncio.Event()
+    await rig.service.append(CORE, begun, "alice")
+    put = rig.log.append
+
+    async def queued(draft: Draft) -> Ack:
+        async def commit() -> Ack:
+            await gate.wait()
+            return await put(draft)
+
+        return await asyncio.shield(asyncio.create_task(commit()))
+
+    monkeypatch.setattr(rig.log, "append", queued)
+    given_up = asyncio.create_task(rig.service.append(CORE, outcome(begun.event_id), ""))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    with pytest.raises(AlreadyExists):
+        await rig.service.append(CORE, outcome(begun.event_id), "")
+    gate.set()
+    while len(rig.log.records) < 2:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.req("R5", "R21")
+async def test_an_outcome_is_taken_until_its_intent_is_an_orphan(rig: Rig) -> None:
+    first, second = intent(), intent()
+    for begun in (first, second):
+        await rig.service.append(CORE, begun, "alice")
+    rig.clock.advance(10 + GRACE.total_seconds())
+    await rig.service.append(CORE, outcome(first.event_id), "")
+    rig.clock.advance(1)
+    with pytest.raises(FailedPrecondition, match="time of the intent"):
+        await rig.service.append(CORE, outcome(second.event_id), "")
+
+
+@pytest.mark.req("R5", "R21")
+async def test_no_intent_stays_open_for_ever(rig: Rig) -> None:
+    with pytest.raises(InvalidArgument, match="24 hours"):
+        await rig.service.append(CORE, intent(deadline=NOW + timedelta(hours=25)), "alice")
+    await rig.service.append(CORE, intent(deadline=NOW + timedelta(hours=24)), "alice")
 
 
 @pytest.mark.req("R8", "R5")

@@ -16,7 +16,7 @@ from services.audit.ports import Ack, Draft, Filter
 from services.audit.writers import AUTHN, CORE
 from services.common.errors import AlreadyExists
 from services.common.runtime_errors import StartupError
-from tests.unit.audit.support import draft, event, fill, signer
+from tests.unit.audit.support import draft, event, fill, intent, outcome, signer
 
 
 @pytest.fixture
@@ -240,3 +240,18 @@ def test_reads_filter_order_and_bound(tmp_path: Path) -> None:
     with pytest.raises(LookupError):
         reads.page(Filter({"1=1; --": "x"}), first=0, end=9, limit=9, descending=False)
     reads.close()
+
+
+@pytest.mark.req("R5")
+def test_the_outcome_of_an_intent_is_found_with_it(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "audit.db", signer())
+    begun, lost = intent(), intent()
+    end = outcome(begun.event_id)
+    store.commit([Draft(each.fields(CORE)) for each in (begun, lost, end)])
+    # Another writer's event is nobody's outcome.
+    store.commit([Draft(outcome(lost.event_id).fields("platform/evil"))])
+    reads = SqliteReads(store.path)
+    assert reads.find_intent(CORE, begun.event_id) == (reads.find(CORE, begun.event_id), end.event_id)
+    assert reads.find_intent(CORE, lost.event_id) == (reads.find(CORE, lost.event_id), None)
+    reads.close()
+    store.close()

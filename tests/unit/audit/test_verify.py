@@ -14,7 +14,16 @@ from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.checkpoint import NoteSigner
 from services.audit.merkle import Tree, leaf_hash
 from services.audit.schema import COLUMNS, derive
-from services.audit.verify import Altered, Leaves, Unreadable, prove, size_of, verify_lines, verify_store
+from services.audit.verify import (
+    Altered,
+    Leaves,
+    Unreadable,
+    kept_heads,
+    prove,
+    size_of,
+    verify_lines,
+    verify_store,
+)
 from tests.unit.audit.support import draft, fill, signer
 
 COMMITS = (1, 2, 3, 2)
@@ -283,3 +292,62 @@ def test_what_cannot_be_read_is_said_to_be_unreadable(log: Path, tmp_path: Path)
     (log / "audit.db").write_bytes(b"not a database" * 1000)
     with pytest.raises(Unreadable, match="cannot be read"):
         check(log)
+
+
+def head(log: Path, number: int) -> str:
+    """A signed tree head as somebody may have kept it."""
+    with sqlite3.connect(log / "audit.db") as connection:
+        (note,) = connection.execute("SELECT note FROM checkpoints WHERE number = ?", (number,)).fetchone()
+    connection.close()
+    return str(note)
+
+
+def verify_with(log: Path, note: str) -> None:
+    """The store, and its leaves as an export is checked against them."""
+    verify_store(log / "audit.db", VERIFIER, log / "audit.log", {"kept": note})
+    Leaves.of_store(log / "audit.db", VERIFIER).check_heads({"kept": note}, VERIFIER)
+
+
+@pytest.mark.req("I2.5", "R23")
+def test_a_log_contains_every_checkpoint_that_was_kept_of_it(log: Path) -> None:
+    for number in range(len(COMMITS) + 1):
+        verify_with(log, head(log, number))
+
+
+@pytest.mark.req("I2.5", "R23")
+def test_a_kept_checkpoint_shows_a_history_that_was_cut_back_or_written_anew(log: Path, tmp_path: Path) -> None:
+    cut, anew = tmp_path / "cut", tmp_path / "anew"
+    for directory, commits in ((cut, COMMITS[:-1]), (anew, COMMITS)):
+        directory.mkdir()
+        fill(directory, commits)
+    for directory, said in ((cut, "8 events"), (anew, "another signed root")):
+        check(directory)  # By itself it looks whole.
+        leaves = Leaves.of_store(directory / "audit.db", VERIFIER)
+        heads = {"kept.txt": head(log, len(COMMITS))}
+        with pytest.raises(Altered, match=f"kept.txt.*{said}"):
+            verify_store(directory / "audit.db", VERIFIER, directory / "audit.log", heads)
+        with pytest.raises(Altered, match=f"kept.txt.*{said}"):
+            leaves.check_heads(heads, VERIFIER)
+
+
+@pytest.mark.req("R23")
+def test_a_kept_checkpoint_must_be_signed_by_the_log(log: Path) -> None:
+    note = head(log, 2)
+    foreign = NoteSigner(VERIFIER.name, Ed25519PrivateKey.generate()).sign(3, VERIFIER.open(note).root)
+    leaves = Leaves.of_store(log / "audit.db", VERIFIER)
+    for bad in (foreign, note.replace("\n3\n", "\n4\n"), "nonsense"):
+        with pytest.raises(Altered, match="kept is not a signed root"):
+            verify_store(log / "audit.db", VERIFIER, None, {"kept": bad})
+        with pytest.raises(Altered, match="kept is not a signed root"):
+            leaves.check_heads({"kept": bad}, VERIFIER)
+
+
+def test_a_kept_checkpoint_is_a_note_or_the_proof_beside_an_export(log: Path) -> None:
+    note = head(log, len(COMMITS))
+    (log / "note").write_text(note)
+    (log / "proof").write_text(prove(note, (line[:-1] for line in lines(log))))
+    assert set(kept_heads([log / "note", log / "proof"]).values()) == {note}
+    (log / "proof").write_text("{")
+    for name in ("proof", "absent"):
+        with pytest.raises(Unreadable, match=name):
+            kept_heads([log / name])
