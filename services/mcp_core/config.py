@@ -65,8 +65,8 @@ class Config(Model):
     source_limit: SourceLimit = SourceLimit()
     max_body_bytes: Annotated[int, pydantic.Field(ge=1024, le=16 * 1024 * 1024)] = 1024 * 1024
     max_connections: Annotated[int, pydantic.Field(ge=1)] = 1024
-    request_seconds: Annotated[float, pydantic.Field(ge=5, le=300)] = 30.0
-    """What one request may take in all, the record included."""
+    request_seconds: Annotated[float, pydantic.Field(ge=5, le=50)] = 30.0
+    """What one request may take in all, the record included; less than the 60 s that a principal token lives."""
     toolset: Literal["all", "read_only"] = "all"
     """``read_only`` offers no tool that changes the cluster."""
     address_file: FilePath | None = None

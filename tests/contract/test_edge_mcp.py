@@ -130,7 +130,7 @@ async def test_every_request_of_a_session_is_recorded(served: Served, era: str) 
     assert "tools/list" in actions
     if era == "legacy":
         assert actions[:2] == ["initialize", "notifications/initialized"]
-    assert {event.user for event in served.world.audit.events} == {"kubegate:alice"}
+    assert {event.user for event in served.world.audit.events} == {"alice"}
     assert len(served.world.authn.asked) == len(actions)
 
 
