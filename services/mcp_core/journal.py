@@ -7,6 +7,7 @@ happens in between. Until something better is known, a call's result is UNKNOWN.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -30,6 +31,12 @@ PERSIST_SECONDS = 120.0
 
 FIRST_PAUSE = 0.25
 """Seconds before the first of these trials; each pause doubles, up to five seconds."""
+
+TALLY_SECONDS = 10.0
+"""How long further requests over the limit of one source are counted before the count is recorded."""
+
+MAX_TALLIES = 1024
+"""Sources that are counted at once; the requests of others are recorded, and waited for, one by one."""
 
 MAX_TEXT = 512
 """Longest text in an event, in characters. With the limits below an event is far from audit's own bounds."""
@@ -77,6 +84,8 @@ class Journal:
         self._recorder = recorder
         self._clock = clock
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._tallies: dict[str, int] = {}
+        self._closing = asyncio.Event()
 
     def open(self, caller: Caller, action: str) -> Entry:
         """Begins the record of a call."""
@@ -163,8 +172,32 @@ class Journal:
         except DomainError as error:
             raise _unrecorded("The request was refused", error, context.request_id) from error
 
+    async def throttled(self, context: RequestContext, source: str, reason: str) -> None:
+        """Records a request over the limit of its source: the first at once, those that follow as one count (R25).
+
+        Raises:
+            Unavailable: the first is not known to be durable.
+        """
+        if source in self._tallies:
+            self._tallies[source] += 1
+            return
+        if len(self._tallies) < MAX_TALLIES:
+            self._tallies[source] = 0
+            self._spawn(self._tally(context, source, reason))
+        await self.anonymous(context, Kind.AUTHENTICATION, "authenticate", Result.FAILURE, reason)
+
+    async def _tally(self, context: RequestContext, source: str, reason: str) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TALLY_SECONDS):
+                await self._closing.wait()
+        count = self._tallies.pop(source)
+        if count:
+            details = {"throttled": str(count)}
+            await self.anonymous(context, Kind.AUTHENTICATION, "authenticate", Result.FAILURE, reason, details)
+
     async def drain(self, seconds: float) -> None:
         """Waits for appends in flight and what they start; what is not acknowledged by then is logged as lost."""
+        self._closing.set()
         end = asyncio.get_running_loop().time() + seconds
         while self._tasks and (left := end - asyncio.get_running_loop().time()) > 0:
             await asyncio.wait(set(self._tasks), timeout=left, return_when=asyncio.FIRST_COMPLETED)

@@ -108,6 +108,10 @@ class Pipeline:
         """
         await self._journal.anonymous(context, Kind.AUTHENTICATION, "authenticate", Result.FAILURE, reason)
 
+    async def refuse_throttled(self, context: RequestContext, source: str) -> None:
+        """Records, or counts for the record, a request over the limit of its source. Raises as above."""
+        await self._journal.throttled(context, source, "too many unauthenticated requests from this address")
+
     async def refuse_malformed(self, context: RequestContext, action: str) -> None:
         """Records a request for authentication that is too malformed to be shown to authn. Raises as above."""
         await self._journal.anonymous(context, Kind.AUTHENTICATION, action, Result.FAILURE, "malformed request")
