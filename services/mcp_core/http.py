@@ -45,6 +45,9 @@ METADATA_PATH = "/.well-known/oauth-protected-resource"
 
 TEXT = "text/plain; charset=utf-8"
 
+SAID = 8192
+"""Characters of a header that are looked at for the record; a cut before redaction could hide half of a secret."""
+
 JWKS_SECONDS = 30.0
 """How long the key set is served again without asking authn."""
 
@@ -148,7 +151,7 @@ class Edge:
             trace_id=traced[1] if traced else secrets.token_hex(16),
             interface=interface,
             # What a client says of itself goes into the records of three services.
-            source=Source(request.address, bounded(request.text(b"user-agent"), 256)),
+            source=Source(request.address, bounded(request.text(b"user-agent", SAID), 256)),
             deadline=Deadline.after(self._settings.request_seconds),
         )
 
@@ -159,7 +162,7 @@ class Edge:
         except (Misdirected, ForeignOrigin) as refusal:
             context = self._context(request, request_id, "mcp" if request.path == "/mcp" else "rest")
             await self._admit(context)
-            said = {name: request.text(name.encode()) for name in ("host", "origin")}
+            said = {name: request.text(name.encode(), SAID) for name in ("host", "origin")}
             reason = "foreign origin" if isinstance(refusal, ForeignOrigin) else "foreign host"
             await self._pipeline.refuse_foreign(context, reason, {name: text for name, text in said.items() if text})
             raise

@@ -294,6 +294,8 @@ def bounded(text: str, limit: int = MAX_TEXT) -> str:
             clean = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in cut)
     else:
         clean = redact(cut)
+    if len(text) > SCANNED:
+        clean = clean[:-256]  # The cut may have gone through a secret.
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 

@@ -379,8 +379,11 @@ async def test_what_a_caller_writes_reaches_the_record_without_keys_and_control_
     async with client(world, **BEARER) as http:
         await http.post(f"/mcp/tools/{KEY}", json={}, headers=agent)
         await http.post(f"/mcp/tools/{KEY[:9]}%E2%80%AE{KEY[9:]}", json={})
-        await http.post("/mcp/tools/a%C2%9B31mb%E2%80%AEc", json={})
         await http.get("/mcp/resources", headers={"authorization": "Bearer wrong"} | agent)
+        long = "password=" + "a" * (16 * 1024 - 40)
+        await http.post(f"/mcp/tools/{long} {KEY}", json={}, headers={"user-agent": "a" * 230 + f" {KEY}"})
+        assert KEY[:20] not in str(world.audit.events)
+        await http.post("/mcp/tools/a%C2%9B31mb%E2%80%AEc", json={})
     assert KEY not in str(world.audit.events)
     assert KEY[9:] not in str(world.audit.events)
     assert all(event.action.isprintable() for event in world.audit.events)

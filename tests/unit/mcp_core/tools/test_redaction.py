@@ -1,6 +1,7 @@
 """Obvious secrets leave no trace; ordinary lines stay readable (R26)."""
 
 import re
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -104,6 +105,19 @@ def test_only_the_value_goes() -> None:
 
 def test_terminal_escapes_and_control_characters_go() -> None:
     assert redact("\x1b[1;31mred\x1b[0m \x1b]0;title\x07bell\x07\rend\u009b") == "red bellend"
+
+
+@pytest.mark.parametrize("length", [10, 20_000])
+async def test_a_large_text_is_redacted_beside_the_event_loop(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def spy(text: str) -> str:
+        threads.append(threading.get_ident())
+        return text
+
+    monkeypatch.setattr(redaction, "redact", spy)
+    await redaction.redact_aside("a" * length)
+    assert (threads == [threading.get_ident()]) is (length == 10)
 
 
 @given(st.text())
