@@ -65,8 +65,15 @@ class Config(Model):
     source_limit: SourceLimit = SourceLimit()
     max_body_bytes: Annotated[int, pydantic.Field(ge=1024, le=16 * 1024 * 1024)] = 1024 * 1024
     max_connections: Annotated[int, pydantic.Field(ge=1)] = 1024
-    request_seconds: Annotated[float, pydantic.Field(ge=5, le=300)] = 30.0
-    """What one request may take in all, the record included."""
+    max_connections_per_source: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """Connections from one address at once; by default a quarter of ``max_connections``. Behind a proxy that all
+    clients share, set it higher."""
+    head_seconds: Annotated[float, pydantic.Field(gt=0, le=60)] = 10.0
+    """What a client may take for the TLS handshake, and for the head of a request."""
+    idle_seconds: Annotated[int, pydantic.Field(ge=1, le=600)] = 30
+    """How long a connection without a request stays open."""
+    request_seconds: Annotated[float, pydantic.Field(ge=5, le=50)] = 30.0
+    """What one request may take in all, the record included; less than the 60 s that a principal token lives."""
     toolset: Literal["all", "read_only"] = "all"
     """``read_only`` offers no tool that changes the cluster."""
     address_file: FilePath | None = None

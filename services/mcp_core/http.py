@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from services.common.clock import Clock
 from services.common.deadline import Deadline
-from services.common.errors import DomainError, Internal, InvalidArgument, PermissionDenied, Unauthenticated
+from services.common.errors import DomainError, Internal, InvalidArgument, Unauthenticated
 from services.common.ids import uuid7
 from services.common.log import get_logger
 from services.mcp_core.edge.credentials import NoCredential, credential
-from services.mcp_core.edge.guard import Guard
-from services.mcp_core.edge.limiter import PASSWORD_COST, SourceLimiter, Throttled
+from services.mcp_core.edge.guard import ForeignOrigin, Guard, Misdirected
+from services.mcp_core.edge.limiter import PASSWORD_COST, SourceLimiter, Throttled, source_of
 from services.mcp_core.edge.problems import NotRouted, problem
 from services.mcp_core.edge.wire import (
     Disconnected,
@@ -31,10 +31,11 @@ from services.mcp_core.edge.wire import (
     json_response,
     parse_json,
 )
+from services.mcp_core.journal import bounded
 from services.mcp_core.mcp import McpEndpoint
-from services.mcp_core.model import Caller, RequestContext, Result, Source
+from services.mcp_core.model import Caller, RequestContext, Source
 from services.mcp_core.openapi import document
-from services.mcp_core.pipeline import Offer, Pipeline
+from services.mcp_core.pipeline import Offer, Pipeline, result_of
 from services.mcp_core.ports import Authenticator
 from services.mcp_core.readiness import Readiness
 from services.mcp_core.tools.base import Tool
@@ -43,6 +44,9 @@ TOOLS_PATH = "/mcp/tools/"
 METADATA_PATH = "/.well-known/oauth-protected-resource"
 
 TEXT = "text/plain; charset=utf-8"
+
+SAID = 8192
+"""Characters of a header that are looked at for the record; a cut before redaction could hide half of a secret."""
 
 JWKS_SECONDS = 30.0
 """How long the key set is served again without asking authn."""
@@ -117,7 +121,7 @@ class Edge:
         request = Request(scope, receive)
         request_id = uuid7()
         try:
-            self._guard.check(request)
+            await self._ours(request, request_id)
             response = await self._route(request, request_id)
         except Disconnected:
             return
@@ -138,15 +142,30 @@ class Edge:
             raise NotRouted(404, "There is nothing at this path; /openapi.json lists what there is.")
         if request.method != method:
             raise NotRouted(405, f"Use {method}.", [(b"allow", method.encode())])
+        return await handler(request, self._context(request, request_id, interface))
+
+    def _context(self, request: Request, request_id: str, interface: Literal["rest", "mcp"]) -> RequestContext:
         traced = _TRACEPARENT.fullmatch(request.text(b"traceparent"))
-        context = RequestContext(
+        return RequestContext(
             request_id=request_id,
             trace_id=traced[1] if traced else secrets.token_hex(16),
             interface=interface,
-            source=Source(request.address, request.text(b"user-agent")),
+            # What a client says of itself goes into the records of three services.
+            source=Source(request.address, bounded(request.text(b"user-agent", SAID), 256)),
             deadline=Deadline.after(self._settings.request_seconds),
         )
-        return await handler(request, context)
+
+    async def _ours(self, request: Request, request_id: str) -> None:
+        """Host and Origin. A refusal is a security violation, recorded as far as the limit of its source goes."""
+        try:
+            self._guard.check(request)
+        except (Misdirected, ForeignOrigin) as refusal:
+            context = self._context(request, request_id, "mcp" if request.path == "/mcp" else "rest")
+            await self._admit(context)
+            said = {name: request.text(name.encode(), SAID) for name in ("host", "origin")}
+            reason = "foreign origin" if isinstance(refusal, ForeignOrigin) else "foreign host"
+            await self._pipeline.refuse_foreign(context, reason, {name: text for name, text in said.items() if text})
+            raise
 
     async def _authenticated(self, request: Request, context: RequestContext) -> Caller:
         """Step 1. When it returns, the credential is nowhere in the request any more."""
@@ -171,9 +190,8 @@ class Edge:
     async def _admit(self, context: RequestContext, token: str = "", cost: float = 1.0) -> None:
         try:
             self._limiter.admit(context.source.address, token, cost)
-        except Throttled as limit:
-            if limit.first:
-                await self._pipeline.refuse_unproven(context, "too many unauthenticated requests from this address")
+        except Throttled:
+            await self._pipeline.refuse_throttled(context, source_of(context.source.address))
             raise
 
     async def _mcp(self, request: Request, context: RequestContext) -> Response:
@@ -185,35 +203,27 @@ class Edge:
         name = request.path.removeprefix(TOOLS_PATH)
         try:
             arguments = await self._json_object(request)
+        except Disconnected:
+            self._pipeline.gone(caller, name)
+            raise
         except DomainError as error:
-            await self._pipeline.note(caller, name, Result.FAILURE, error.public_message)
+            await self._pipeline.note(caller, name, result_of(error), error.public_message)
             raise
         answer = await self._pipeline.call(caller, name, arguments)
         return json_response(answer.structured)
 
     async def _resources(self, request: Request, context: RequestContext) -> Response:
         caller = await self._authenticated(request, context)
-        try:
-            offers = await self._pipeline.offers(caller)
-        except DomainError as error:
-            refused = isinstance(error, PermissionDenied | Unauthenticated)
-            result = Result.FAILURE if refused else Result.ERROR
-            await self._pipeline.note(caller, "resources", result, error.public_message)
-            raise
-        await self._pipeline.note(caller, "resources", Result.SUCCESS)
-        return json_response(_offered(offers))
+        return json_response(_offered(await self._pipeline.list_offers(caller, "resources")))
 
     async def _issue_token(self, request: Request, context: RequestContext) -> Response:
         address = context.source.address
         await self._admit(context, cost=PASSWORD_COST)
-        fields = await self._json_object(request)
-        unknown = sorted(set(fields) - {"username", "password", "otp"})
-        if unknown:
-            raise InvalidArgument(f"Unknown field {unknown[0]!r}; send username, password and, if you have one, otp.")
-        username, password, otp = (fields.get(key, "") for key in ("username", "password", "otp"))
-        for key, value in (("username", username), ("password", password), ("otp", otp)):
-            if not isinstance(value, str) or len(value) > 1024 or (key != "otp" and not value):
-                raise InvalidArgument(f"Field `{key}` must be a text of 1 to 1024 characters.")
+        try:
+            username, password, otp = _password_fields(await self._json_object(request))
+        except (DomainError, Disconnected):
+            await self._pipeline.refuse_malformed(context, "issue_token")
+            raise
         issued = await self._pipeline.issue_token(context, username, password, otp)
         self._limiter.refund(address, PASSWORD_COST)
         return json_response({"access_token": issued.token, "token_type": "Bearer", "expires_in": issued.expires_in})
@@ -251,6 +261,28 @@ class Edge:
         if not isinstance(value, dict):
             raise InvalidArgument("Send the arguments as one JSON object.")
         return value
+
+
+def _password_fields(fields: dict[str, Any]) -> tuple[str, str, str]:
+    unknown = sorted(set(fields) - {"username", "password", "otp"})
+    if unknown:
+        raise InvalidArgument(
+            f"Unknown field {bounded(unknown[0], 64)!r}; send username, password and, if you have one, otp."
+        )
+    username, password, otp = (fields.get(key, "") for key in ("username", "password", "otp"))
+    for key, value in (("username", username), ("password", password), ("otp", otp)):
+        if not isinstance(value, str) or len(value) > 1024 or (key != "otp" and not value) or not _is_unicode(value):
+            raise InvalidArgument(f"Field `{key}` must be a text of 1 to 1024 characters.")
+    return username, password, otp
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 has a form for it: JSON may escape half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _offered(offers: list[Offer]) -> dict[str, Any]:

@@ -7,14 +7,15 @@ happens in between. Until something better is known, a call's result is UNKNOWN.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 from services.common.clock import Clock
 from services.common.deadline import Deadline
-from services.common.errors import DomainError, Unavailable
+from services.common.errors import DeadlineExceeded, DomainError, Unavailable
 from services.common.ids import uuid7
 from services.common.log import get_logger
 from services.mcp_core.errors import NotRecorded
@@ -31,8 +32,23 @@ PERSIST_SECONDS = 120.0
 FIRST_PAUSE = 0.25
 """Seconds before the first of these trials; each pause doubles, up to five seconds."""
 
+TALLY_SECONDS = 10.0
+"""How long further requests over the limit of one source are counted before the count is recorded."""
+
+MAX_TALLIES = 1024
+"""Sources that are counted at once; the requests of others are recorded, and waited for, one by one."""
+
 MAX_TEXT = 512
-"""Longest text in an event, in characters."""
+"""Longest text in an event, in characters. With the limits below an event is far from audit's own bounds."""
+
+MAX_RULE = 2048
+"""Longest list of policy rules in an event, in characters."""
+
+MAX_NAME = 1024
+"""Longest user, tenant or resource in an event, in characters."""
+
+SCANNED = 16 * 1024
+"""Characters of a text that are looked at at all; what is recorded is a small part of them."""
 
 log = get_logger("journal")
 
@@ -53,6 +69,7 @@ class Entry:
     mutation: bool = False
     executing: bool = False
     intent_id: str = ""
+    intent_append: asyncio.Task[None] | None = None
 
     @property
     def may_have_changed(self) -> bool:
@@ -67,6 +84,8 @@ class Journal:
         self._recorder = recorder
         self._clock = clock
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._tallies: dict[str, int] = {}
+        self._closing = asyncio.Event()
 
     def open(self, caller: Caller, action: str) -> Entry:
         """Begins the record of a call."""
@@ -86,10 +105,12 @@ class Journal:
         """
         entry.intent_id = uuid7()
         event = self._event(entry, Phase.INTENT, entry.intent_id)
+        append = self._recorder.append(event, entry.caller.token, Deadline.after(RECORD_SECONDS))
+        entry.intent_append = self._spawn(append)
         try:
-            await self._recorder.append(event, entry.caller.token, Deadline.after(RECORD_SECONDS))
+            await asyncio.shield(entry.intent_append)
         except DomainError as error:
-            raise _unrecorded("Nothing was executed", error) from error
+            raise _unrecorded("Nothing was executed", error, event.request_id) from error
 
     async def close(self, entry: Entry) -> None:
         """Makes the outcome durable; an answer may leave only after this returned (step 6).
@@ -105,16 +126,24 @@ class Journal:
         except DomainError as error:
             if entry.may_have_changed:
                 raise NotRecorded(entry.caller.context.request_id) from error
-            raise _unrecorded("The answer is withheld", error) from error
+            raise _unrecorded("The answer is withheld", error, entry.caller.context.request_id) from error
 
     def abandon(self, entry: Entry) -> None:
         """As ``close`` for a call whose caller no longer waits for an answer."""
-        task = self._spawn(self._append(entry))
-        # Its failure has been logged and, where it matters, is being retried.
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._spawn(self._append(entry))
 
-    async def anonymous(self, context: RequestContext, kind: Kind, action: str, result: Result, reason: str) -> None:
-        """Records a refusal of somebody unknown; those of one source and reason fold into one event (R25).
+    async def anonymous(
+        self,
+        context: RequestContext,
+        kind: Kind,
+        action: str,
+        result: Result,
+        reason: str,
+        details: Mapping[str, str] | None = None,
+    ) -> None:
+        """Records a refusal of somebody unknown; those of one source, action and reason fold into one event (R25).
+
+        Neither action nor reason may hold input: ``details``, of the first of them, may.
 
         Raises:
             Unavailable: it is not known to be durable.
@@ -129,7 +158,8 @@ class Journal:
             namespace="",
             result=result,
             error=bounded(reason),
-            metadata={"auth_type": "none", "interface": context.interface},
+            metadata={"auth_type": "none", "interface": context.interface}
+            | {name: bounded(value) for name, value in (details or {}).items()},
             duration_ms=0.0,
             tenant="",
             source=context.source,
@@ -140,25 +170,56 @@ class Journal:
         try:
             await self._recorder.append_folded(key, event, Deadline.after(RECORD_SECONDS))
         except DomainError as error:
-            raise _unrecorded("The request was refused", error) from error
+            raise _unrecorded("The request was refused", error, context.request_id) from error
+
+    async def throttled(self, context: RequestContext, source: str, reason: str) -> None:
+        """Records a request over the limit of its source: the first at once, those that follow as one count (R25).
+
+        Raises:
+            Unavailable: the first is not known to be durable.
+        """
+        if source in self._tallies:
+            self._tallies[source] += 1
+            return
+        if len(self._tallies) < MAX_TALLIES:
+            self._tallies[source] = 0
+            self._spawn(self._tally(context, source, reason))
+        await self.anonymous(context, Kind.AUTHENTICATION, "authenticate", Result.FAILURE, reason)
+
+    async def _tally(self, context: RequestContext, source: str, reason: str) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TALLY_SECONDS):
+                await self._closing.wait()
+        count = self._tallies.pop(source)
+        if count:
+            details = {"throttled": str(count)}
+            await self.anonymous(context, Kind.AUTHENTICATION, "authenticate", Result.FAILURE, reason, details)
 
     async def drain(self, seconds: float) -> None:
-        """Waits for appends in flight; what is not acknowledged by then is logged as lost."""
-        tasks = set(self._tasks)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=seconds)
-            for task in late:
-                task.cancel()
-            if late:
-                log.error("records lost at shutdown", count=len(late))
+        """Waits for appends in flight and what they start; what is not acknowledged by then is logged as lost."""
+        self._closing.set()
+        end = asyncio.get_running_loop().time() + seconds
+        while self._tasks and (left := end - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(set(self._tasks), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        late = set(self._tasks)
+        if late:
+            log.error("records lost at shutdown", count=len(late))
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     async def _append(self, entry: Entry) -> None:
+        if entry.intent_append is not None:
+            # Whatever became of the call: no outcome overtakes its intent.
+            await asyncio.wait({entry.intent_append})
         phase = Phase.OUTCOME if entry.intent_id else Phase.WHOLE
         event = self._event(entry, phase, uuid7())
         try:
             await self._recorder.append(event, entry.caller.token, Deadline.after(RECORD_SECONDS))
         except DomainError as error:
-            log.warning("record not durable", request_id=event.request_id, reason=error.public_message)
+            log.warning(
+                "record not durable", request_id=event.request_id, code=error.code.name, reason=error.public_message
+            )
             if entry.may_have_changed:
                 self._spawn(self._persist(event, entry.caller.token))
             raise
@@ -181,24 +242,27 @@ class Journal:
         context = entry.caller.context
         now = self._clock.now()
         intent = phase is Phase.INTENT
+        decision = entry.decision
+        if decision is not None:
+            decision = replace(decision, rule=bounded(decision.rule, MAX_RULE), revision=bounded(decision.revision))
         return Event(
             event_id=event_id,
             timestamp=now,
             kind=Kind.MCP_REQUEST,
-            user=entry.caller.principal.user,
+            user=bounded(entry.caller.principal.user, MAX_NAME),
             action=entry.action,
-            resource=entry.resource,
-            namespace=entry.namespace,
+            resource=bounded(entry.resource, MAX_NAME),
+            namespace=bounded(entry.namespace),
             result=Result.UNKNOWN if intent else entry.result,
-            error=bounded(redact(entry.error)),
+            error=bounded(entry.error),
             metadata={key: bounded(value) for key, value in entry.metadata.items() if value},
             duration_ms=round((self._clock.monotonic() - entry.opened_at) * 1000, 3),
-            tenant=entry.caller.principal.tenant,
+            tenant=bounded(entry.caller.principal.tenant, MAX_NAME),
             source=context.source,
             request_id=context.request_id,
             trace_id=context.trace_id,
             phase=phase,
-            decision=entry.decision,
+            decision=decision,
             intent_id="" if intent else entry.intent_id,
             deadline=now + timedelta(seconds=max(context.deadline.remaining(), 0)) if intent else None,
         )
@@ -206,18 +270,40 @@ class Journal:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        # Where nobody waits any more: a failure has been logged and, where it matters, is being retried.
+        if not task.cancelled():
+            task.exception()
 
 
 def bounded(text: str, limit: int = MAX_TEXT) -> str:
-    """The text, cut where it is longer than an event may hold, and fit for UTF-8 (JSON may escape half a pair)."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """The text as an event may hold it: without secrets, on one line, without characters that a terminal obeys or
+    that turn the direction of writing, and cut to ``limit`` characters.
+
+    What such characters split is put together before secrets are looked for.
+    """
+    cut = text[:SCANNED]
+    if not cut.isprintable():
+        joined = "".join(filter(str.isprintable, cut.replace("\n", " ").replace("\t", " ")))
+        clean = redact(joined)
+        if clean == joined:
+            clean = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in cut)
+    else:
+        clean = redact(cut)
+    if len(text) > SCANNED:
+        clean = clean[:-256]  # The cut may have gone through a secret.
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
-def _unrecorded(consequence: str, error: DomainError) -> Unavailable:
+def _unrecorded(consequence: str, error: DomainError, request_id: str) -> Unavailable:
+    log.error("record failed", request_id=request_id, code=error.code.name, reason=error.public_message)
+    away = isinstance(error, Unavailable | DeadlineExceeded)
+    why = "because the audit service is away" if away else "since the audit service did not take it"
     return Unavailable(
-        f"The record could not be made durable because the audit service is away. {consequence}. Try again shortly.",
+        f"The record could not be made durable {why}. {consequence}. Try again shortly.",
         retry_after=error.retry_after or 1.0,
     )

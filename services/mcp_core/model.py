@@ -10,7 +10,9 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from services.common.deadline import Deadline
-from services.mcp_core.tools.base import Permission
+
+OWN_ISSUER = "kubegate"
+"""The issuer of our own users and keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,9 @@ class Principal:
 
     @property
     def user(self) -> str:
-        """Both parts of the identity in one text, for records."""
+        """The identity in one text, as audit and authz show it: two identities never share a name (R1)."""
+        if self.issuer == OWN_ISSUER and ":" not in self.subject:
+            return self.subject
         return f"{self.issuer}:{self.subject}"
 
 
@@ -67,6 +71,22 @@ class AccessToken:
 
     token: str = field(repr=False)
     expires_in: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """A row of the permission table (interface.md, Permissions). `str()` is what policy grants.
+
+    The text derives from the resolved action, never from the tool's name (R10).
+    """
+
+    verb: str
+    group: str
+    resource: str
+    subresource: str = ""
+
+    def __str__(self) -> str:
+        return f"k8s:{self.resource}:{self.verb}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +163,7 @@ class Kind(StrEnum):
 
     AUTHENTICATION = "authentication"
     MCP_REQUEST = "mcp_request"
+    SECURITY_VIOLATION = "security_violation"
 
 
 @dataclass(frozen=True, slots=True)

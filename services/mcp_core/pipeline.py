@@ -48,7 +48,6 @@ from services.mcp_core.model import (
 from services.mcp_core.naming import impersonation
 from services.mcp_core.placement import CLUSTER_SCOPE, Denial, Placement, place, resolve
 from services.mcp_core.ports import Authenticator, Authorizer, Cluster, ClusterSession, Impersonation, Recorder
-from services.mcp_core.redaction import redact
 from services.mcp_core.tools import check_output, validate
 from services.mcp_core.tools.base import Arguments, Invocation, Tool
 
@@ -89,7 +88,7 @@ class Pipeline:
 
         Raises:
             Unauthenticated: authn refused it, and has recorded that.
-            ResourceExhausted, Unavailable: authn could not answer; the core has recorded that.
+            ResourceExhausted, Unavailable: authn did not answer; the core has recorded that.
         """
         return await self._before_principal(
             context, "authenticate", lambda: self._authenticator.authenticate(credential, context)
@@ -108,6 +107,33 @@ class Pipeline:
             Unavailable: it cannot be recorded.
         """
         await self._journal.anonymous(context, Kind.AUTHENTICATION, "authenticate", Result.FAILURE, reason)
+
+    async def refuse_throttled(self, context: RequestContext, source: str) -> None:
+        """Records, or counts for the record, a request over the limit of its source. Raises as above."""
+        await self._journal.throttled(context, source, "too many unauthenticated requests from this address")
+
+    async def refuse_malformed(self, context: RequestContext, action: str) -> None:
+        """Records a request for authentication that is too malformed to be shown to authn. Raises as above."""
+        await self._journal.anonymous(context, Kind.AUTHENTICATION, action, Result.FAILURE, "malformed request")
+
+    async def refuse_foreign(self, context: RequestContext, reason: str, details: Mapping[str, str]) -> None:
+        """Records a request for another host or from a foreign page (step 0). Raises as above."""
+        await self._journal.anonymous(context, Kind.SECURITY_VIOLATION, "http request", Result.FAILURE, reason, details)
+
+    async def list_offers(self, caller: Caller, action: str) -> list[Offer]:
+        """``offers`` for an interface that answers with them, recorded as ``action`` before they are returned.
+
+        Raises:
+            DomainError: as ``offers``, recorded all the same; Unavailable where the record failed.
+        """
+        try:
+            found = await self.offers(caller)
+        except Exception as error:
+            failure = _public(error, caller.context.request_id)
+            await self.note(caller, action, result_of(failure), failure.public_message)
+            raise failure from error
+        await self.note(caller, action, Result.SUCCESS)
+        return found
 
     async def offers(self, caller: Caller) -> list[Offer]:
         """What the caller may use, in the order of the registry. Derived from authz, enforced at ``call``.
@@ -129,6 +155,12 @@ class Pipeline:
         entry = self._journal.open(caller, action)
         entry.result, entry.error = result, error
         await self._journal.close(entry)
+
+    def gone(self, caller: Caller, action: str) -> None:
+        """Records a request whose client went away before it was complete; nobody waits for that."""
+        entry = self._journal.open(caller, action)
+        entry.result, entry.error = Result.FAILURE, "The client went away before its request was complete."
+        self._journal.abandon(entry)
 
     async def call(self, caller: Caller, tool_name: str, arguments: Mapping[str, Any]) -> ToolAnswer:
         """Steps 2 to 7 for one tool.
@@ -212,7 +244,7 @@ class Pipeline:
     async def _before_principal(self, context: RequestContext, action: str, question: Callable[[], Awaitable[T]]) -> T:
         try:
             return await question()
-        except (Unauthenticated, ResourceExhausted):
+        except Unauthenticated:
             raise
         except Exception as error:
             failure = _public(error, context.request_id)
@@ -239,17 +271,21 @@ def _impersonate(caller: Caller, roles: tuple[str, ...]) -> Impersonation:
 def _further(arguments: Arguments) -> str:
     """The arguments that no other field of the record shows, as compact JSON."""
     rest = {key: value for key, value in arguments.items() if key not in ("name", "namespace")}
-    return redact(json.dumps(rest, ensure_ascii=False, separators=(",", ":"), default=str)) if rest else ""
+    return bounded(json.dumps(rest, ensure_ascii=False, separators=(",", ":"), default=str)) if rest else ""
+
+
+def result_of(error: DomainError) -> Result:
+    """How a request ended that failed before anything was executed: refused, or not able to be decided."""
+    away = isinstance(error, Unavailable | DeadlineExceeded | Internal | ResourceExhausted)
+    return Result.ERROR if away else Result.FAILURE
 
 
 def _settle(entry: Entry, error: Exception) -> DomainError:
     """Writes an error into the entry and returns what the caller is told."""
     failure = _public(error, entry.caller.context.request_id)
     entry.error = failure.public_message
-    refused = isinstance(failure, PermissionDenied | Unauthenticated)
-    if refused or not entry.executing:
-        away = isinstance(failure, Unavailable | DeadlineExceeded | Internal | ResourceExhausted)
-        entry.result = Result.ERROR if away and not refused else Result.FAILURE
+    if isinstance(failure, PermissionDenied | Unauthenticated) or not entry.executing:
+        entry.result = result_of(failure)
     elif entry.mutation and isinstance(failure, Unavailable | DeadlineExceeded | OutcomeUnknown | Cancelled | Internal):
         entry.result = Result.UNKNOWN
     else:

@@ -8,7 +8,9 @@ own. list_namespaces is decided once, and then shows only the namespaces that th
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from services.common.errors import FailedPrecondition, PermissionDenied
 from services.mcp_core.errors import ActionDenied
@@ -80,11 +82,21 @@ async def place(authorizer: Authorizer, cluster: Cluster, caller: Caller, tool: 
         raise FailedPrecondition(
             f"This call would touch {len(names)} namespaces, more than {MAX_NAMESPACES}; name one as `namespace`."
         )
-    decisions = await asyncio.gather(*(authorizer.check(caller, replace(action, namespace=name)) for name in names))
+    decisions = await _each(authorizer.check(caller, replace(action, namespace=name)) for name in names)
     allowed = tuple(name for name, said in zip(names, decisions, strict=True) if isinstance(said, Allowed))
     if not allowed:
         raise Denial(next(said for said in decisions if isinstance(said, Denied)))
     return Placement(action, allowed, tuple(decisions))
+
+
+async def _each(checks: Iterable[Coroutine[Any, Any, Decision]]) -> list[Decision]:
+    """The answers in order. Where one check fails, the others are ended, not left to run on unobserved."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(check) for check in checks]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def _existing(cluster: Cluster, caller: Caller) -> tuple[str, ...]:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from services.common.deadline import Deadline
-
-if TYPE_CHECKING:
-    from services.mcp_core.model import AccessToken, Action, Caller, Decision, Event, RequestContext, Scope
+from services.mcp_core.model import AccessToken, Action, Caller, Decision, Event, RequestContext, Scope
 
 T = TypeVar("T")
 

@@ -1,13 +1,16 @@
 """Takes obvious secrets out of text from the cluster, before it is recorded, searched or answered (R26).
 
-Pure, and linear in the length of the text whatever the text is. It errs on the side of removing too much. What
-it knows: private keys in PEM, credentials in `Authorization` and cookie headers, values of keys such as
-`password`, credentials within URLs, and tokens whose shape gives them away.
+Pure, and linear in the length of the text whatever the text is: what one start of a rule has scanned, the next
+scans again for a bounded stretch only. It errs on the side of removing too much. What it knows: private keys in
+PEM, credentials in `Authorization` and cookie headers, values of keys such as `password` (lists, XML elements, a
+variable's `value` and blocks of YAML too), credentials within URLs, and tokens whose shape gives them away.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Iterator
 
 MARK = "[redacted]"
 
@@ -56,11 +59,17 @@ _NAME = (
 )
 
 # A quoted value ends at its quote, also where quotes are escaped (JSON in JSON); a bare one at a separator.
+# A list or object goes whole; the mark stays what it is. Every quantifier within another one's reach is bounded.
 _VALUE = (
-    r"(?:(?P<esc>\\+)(?P<quote>[\"'])(?:(?!(?P=esc)(?P=quote)).)*(?:(?P=esc)(?P=quote))?"
+    r"(?:(?P<esc>\\{1,16})(?P<quote>[\"'])(?:(?!(?P=esc)(?P=quote)).)*(?:(?P=esc)(?P=quote))?|\\{17,}[\"'].*"
     r"|\"(?:[^\"\\\n]|\\.)*\"?|'(?:[^'\\\n]|\\.)*'?"
+    r"|\[redacted\](?=[\s,;&}\])\"'<]|$)"
+    r"|[\[{][\[{\s]{0,16}(?=\\{0,16}[\"'])(?:\"(?:[^\"\\\n]|\\.)*\"?|'(?:[^'\\\n]|\\.)*'?|[^\"'\]}])*[\]}]?"
     r"|(?:(?:bearer|basic)\s+)?[^\s\"'&;]+)"
 )
+
+_QUOTE = r"\\{0,64}[\"']?"
+_SIGN = rf"{_QUOTE}\s{{0,64}}[:=]\s{{0,64}}"
 
 _WORDS = (
     "pass",
@@ -83,17 +92,38 @@ _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     # Headers: to the end of the line or the closing quote.
     (
         ("authorization", "cookie"),
-        re.compile(r"\b(authorization|cookie)(\\*[\"']?\s?[:=]\s?\\*[\"']?)[^\"'\\]+", re.IGNORECASE),
+        re.compile(
+            # A quote right after `name=` belongs to the value.
+            r"\b(authorization|cookie)(\\{0,16}[\"']?\s{0,64}[:=]\s{0,64}\\{0,16}[\"']?)"
+            r"(?:[^\"'\\]|(?<=[\w-]=)\\{0,16}[\"'][^\"'\\]*\\{0,16}[\"']?)+",
+            re.IGNORECASE,
+        ),
         rf"\1\2{MARK}",
     ),
     # A line that is nothing but `name: some words`, as in YAML, and pass phrases anywhere.
     (
         (": ", ":\t"),
-        re.compile(rf"(^[ \t-]*[\w.-]{{0,64}}{_NAME}:[ \t]+|pass(?:word|phrase):[ \t]+)[^\s\"'].*$", re.IGNORECASE),
+        re.compile(
+            rf"(^[ \t-]{{0,64}}[\w.-]{{0,64}}{_NAME}:[ \t]+|pass(?:word|phrase):[ \t]+)[^\s\"'].*$", re.IGNORECASE
+        ),
         rf"\1{MARK}",
     ),
-    (("=", ":"), re.compile(rf"({_NAME}\\*[\"']?\s?(?:=>|[:=])\s?){_VALUE}", re.IGNORECASE), rf"\1{MARK}"),
-    (("--",), re.compile(rf"(--[a-z0-9-]{{0,40}}?{_NAME}\s+)(?!-){_VALUE}", re.IGNORECASE), rf"\1{MARK}"),
+    (
+        ("=", ":"),
+        re.compile(rf"({_NAME}{_QUOTE}\s{{0,64}}(?:=>|[:=])\s{{0,64}}){_VALUE}", re.IGNORECASE),
+        rf"\1{MARK}",
+    ),
+    (("<",), re.compile(rf"(<[\w:.-]{{0,64}}{_NAME}[^<>]{{0,128}}>)[^<]+", re.IGNORECASE), rf"\1{MARK}"),
+    # `name: DB_PASSWORD` and its `value`, as in the environment of a container.
+    (
+        ("value",),
+        re.compile(
+            rf"(\bname{_SIGN}{_QUOTE}[\w.-]{{0,64}}{_NAME}[\w.-]{{0,64}}{_QUOTE}\s{{0,64}},\s{{0,64}}{_QUOTE}value{_SIGN}){_VALUE}",
+            re.IGNORECASE,
+        ),
+        rf"\1{MARK}",
+    ),
+    (("-",), re.compile(rf"((?<![\w-])--?[a-z0-9-]{{0,40}}?{_NAME}\s+)(?!-){_VALUE}", re.IGNORECASE), rf"\1{MARK}"),
     # Without a header's name: only what does not look like a word of a sentence.
     (
         ("bearer ", "basic ", "apikey "),
@@ -101,6 +131,20 @@ _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
         rf"\1 {MARK}",
     ),
 )
+
+# What leaves its value to the lines below: a block scalar of YAML, and the name of a variable.
+_REST = r"[\w.-]{0,64}[\"']?\s{0,64}"
+_BLOCK = re.compile(rf"{_NAME}{_REST}:\s{{0,64}}[|>][\d+-]{{0,3}}\s{{0,64}}(?:#.*)?$", re.IGNORECASE)
+_NAMED = re.compile(rf"\bname[\"']?\s{{0,64}}:\s{{0,64}}[\"']?[\w.-]{{0,64}}{_NAME}{_REST},?\s{{0,64}}$", re.IGNORECASE)
+_NAMED_VALUE = re.compile(r"([ \t]{0,64}[\"']?value[\"']?\s{0,64}:\s{0,64})[^\s,].*$", re.IGNORECASE)
+
+LARGE = 16 * 1024
+"""Characters from which on a text is redacted in a thread, so that the event loop stays free."""
+
+
+async def redact_aside(text: str) -> str:
+    """As ``redact``; a large text does not hold up the other requests."""
+    return redact(text) if len(text) < LARGE else await asyncio.to_thread(redact, text)
 
 
 def redact(text: str) -> str:
@@ -115,12 +159,35 @@ def redact(text: str) -> str:
         text = _URL.sub(rf"\1{MARK}@", text)
     lower = text.lower()
     if any(word in lower for word in _WORDS):
-        text = "\n".join(map(_redact_line, text.split("\n")))
+        text = "\n".join(_redact_lines(text.split("\n")))
     return text
 
 
-def _redact_line(line: str) -> str:
-    lower = line.lower()
+def _redact_lines(lines: list[str]) -> Iterator[str]:
+    block = -1  # The indentation of the key whose block of lines goes.
+    named = False
+    for line in lines:
+        content = line.lstrip(" \t")
+        if block >= 0 and (not content or _indentation(line) > block):
+            yield line[: len(line) - len(content)] + MARK if content else line
+            continue
+        block = -1
+        lower = line.lower()
+        value = _NAMED_VALUE.match(line) if named else None
+        named = "name" in lower and _NAMED.search(line) is not None
+        if value:
+            yield value[1] + MARK
+            continue
+        if ("|" in line or ">" in line) and _BLOCK.search(line):
+            block = _indentation(line)
+        yield _redact_line(line, lower)
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip(" \t-"))
+
+
+def _redact_line(line: str, lower: str) -> str:
     if not any(word in lower for word in _WORDS):
         return line
     for needed, pattern, replacement in _RULES:

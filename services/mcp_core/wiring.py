@@ -18,6 +18,7 @@ from services.mcp_core.adapters.authz import AuthzAdapter
 from services.mcp_core.adapters.kubeconfig import ClusterSettings
 from services.mcp_core.adapters.kubernetes import KubernetesCluster
 from services.mcp_core.config import Config
+from services.mcp_core.edge.connections import ConnectionLimits
 from services.mcp_core.edge.guard import Guard
 from services.mcp_core.edge.limiter import SourceLimiter
 from services.mcp_core.edge.server import HttpsServer, bind, tls_context
@@ -93,7 +94,15 @@ async def main(config: Config) -> None:
             limiter=SourceLimiter(config.source_limit.burst, config.source_limit.per_second, clock),
             clock=clock,
         )
-        server = HttpsServer(edge, listener, context, config.max_connections)
+        limits = ConnectionLimits(
+            most=config.max_connections,
+            per_source=config.max_connections_per_source or max(1, config.max_connections // 4),
+            handshake=config.head_seconds,
+            head=config.head_seconds,
+            idle=config.idle_seconds,
+            unread=config.max_body_bytes,
+        )
+        server = HttpsServer(edge, listener, context, limits)
         await server.start()
         closing.push_async_callback(server.stop)
         announce_address(config.address_file, server.address)

@@ -20,10 +20,13 @@ from mcp.shared.exceptions import MCPError
 
 from services.common.errors import Unavailable
 from services.common.runtime import StartupError
+from services.mcp_core.edge.connections import ConnectionLimits
 from services.mcp_core.edge.server import HttpsServer, bind, tls_context
 from services.mcp_core.model import Result, Scope
 from services.mcp_core.tools.base import Invocation, Structured
 from tests.unit.mcp_core.edge.fakes import ALICE, BOB, World
+
+DEFAULTS = ConnectionLimits()
 
 ERAS = ("2026-07-28", "legacy")
 
@@ -66,11 +69,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def serving(world: World, certificates: Path) -> AsyncIterator[Served]:
+async def serving(world: World, certificates: Path, limits: ConnectionLimits = DEFAULTS) -> AsyncIterator[Served]:
     listener = bind("127.0.0.1:0")
     edge, endpoint = world.edge(f"https://localhost:{listener.getsockname()[1]}")
     context = tls_context(certificates / "tls.crt", certificates / "tls.key")
-    server = HttpsServer(edge, listener, context, 256)
+    server = HttpsServer(edge, listener, context, limits)
     async with endpoint.running():
         await server.start()
         try:
@@ -127,10 +130,10 @@ async def test_every_request_of_a_session_is_recorded(served: Served, era: str) 
     async with served.client(era) as client:
         await client.list_tools()
     actions = [event.action for event in served.world.audit.events]
-    assert "tools/list" in actions
+    assert "mcp:tools/list" in actions
     if era == "legacy":
-        assert actions[:2] == ["initialize", "notifications/initialized"]
-    assert {event.user for event in served.world.audit.events} == {"kubegate:alice"}
+        assert actions[:2] == ["mcp:initialize", "mcp:notifications/initialized"]
+    assert {event.user for event in served.world.audit.events} == {"alice"}
     assert len(served.world.authn.asked) == len(actions)
 
 

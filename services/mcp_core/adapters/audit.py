@@ -11,6 +11,7 @@ from services.mcp_core.model import Event, Kind, Phase, Result
 _KIND = {
     Kind.AUTHENTICATION: audit_pb2.EVENT_TYPE_AUTHENTICATION,
     Kind.MCP_REQUEST: audit_pb2.EVENT_TYPE_MCP_REQUEST,
+    Kind.SECURITY_VIOLATION: audit_pb2.EVENT_TYPE_SECURITY_VIOLATION,
 }
 _RESULT = {
     Result.SUCCESS: audit_pb2.RESULT_SUCCESS,

@@ -25,13 +25,12 @@ PASSWORD_COST = 5.0
 
 
 class Throttled(ResourceExhausted):
-    """The source has to wait. ``first``: it was not limited just before, so this is worth a record."""
+    """The source has to wait."""
 
-    def __init__(self, retry_after: float, first: bool) -> None:
+    def __init__(self, retry_after: float) -> None:
         super().__init__(
             "Too many unauthenticated requests from this address; try again later.", retry_after=retry_after
         )
-        self.first = first
 
 
 class SourceLimiter:
@@ -42,7 +41,6 @@ class SourceLimiter:
         self._rate = per_second
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._limited: set[str] = set()
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._key = secrets.token_bytes(32)
 
@@ -56,10 +54,7 @@ class SourceLimiter:
             return
         tokens = self._tokens(address)
         if tokens < cost:
-            source = _source(address)
-            first = source not in self._limited
-            self._limited.add(source)
-            raise Throttled((cost - tokens) / self._rate, first)
+            raise Throttled((cost - tokens) / self._rate)
         self._put(address, tokens - cost)
 
     def refund(self, address: str, cost: float = 1.0) -> None:
@@ -81,25 +76,21 @@ class SourceLimiter:
         self._known.pop(self._digest(address, credential), None)
 
     def _tokens(self, address: str) -> float:
-        tokens, at = self._buckets.get(_source(address), (self._burst, 0.0))
+        tokens, at = self._buckets.get(source_of(address), (self._burst, 0.0))
         return min(self._burst, tokens + (self._clock.monotonic() - at) * self._rate)
 
     def _put(self, address: str, tokens: float) -> None:
-        source = _source(address)
+        source = source_of(address)
         self._buckets[source] = (tokens, self._clock.monotonic())
         self._buckets.move_to_end(source)
-        if tokens >= self._burst / 2:
-            # A flood that takes every new token at once stays one flood, with one record.
-            self._limited.discard(source)
         if len(self._buckets) > MAX_SOURCES:
-            forgotten, _ = self._buckets.popitem(last=False)
-            self._limited.discard(forgotten)
+            self._buckets.popitem(last=False)
 
     def _digest(self, address: str, credential: str) -> bytes:
         return hmac.digest(self._key, f"{address} {credential}".encode(), hashlib.sha256)
 
 
-def _source(address: str) -> str:
+def source_of(address: str) -> str:
     """The address, or its /64 for IPv6: a single host owns all of one."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])

@@ -1,4 +1,4 @@
-"""The HTTPS listener: uvicorn with h11 on a TLS context and a socket of our own."""
+"""The HTTPS listener: uvicorn with h11 on a TLS context, a socket and connections of our own."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from services.common.log import get_logger
 from services.common.runtime import StartupError
+from services.mcp_core.edge.connections import Acceptor, ConnectionLimits, EdgeConnection
 from services.mcp_core.edge.guard import MAX_HEADER_BYTES
 
 GRACE_SECONDS = 5
@@ -21,6 +23,8 @@ GRACE_SECONDS = 5
 
 # RFC 9325: forward secrecy and AEAD only; TLS 1.3 has no other suites.
 _TLS12_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+log = get_logger("server")
 
 
 def tls_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
@@ -74,6 +78,45 @@ def bind(listen: str) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
+    """uvicorn, but for accepting."""
+
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, context: ssl.SSLContext, limits: ConnectionLimits
+    ) -> None:
+        super().__init__(config)
+        self._limits = limits
+        self._acceptor = Acceptor(listener, context, limits, self._connection)
+        self._accepting: asyncio.Task[None] | None = None
+
+    def _connection(self, left: Callable[[], None]) -> EdgeConnection:
+        return EdgeConnection(
+            limits=self._limits,
+            left=left,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.servers = []
+        for listener in sockets or []:
+            listener.listen(self.config.backlog)
+        self._accepting = asyncio.create_task(self._acceptor.run())
+        self._accepting.add_done_callback(self._accepted_last)
+        self.started = True
+
+    def _accepted_last(self, task: asyncio.Task[None]) -> None:
+        # A server that accepts nothing is no server: the process ends, and whoever runs it starts it anew.
+        self.should_exit = True
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("accepting ended", exc_info=error)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait({self._accepting})
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         # services.common.runtime owns the signals of the process.
@@ -83,7 +126,7 @@ class _Server(uvicorn.Server):
 class HttpsServer:
     """Serves one ASGI app on one socket."""
 
-    def __init__(self, app: Any, listener: socket.socket, context: ssl.SSLContext, max_connections: int) -> None:
+    def __init__(self, app: Any, listener: socket.socket, context: ssl.SSLContext, limits: ConnectionLimits) -> None:
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(
@@ -97,12 +140,13 @@ class HttpsServer:
                 log_config=None,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=max_connections,
-                timeout_keep_alive=30,
+                timeout_keep_alive=limits.idle,
                 timeout_graceful_shutdown=GRACE_SECONDS,
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-                ssl_context_factory=lambda _config, _default: context,
-            )
+            ),
+            listener,
+            context,
+            limits,
         )
         self._task: asyncio.Task[None] | None = None
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from services.mcp_core.model import Permission as Permission  # noqa: PLC0414 - the tools take it from here
 from services.mcp_core.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
 from services.mcp_core.ports import ClusterSession
 from services.mcp_core.tools.schema import json_schema
@@ -44,22 +45,6 @@ class ObjectArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     name: ObjectName
     namespace: Namespace
-
-
-@dataclass(frozen=True, slots=True)
-class Permission:
-    """A row of the permission table (interface.md, Permissions). `str()` is what policy grants.
-
-    The text derives from the resolved action, never from the tool's name (R10).
-    """
-
-    verb: str
-    group: str
-    resource: str
-    subresource: str = ""
-
-    def __str__(self) -> str:
-        return f"k8s:{self.resource}:{self.verb}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from msgspec import Meta as Constraint
 from services.common.errors import FailedPrecondition
 from services.mcp_core.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
 from services.mcp_core.ports import ObjectRef, Resource
-from services.mcp_core.redaction import redact
+from services.mcp_core.redaction import redact_aside
 from services.mcp_core.tools.base import (
     Invocation,
     ListArguments,
@@ -81,7 +81,7 @@ async def _get_pod_logs(invocation: Invocation) -> Structured:
         limit_bytes=LOG_BYTES,
     )
     # Redacted as a whole, since a cut could hide half of a secret from the rules.
-    lines = redact(log.text).split("\n")
+    lines = (await redact_aside(log.text)).split("\n")
     if lines[-1] == "":
         lines.pop()
     cut = [line if len(line) <= LINE_CHARACTERS else f"{line[:LINE_CHARACTERS]}…" for line in lines]

@@ -109,6 +109,7 @@ class FakeAuthorizer:
         self.error: Exception | None = None
         self.scopes: dict[str, Scope] = {"look": Scope(patterns=("default", "dev-*"))}
         self.roles: dict[str, str] = {}
+        self.rule: Callable[[str], str] = lambda role: "role:r#1"
         self.checked: list[Action] = []
 
     def _scope(self, caller: Caller, action: Action) -> Scope:
@@ -122,7 +123,8 @@ class FakeAuthorizer:
         scope = self._scope(caller, action)
         shown = action.permission.resource == "namespaces"
         if (scope.covers(action.namespace) if action.namespace else scope.all) or (shown and scope):
-            return Allowed("role:r#1", self.roles.get(action.namespace, "r"), "rev1", f"authz-{len(self.checked)}")
+            role = self.roles.get(action.namespace, "r")
+            return Allowed(self.rule(role), role, "rev1", f"authz-{len(self.checked)}")
         permission = str(action.permission)
         explanation = f"{permission} is not allowed."
         return Denied("no_grant", explanation, permission, action.namespace, "rev1", f"authz-{len(self.checked)}")
@@ -141,6 +143,7 @@ class FakeRecorder:
         self.log = log
         self.events: list[Event] = []
         self.fail: Callable[[Event], bool] = lambda event: False
+        self.error: DomainError = Unavailable("The audit service cannot be reached.")
         self.hold: asyncio.Event | None = None
 
     async def append(self, event: Event, principal_token: str, deadline: Deadline) -> None:
@@ -149,7 +152,7 @@ class FakeRecorder:
         name = {Phase.WHOLE: "record", Phase.INTENT: "intent", Phase.OUTCOME: "outcome"}[event.phase]
         if self.fail(event):
             self.log.append(f"{name} failed")
-            raise Unavailable("The audit service cannot be reached.")
+            raise self.error
         self.log.append(name)
         self.events.append(event)
 

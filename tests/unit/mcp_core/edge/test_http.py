@@ -26,6 +26,7 @@ from services.mcp_core.wiring import offered_tools
 from tests.unit.mcp_core.edge.fakes import ALICE, BASE_URL, BOB, World
 
 LOOK = "/mcp/tools/look"
+KEY = "kg_abc123_" + "s3cret" * 7 + "x"
 BEARER = {"authorization": f"Bearer {ALICE}"}
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -253,8 +254,20 @@ async def test_executed_but_unrecorded_is_500_and_not_to_be_retried() -> None:
 async def test_a_foreign_host_is_421(host: str, path: str) -> None:
     world = World()
     async with client(world, **BEARER) as http:
-        problem(await http.get(path, headers={"host": host}), 421)
-    assert world.log == []
+        problem(await http.get(path, headers={"host": host, "user-agent": f"curl {KEY}"}), 421)
+    assert world.log == ["folded"]
+    event = world.audit.last
+    assert (event.kind, event.result, event.error) == (Kind.SECURITY_VIOLATION, Result.FAILURE, "foreign host")
+    assert event.metadata.get("host", "") == host
+    assert KEY not in str(event)
+
+
+@pytest.mark.req("R25")
+async def test_foreign_hosts_are_limited_per_source() -> None:
+    world = World(burst=5)
+    async with client(world) as http:
+        answers = [await http.get("/healthz", headers={"host": "evil.example"}) for _ in range(8)]
+    assert [answer.status_code for answer in answers] == [421] * 5 + [429] * 3
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8443", "127.0.0.1:1", "127.0.0.1"])
@@ -281,7 +294,9 @@ async def test_a_foreign_origin_with_a_good_host_is_403(origin: str, status: int
         response = await http.get("/mcp/resources", headers={"origin": origin})
     assert response.status_code == status
     if status == 403:
-        assert world.log == []
+        assert world.log == ["folded"]
+        assert (world.audit.last.kind, world.audit.last.error) == (Kind.SECURITY_VIOLATION, "foreign origin")
+        assert world.audit.last.metadata["origin"] == origin
 
 
 async def test_security_headers_and_a_request_id_are_on_every_answer() -> None:
@@ -341,11 +356,105 @@ async def test_a_token_for_a_password() -> None:
         {"username": 1, "password": "x"},
         {"username": "a", "password": "x", "role": "admin"},
         {"username": "a", "password": "x", "otp": 123456},
+        {"username": "a", "password": "x\ud800"},
+        {"username": "a\udfff", "password": "x"},
+        {"username": "a", "password": "x", "\ud800": 1},
     ],
 )
-async def test_an_incomplete_password_request_is_400(fields: dict[str, Any]) -> None:
-    async with client(World()) as http:
-        problem(await http.post("/auth/token", json=fields), 400)
+async def test_an_incomplete_password_request_is_400_and_recorded(fields: dict[str, Any]) -> None:
+    world = World()
+    async with client(world) as http:
+        problem(await http.post("/auth/token", content=json.dumps(fields)), 400)
+        problem(await http.post("/auth/token", content=b"{"), 400)
+    assert world.log == ["folded", "folded"]
+    for event in world.audit.events:
+        assert (event.kind, event.action, event.result) == (Kind.AUTHENTICATION, "issue_token", Result.FAILURE)
+        assert event.error == "malformed request"
+
+
+@pytest.mark.req("R26", "I2.5")
+async def test_what_a_caller_writes_reaches_the_record_without_keys_and_control_characters() -> None:
+    world = World()
+    agent = {"user-agent": f"curl {KEY}"}
+    async with client(world, **BEARER) as http:
+        await http.post(f"/mcp/tools/{KEY}", json={}, headers=agent)
+        await http.post(f"/mcp/tools/{KEY[:9]}%E2%80%AE{KEY[9:]}", json={})
+        await http.get("/mcp/resources", headers={"authorization": "Bearer wrong"} | agent)
+        long = "password=" + "a" * (16 * 1024 - 40)
+        await http.post(f"/mcp/tools/{long} {KEY}", json={}, headers={"user-agent": "a" * 230 + f" {KEY}"})
+        assert KEY[:20] not in str(world.audit.events)
+        await http.post("/mcp/tools/a%C2%9B31mb%E2%80%AEc", json={})
+    assert KEY not in str(world.audit.events)
+    assert KEY[9:] not in str(world.audit.events)
+    assert all(event.action.isprintable() for event in world.audit.events)
+    assert world.audit.last.action == "a\ufffd31mb\ufffdc"
+
+
+@pytest.mark.parametrize(
+    ("message", "action", "result", "status"),
+    [
+        ({"method": "scale_deployment"}, "mcp:invalid", Result.FAILURE, 400),
+        (
+            {"method": "tools/call", "params": {"name": "change", "arguments": {}}},
+            "mcp:tools/call",
+            Result.FAILURE,
+            400,
+        ),
+        ({"method": "tools/list"}, "mcp:tools/list", Result.FAILURE, 400),
+        ({"method": "notifications/scale"}, "mcp:invalid", Result.FAILURE, 202),
+        ({"method": "notifications/initialized"}, "mcp:notifications/initialized", Result.SUCCESS, 202),
+        ({"method": "change", "id": 1}, "mcp:invalid", Result.FAILURE, 200),
+        ({"method": "ping", "id": 1}, "mcp:ping", Result.SUCCESS, 200),
+        ({"method": "tools/call", "id": 1, "params": {}}, "mcp:tools/call", Result.FAILURE, 200),
+        ({"method": "prompts/list", "id": 1}, "mcp:invalid", Result.FAILURE, 200),
+    ],
+)
+@pytest.mark.req("I2.5", "R22")
+async def test_no_message_is_recorded_as_a_success_of_what_was_not_done(
+    message: dict[str, Any], action: str, result: Result, status: int
+) -> None:
+    world = World()
+    async with client(world, **MCP) as http:
+        response = await http.post("/mcp", json={"jsonrpc": "2.0"} | message)
+    if "id" not in message:
+        assert response.status_code == status
+    assert [(event.action, event.result) for event in world.audit.events] == [(action, result)]
+    assert not world.invocations
+
+
+@pytest.mark.req("I2.5")
+@pytest.mark.parametrize("path", [LOOK, "/mcp"])
+async def test_a_client_that_leaves_before_its_body_is_complete_is_on_record(path: str) -> None:
+    world = World()
+    edge, _ = world.edge()
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nobody is there")
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    headers.append((b"authorization", f"Bearer {ALICE}".encode()))
+    await edge({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
+    await world.pipeline.drain(5)
+    assert world.audit.last.result is Result.FAILURE
+    assert "went away" in world.audit.last.error
+
+
+@pytest.mark.parametrize(
+    ("error", "result"),
+    [(Unauthenticated("late"), Result.FAILURE), (Unavailable("away"), Result.ERROR), (ValueError("x"), Result.ERROR)],
+)
+async def test_a_refused_list_has_the_same_result_over_rest_and_mcp(error: Exception, result: Result) -> None:
+    world = World()
+    world.authz.error = error
+    async with client(world, **MCP) as http:
+        await http.get("/mcp/resources")
+        await http.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+    recorded = [(event.action, event.result, event.error) for event in world.audit.events]
+    assert [entry[:2] for entry in recorded] == [("resources", result), ("mcp:tools/list", result)]
+    assert recorded[0][2] == recorded[1][2]
 
 
 @pytest.mark.req("R25")
@@ -360,11 +469,14 @@ async def test_a_flood_is_stopped_at_the_edge_and_a_known_client_behind_it_goes_
         assert int(flood[-1].headers["retry-after"]) >= 1
         assert len(world.authn.asked) == 11
         recorded = [event for event in world.audit.events if "too many" in event.error]
-        assert [event.kind for event in recorded] == [Kind.AUTHENTICATION], "one record for the flood"
+        assert [event.kind for event in recorded] == [Kind.AUTHENTICATION], "the first is recorded before its answer"
         assert (await http.post(LOOK, json={"namespace": "default"}, headers=BEARER)).status_code == 200
         problem(await http.get("/mcp/resources", headers={"authorization": f"Bearer {BOB}"}), 429)
         world.clock.advance(5)
         assert (await http.get("/mcp/resources", headers={"authorization": f"Bearer {BOB}"})).status_code == 200
+    await world.pipeline.drain(5)
+    counted = [event.metadata["throttled"] for event in world.audit.events if "throttled" in event.metadata]
+    assert counted == ["6"], "the others are counted: of seven refusals the first has a record of its own"
 
 
 @pytest.mark.req("R25")

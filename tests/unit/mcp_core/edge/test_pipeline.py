@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from services.audit.event import Decision as AuditDecision
+from services.audit.event import Event as AuditEvent
+from services.audit.event import EventType
+from services.audit.event import Result as AuditResult
 from services.common.errors import (
     DeadlineExceeded,
+    DomainError,
     FailedPrecondition,
     Internal,
     InvalidArgument,
@@ -18,8 +24,9 @@ from services.common.errors import (
     Unauthenticated,
     Unavailable,
 )
+from services.mcp_core.config import Config
 from services.mcp_core.errors import ActionDenied, ClusterDenied, NotRecorded, OutcomeUnknown
-from services.mcp_core.model import Kind, Phase, Result, Scope
+from services.mcp_core.model import Kind, Phase, Principal, Result, Scope
 from services.mcp_core.tools.base import Invocation, Structured
 from tests.unit.mcp_core.edge.fakes import ALICE, BOB, World
 
@@ -386,3 +393,189 @@ async def test_an_error_text_is_redacted_before_it_is_recorded() -> None:
     with pytest.raises(NotFound):
         await world.pipeline.call(await world.caller(), "look", {"namespace": "default"})
     assert "abcdef0123456789abcdef" not in world.audit.last.error
+
+
+@pytest.mark.req("R18", "I2.5")
+async def test_a_record_is_within_audits_bounds_whatever_the_policy_is_called() -> None:
+    """Ninety roles of long names and a long identity: the event that audit gets is one that it takes."""
+    world = World()
+    world.cluster.namespaces = [f"dev-{number}" for number in range(90)]
+    world.authz.roles = {name: f"{name}-{'r' * 60}" for name in world.cluster.namespaces}
+    world.authz.rule = lambda role: f"role:{role}#1"
+    caller = await world.caller(BOB)
+    long = replace(caller, principal=replace(caller.principal, subject="b" * 9000, tenant="t" * 9000))
+    with pytest.raises(PermissionDenied):
+        # The name is too long for the cluster, which is found after the decision: everything is in the record.
+        await world.pipeline.call(long, "look", {"all_namespaces": True, "label_selector": "x" * 500})
+    await world.pipeline.call(caller, "look", {"all_namespaces": True, "label_selector": "x" * 500})
+    for event in world.audit.events:
+        AuditEvent(
+            event_id=event.event_id,
+            timestamp=event.timestamp,
+            event_type=EventType.MCP_REQUEST,
+            action=event.action,
+            result=AuditResult.SUCCESS,
+            user=event.user,
+            resource=event.resource,
+            namespace=event.namespace,
+            error_message=event.error,
+            metadata=event.metadata,
+            tenant=event.tenant,
+            decision=AuditDecision(True, event.decision.rule, event.decision.revision, event.decision.permission)
+            if event.decision
+            else None,
+            trace_id=event.trace_id,
+        ).check()
+    assert world.audit.last.decision is not None
+    assert len(world.audit.last.decision.rule) == 2048
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (Unavailable("gone"), True),
+        (DeadlineExceeded("late"), True),
+        (InvalidArgument("too long"), False),
+        (Unauthenticated("expired"), False),
+        (PermissionDenied("not you"), False),
+    ],
+)
+async def test_only_an_audit_that_is_away_is_called_away(error: DomainError, away: bool) -> None:
+    world = World()
+    caller = await world.caller()
+    world.audit.fail = lambda event: True
+    world.audit.error = error
+    for tool, arguments in (("look", {"namespace": "default"}), ("change", CHANGE)):
+        with pytest.raises(Unavailable) as caught:
+            await world.pipeline.call(caller, tool, arguments)
+        assert ("away" in caught.value.public_message) is away
+        assert error.public_message not in caught.value.public_message
+
+
+async def test_draining_waits_for_what_a_record_in_flight_starts(monkeypatch: Any) -> None:
+    """The append that fails during the drain starts the one that is tried again."""
+    monkeypatch.setattr("services.mcp_core.journal.FIRST_PAUSE", 0.001)
+    world = World()
+    caller = await world.caller()
+    executed, hold = asyncio.Event(), asyncio.Event()
+
+    async def run(invocation: Invocation) -> Structured:
+        world.audit.hold = hold
+        executed.set()
+        return {"done": []}
+
+    world.run = run
+    failed = False
+
+    def fail_once(event: Any) -> bool:
+        nonlocal failed
+        failing, failed = not failed and event.phase is Phase.OUTCOME, failed or event.phase is Phase.OUTCOME
+        return failing
+
+    world.audit.fail = fail_once
+    task = asyncio.create_task(world.pipeline.call(caller, "change", CHANGE))
+    await executed.wait()
+    draining = asyncio.create_task(world.pipeline.drain(5))
+    await asyncio.sleep(0)
+    hold.set()
+    with pytest.raises(NotRecorded):
+        await task
+    await draining
+    assert world.audit.last.phase is Phase.OUTCOME
+    assert world.audit.last.result is Result.SUCCESS
+
+
+async def test_what_is_cancelled_at_the_end_of_the_drain_is_over_when_it_returns() -> None:
+    world = World()
+    caller = await world.caller()
+    world.audit.hold = asyncio.Event()
+    ended: list[str] = []
+    append = world.audit.append
+
+    async def slow_to_end(*arguments: Any) -> None:
+        try:
+            await append(*arguments)
+        finally:
+            await asyncio.sleep(0)
+            ended.append("append")
+
+    world.audit.append = slow_to_end  # type: ignore[assignment,method-assign]
+    task = asyncio.create_task(world.pipeline.note(caller, "x", Result.SUCCESS))
+    await asyncio.sleep(0.01)
+    await world.pipeline.drain(0.01)
+    assert ended == ["append"]
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_outcome_never_overtakes_its_intent() -> None:
+    world = World()
+    caller = await world.caller()
+    hold = asyncio.Event()
+    append = world.audit.append
+
+    async def slow_intent(event: Any, *arguments: Any) -> None:
+        if event.phase is Phase.INTENT:
+            await hold.wait()
+        await append(event, *arguments)
+
+    world.audit.append = slow_intent  # type: ignore[assignment,method-assign]
+    task = asyncio.create_task(world.pipeline.call(caller, "change", CHANGE))
+    while "check" not in world.log:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.01)
+    hold.set()
+    await world.pipeline.drain(5)
+    assert world.log == ["check", "intent", "outcome"]
+    assert world.audit.events[1].intent_id == world.audit.events[0].event_id
+
+
+async def test_one_failed_check_ends_the_others() -> None:
+    world = World()
+    caller = await world.caller(BOB)
+    check, left = world.authz.check, []
+
+    async def some_fail(caller: Any, action: Any) -> Any:
+        if action.namespace == "dev-b":
+            raise Unavailable("The authz service cannot be reached.")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.append(action.namespace)
+        return await check(caller, action)
+
+    world.authz.check = some_fail  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="authz"):
+        await world.pipeline.call(caller, "look", {"all_namespaces": True})
+    assert sorted(left) == ["default", "dev-a"]
+    assert world.audit.last.result is Result.ERROR
+
+
+async def test_a_busy_authn_is_recorded() -> None:
+    world = World()
+    world.authn.error = ResourceExhausted("Too many questions at once.", retry_after=1)
+    with pytest.raises(ResourceExhausted):
+        await world.pipeline.authenticate(world.context(), ALICE)
+    assert (world.audit.last.kind, world.audit.last.result) == (Kind.MCP_REQUEST, Result.ERROR)
+
+
+@pytest.mark.req("R1")
+@pytest.mark.parametrize(
+    ("issuer", "subject", "user"),
+    [
+        ("kubegate", "admin", "admin"),
+        ("kubegate", "https://idp:admin", "kubegate:https://idp:admin"),
+        ("https://idp", "admin", "https://idp:admin"),
+    ],
+)
+def test_an_identity_is_shown_as_audit_and_authz_show_it(issuer: str, subject: str, user: str) -> None:
+    assert Principal(issuer, subject).user == user
+
+
+def test_a_request_ends_before_its_principal_token_does() -> None:
+    (bound,) = (part.le for part in Config.model_fields["request_seconds"].metadata if hasattr(part, "le"))
+    assert bound == 50
