@@ -61,7 +61,9 @@ VERBS = [
 KINDS = [*naive.NAMESPACED, *naive.CLUSTER, ("", "podsecrets"), ("evil.example", "pods"), ("", "*"), ("", "resources")]
 
 scopes = st.none() | st.lists(st.sampled_from(NAMES[:20] + PATTERNS), min_size=1, max_size=3).map(tuple)
-grants = st.builds(naive.Grant, st.lists(st.sampled_from(TEXTS), max_size=3).map(tuple), scopes)
+# Half of all texts and actions concern pods, so that grants, denials and conditions meet often.
+texts = st.sampled_from(["k8s:*", "k8s:pods:*", "k8s:pods:list"]) | st.sampled_from(TEXTS)
+grants = st.builds(naive.Grant, st.lists(texts, max_size=3).map(tuple), st.none() | scopes)
 actions = st.sampled_from(
     [
         (group, resource, subresource, verb)
@@ -126,13 +128,13 @@ people = st.builds(
     groups=st.lists(st.sampled_from(["g1", "g2", ""]), max_size=2).map(tuple),
     tenant=st.sampled_from(["", "", "t1", "t2", "t3"]),
     amr=st.sampled_from([(), ("pwd",), ("pwd", "mfa")]),
-    direct=st.lists(st.sampled_from(TEXTS), max_size=2).map(tuple),
+    direct=st.lists(texts, max_size=2).map(tuple),
     cap=st.none() | scopes,
     tools=st.sampled_from([(), (), (), ("one",)]),
 )
 questions = st.builds(
     naive.Asked,
-    kind=actions,
+    kind=st.just(("", "pods", "", "list")) | actions,
     namespace=st.sampled_from(["", "", *NAMES[:30]]),
     tool=st.sampled_from(["one", "two"]),
     replicas=st.sampled_from([None, 3, 30]),
