@@ -246,6 +246,7 @@ def _configs(ports: Mapping[str, int], edge_port: int, kubeconfig: Path) -> dict
             "authn": peer("authn"),
             "audit": peer("audit"),
             "policy": "../policy/rbac-policies.yaml",
+            "store": "authz.db",
         },
         "audit": {
             **listen("audit"),

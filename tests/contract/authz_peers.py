@@ -123,6 +123,7 @@ def write_config(mesh: Mesh, directory: Path, policy: str, *, authn: int, audit:
         "authn": address("authn", authn),
         "audit": address("audit", audit),
         "policy": "policy.yaml",
+        "store": "authz.db",
         "address_file": "address",
     }
     path = directory / "config.yaml"

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc import aio
@@ -111,6 +112,11 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+def expiry(token: str) -> int:
+    claims: dict[str, int] = jwt.decode(token, options={"verify_signature": False})
+    return claims["exp"]
+
+
 def pods(verb: str = "list", namespace: str = "default", subresource: str = "") -> identity_pb2.Action:
     return identity_pb2.Action(
         cluster="default",
@@ -128,7 +134,8 @@ async def test_an_allowed_action_is_answered_with_its_rule_and_recorded(world: W
     response = await world.check(token, pods())
     assert response.allowed.rule_id == "role:viewer#1"
     assert response.allowed.role == "viewer"
-    assert not response.allowed.HasField("cacheable_until")
+    assert response.allowed.cacheable_until.seconds == expiry(token), "as long as the token and no longer (R11)"
+    assert response.lease_revision == 1
     assert response.policy_revision == revision_of(POLICY.encode())
     [event] = world.log.events(AUTHORIZATION)
     assert event.event_id == response.event_id
