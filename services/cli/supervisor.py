@@ -113,8 +113,8 @@ def _started(pid: int) -> str | None:
     if fields[0] != "Z":
         return fields[19]
     try:
-        # A child of ours that ended stays a zombie until it is waited for.
-        os.waitpid(pid, os.WNOHANG)
+        # A child of ours that ended stays a zombie until it is waited for. While other threads of it still end,
+        # it cannot be, and has not ended.
+        return None if os.waitpid(pid, os.WNOHANG)[0] else fields[19]
     except ChildProcessError:
-        pass
-    return None
+        return None

@@ -82,7 +82,7 @@ class AuditClient:
         if fold is not None:
             fold.count += 1
         else:
-            if len(self._folds) + len(self._flushing) >= FAILURE_SHARE:
+            if len(self._flushing) >= FAILURE_SHARE:
                 raise ResourceExhausted(
                     "Too many failed attempts are being recorded; try again later.",
                     retry_after=1,

@@ -11,6 +11,9 @@ from services.common.deadline import Deadline
 from services.common.errors import DeadlineExceeded, DomainError, Unavailable, from_code
 from services.common.tls import CertificateFiles
 
+ERROR_METADATA = "kubegate-error"
+"""Trailing metadata of every error that a handler sent, unlike those that gRPC makes of a lost connection."""
+
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -100,7 +103,7 @@ class Peer:
 
 
 def _sent_by_handler(error: aio.AioRpcError) -> bool:
-    return any(key == "retry-after-ms" for key, _ in error.trailing_metadata() or ())
+    return any(key == ERROR_METADATA for key, _ in error.trailing_metadata() or ())
 
 
 def retry_after(error: aio.AioRpcError) -> float | None:

@@ -18,6 +18,7 @@ from services.common.call import CURRENT, Call, current_call
 from services.common.config import TlsFiles
 from services.common.deadline import Deadline
 from services.common.errors import Code, DomainError, Internal, PermissionDenied
+from services.common.grpc_client import ERROR_METADATA
 from services.common.log import get_logger
 from services.common.runtime_errors import StartupError
 from services.common.tls import peer_path, server_credentials
@@ -185,8 +186,10 @@ def public_error(error: BaseException, method: str) -> DomainError:
 
 
 async def _abort(context: Any, error: DomainError) -> None:
-    metadata = (("retry-after-ms", str(int(error.retry_after * 1000))),) if error.retry_after is not None else ()
-    await context.abort(_STATUS[error.code], error.public_message, metadata)
+    metadata = [(ERROR_METADATA, error.code.name)]
+    if error.retry_after is not None:
+        metadata.append(("retry-after-ms", str(int(error.retry_after * 1000))))
+    await context.abort(_STATUS[error.code], error.public_message, tuple(metadata))
 
 
 def _guard_unary(method: str, allow: Sequence[str], handler: Callable[[Any, Any], Awaitable[Any]]) -> Any:

@@ -23,7 +23,7 @@ from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
 from kubegate.common.v1 import identity_pb2
 from services.common.clock import Clock, SystemClock
 from services.common.deadline import Deadline
-from services.common.errors import DomainError, Unauthenticated
+from services.common.errors import DomainError, Unauthenticated, Unavailable
 from services.common.grpc_client import Peer
 from services.common.log import get_logger
 from services.common.tls import spiffe_id
@@ -103,7 +103,11 @@ class KeySource(Protocol):
     """Authn's public keys for principal tokens."""
 
     async def find(self, key_id: str) -> Any | None:
-        """The Ed25519 public key of that id, if there is one."""
+        """The Ed25519 public key of that id, if there is one.
+
+        Raises:
+            Unavailable: it cannot be told now.
+        """
         ...
 
 
@@ -189,6 +193,8 @@ class RemotePrincipalKeys:
                 if key_id not in self._keys and self._clock.monotonic() - self._fetched_at >= self._RETRY:
                     await self._fetch()
             key = self._keys.get(key_id)
+            if key is None and not self._keys:
+                raise Unavailable("Principal tokens cannot be verified yet: the authn service has not been reached.")
         return key
 
     def problems(self) -> list[str]:

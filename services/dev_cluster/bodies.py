@@ -55,10 +55,7 @@ def _parse(raw: bytes, type_: str) -> Any:
 
 async def read_typed(request: web.Request, kind: Kind) -> Object:
     """The object in the body, with every field of the type that the kind says."""
-    body = await read_object(request)
-    if not isinstance(body, dict):
-        raise bad_request("the body of the request is not an object")
-    return schema.decode(kind, body)[0]
+    return schema.decode(kind, await read_object(request))[0]
 
 
 async def read_object(request: web.Request) -> Any:

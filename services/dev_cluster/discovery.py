@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from services.dev_cluster.kinds import EVICTION, SCALE, SERVED, TOKEN_REQUEST, Kind, Object, group_versions
+from services.dev_cluster.kinds import (
+    EVICTION,
+    SCALE,
+    SERVED,
+    SUBRESOURCE_VERBS,
+    TOKEN_REQUEST,
+    Kind,
+    Object,
+    group_versions,
+)
 
 GIT_VERSION = "v1.36.0+kubegate-dev-cluster"
 AGGREGATED = "apidiscovery.k8s.io"
-_SUBRESOURCE_VERBS: dict[str, list[str]] = {
-    "status": ["get", "patch", "update"],
-    "scale": ["get", "patch", "update"],
-    "ephemeralcontainers": ["get", "patch", "update"],
-    "finalize": ["update"],
-    "log": ["get"],
-    "eviction": ["create"],
-    "token": ["create"],
-}
 _SUBRESOURCE_KINDS = {"scale": SCALE, "eviction": EVICTION, "token": TOKEN_REQUEST}
 
 
@@ -70,7 +70,7 @@ def resources(name: str, served: str) -> Object | None:
                 "singularName": "",
                 "namespaced": kind.namespaced,
             }
-            sub |= {"kind": shown.name, "verbs": _SUBRESOURCE_VERBS[subresource]}
+            sub |= {"kind": shown.name, "verbs": list(SUBRESOURCE_VERBS[subresource])}
             if shown is not kind:
                 sub |= {"group": shown.group, "version": shown.version}
             listed.append(sub)
@@ -103,7 +103,7 @@ def _aggregated(kind: Kind) -> Object:
     }
     entry["subresources"] = [
         {"subresource": name, "responseKind": _gvk(_SUBRESOURCE_KINDS.get(name, kind)),
-         "verbs": _SUBRESOURCE_VERBS[name]}
+         "verbs": list(SUBRESOURCE_VERBS[name])}
         for name in kind.subresources
     ]  # fmt: skip
     return entry

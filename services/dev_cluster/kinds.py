@@ -8,6 +8,15 @@ from typing import Any
 Object = dict[str, Any]
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+SUBRESOURCE_VERBS = {
+    "status": ("get", "patch", "update"),
+    "scale": ("get", "patch", "update"),
+    "ephemeralcontainers": ("get", "patch", "update"),
+    "finalize": ("update",),
+    "log": ("get",),
+    "eviction": ("create",),
+    "token": ("create",),
+}
 # Finalizers of the garbage collector.
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 METADATA_FIELDS = ("metadata.name", "metadata.namespace")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from services.dev_cluster.errors import ApiError, unknown_path
-from services.dev_cluster.kinds import BY_RESOURCE, NAMESPACE, Kind
+from services.dev_cluster.kinds import BY_RESOURCE, NAMESPACE, SUBRESOURCE_VERBS, Kind
 from services.dev_cluster.rbac import Action
 from services.dev_cluster.selectors import name_in_fields
 
@@ -63,12 +63,12 @@ def parse(method: str, path: str, *, watch: bool = False, field_selector: str = 
         raise unknown_path()
     if subresource and subresource not in kind.subresources:
         raise unknown_path()
-    verb = (_VERBS if name else _COLLECTION_VERBS).get(method)
-    if verb is None or (verb in ("create", "deletecollection") and kind.namespaced and not namespace):
+    verb = (_VERBS if name else _COLLECTION_VERBS).get(method, "")
+    served = SUBRESOURCE_VERBS[subresource] if subresource else kind.verbs
+    everywhere = kind.namespaced and not namespace and verb in ("create", "deletecollection")
+    if verb not in served or everywhere or (verb == "create" and name and not subresource):
         raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
-    if not subresource and (verb not in kind.verbs or (name and verb == "create")):
-        raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
-    if watch and verb in ("get", "list"):
+    if watch and verb in ("get", "list") and not subresource:
         verb = "watch"
     if verb in ("list", "watch", "deletecollection") and not name:
         name = name_in_fields(field_selector)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from typing import Any
 
 from aiohttp import web
 
@@ -34,31 +35,31 @@ class Subresources:
 
     async def handle(self, request: web.Request, target: Target, options: Options) -> web.StreamResponse:
         """Answers one request."""
-        kind = target.kind
-        owner = self._cluster.store.read(kind, target.namespace if kind.namespaced else "", target.name)
-        if target.subresource == "log" and target.verb == "get":
-            return await self._log(request, owner)
-        if target.subresource == "eviction" and target.verb == "create":
-            return await self._evict(request, kind, owner, options)
-        if target.subresource == "token" and target.verb == "create":
-            return await self._token(request, owner)
-        shown = _scale_of(owner) if target.subresource == "scale" else owner
-        if target.verb == "get" and target.subresource not in ("log", "eviction", "token"):
-            return bodies.respond(shown)
+        special = {"log": self._log, "eviction": self._evict, "token": self._token}.get(target.subresource)
+        if special is not None:
+            return await special(request, target, options)
+        how = ""
+        change: Any = None
         if target.verb == "update":
-            wanted = await bodies.read_typed(request, SCALE if target.subresource == "scale" else kind)
+            change = await bodies.read_object(request)
         elif target.verb == "patch":
             how, change = await bodies.read_patch(request)
-            wanted = patch.patched("merge" if how == "apply" else how, shown, change)
-        else:
-            message = "the server does not allow this method on the requested resource"
-            raise errors.ApiError(405, "MethodNotAllowed", message)
+        # The body is read before the object, so that nothing can change between reading and writing the object.
+        owner = self._owner(target)
+        shown = _scale_of(owner) if target.subresource == "scale" else owner
+        if target.verb == "get":
+            return bodies.respond(shown)
+        wanted = patch.patched("merge" if how == "apply" else how, shown, change) if how else change
         if target.subresource == "scale":
-            return bodies.respond(self._scale(kind, owner, wanted, options))
-        changed = self._cluster.writer.update(kind, owner, wanted, options, target.subresource)
+            return bodies.respond(self._scale(target.kind, owner, wanted, options))
+        changed = self._cluster.writer.update(target.kind, owner, wanted, options, target.subresource)
         return bodies.respond(changed, 200, options.warnings)
 
-    def _scale(self, kind: Kind, owner: Object, wanted: Object, options: Options) -> Object:
+    def _owner(self, target: Target) -> Object:
+        namespace = target.namespace if target.kind.namespaced else ""
+        return self._cluster.store.read(target.kind, namespace, target.name)
+
+    def _scale(self, kind: Kind, owner: Object, wanted: Any, options: Options) -> Object:
         wanted = schema.decode(SCALE, wanted)[0]
         replicas = (wanted.get("spec") or {}).get("replicas", 0)
         if replicas < 0:
@@ -69,23 +70,23 @@ class Subresources:
         new["metadata"]["resourceVersion"] = (wanted.get("metadata") or {}).get("resourceVersion")
         return _scale_of(self._cluster.writer.update(kind, owner, new, options))
 
-    async def _evict(self, request: web.Request, kind: Kind, pod: Object, options: Options) -> web.Response:
-        body = await bodies.read_typed(request, EVICTION)
-        deletion = body.get("deleteOptions") or {}
+    async def _evict(self, request: web.Request, target: Target, options: Options) -> web.StreamResponse:
+        deletion = (await bodies.read_typed(request, EVICTION)).get("deleteOptions") or {}
         dry_run = options.dry_run or bool(deletion.get("dryRun"))
-        self._cluster.writer.delete(kind, pod, deletion, dry_run=dry_run)
+        self._cluster.writer.delete(target.kind, self._owner(target), deletion, dry_run=dry_run)
         return bodies.respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
 
-    async def _token(self, request: web.Request, account: Object) -> web.Response:
-        body = await bodies.read_typed(request, TOKEN_REQUEST)
-        spec = body.get("spec") or {}
-        status = self._cluster.tokens.issue(account, spec)
+    async def _token(self, request: web.Request, target: Target, options: Options) -> web.StreamResponse:
+        spec = (await bodies.read_typed(request, TOKEN_REQUEST)).get("spec") or {}
+        account = self._owner(target)
+        status = {} if options.dry_run else self._cluster.tokens.issue(account, spec)
         spec = {"audiences": [], "expirationSeconds": 3600} | spec
         meta = {key: account["metadata"][key] for key in ("name", "namespace")}
-        answer: Object = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": meta}
+        answer: Object = {"apiVersion": TOKEN_REQUEST.api_version, "kind": TOKEN_REQUEST.name, "metadata": meta}
         return bodies.respond(answer | {"spec": spec, "status": status}, 201)
 
-    async def _log(self, request: web.Request, pod: Object) -> web.StreamResponse:
+    async def _log(self, request: web.Request, target: Target, _options: Options) -> web.StreamResponse:
+        pod = self._owner(target)
         query = request.query
         container = _container(pod, query.get("container", ""))
         run = self._run(pod, container, previous=query.get("previous") == "true")

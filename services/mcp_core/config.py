@@ -25,11 +25,15 @@ class EdgeTls(Model):
 
 
 class ClusterConfig(Model):
-    """The cluster to operate. ``context`` is one of the kubeconfig's, by default its current one."""
+    """The cluster to operate. ``context`` is one of the kubeconfig's, by default its current one.
+
+    ``allow_exec_plugins`` lets the kubeconfig run a program that fetches credentials, as managed clusters do.
+    """
 
     name: Annotated[str, pydantic.Field(min_length=1, max_length=63)] = "default"
     kubeconfig: FilePath
     context: str | None = None
+    allow_exec_plugins: bool = False
 
 
 class SourceLimit(Model):

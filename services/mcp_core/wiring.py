@@ -45,7 +45,12 @@ async def main(config: Config) -> None:
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(listener.close)
         cluster = await KubernetesCluster.open(
-            ClusterSettings(config.cluster.name, config.cluster.kubeconfig, config.cluster.context)
+            ClusterSettings(
+                config.cluster.name,
+                config.cluster.kubeconfig,
+                config.cluster.context,
+                allow_exec_plugins=config.cluster.allow_exec_plugins,
+            )
         )
         closing.push_async_callback(cluster.close)
 

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kubegate.authn.v1 import authn_pb2
 from services.cli.home import free_port
@@ -59,6 +60,19 @@ class Home:
         (self.root / "credentials" / "admin.key").write_text(first.admin_key + "\n")
         services = {name: f"127.0.0.1:{port}" for name, port in self.ports().items()}
         (self.root / "endpoints.json").write_text(json.dumps({"services": services}))
+        for name, port in self.ports().items():
+            await self._serves(name, port)
+
+    async def _serves(self, name: str, port: int) -> None:
+        """Waits until a service has its peers' keys and streams."""
+        peer = self.stack.mesh.peer(name, port, OPERATOR)
+        health = health_pb2_grpc.HealthStub(peer.channel())
+        while True:
+            answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True)
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                break
+            await asyncio.sleep(0.05)
+        await peer.close()
 
     def ports(self) -> dict[str, int]:
         return {"authn": self.stack.authn.port, "authz": self.stack.authz.port, "audit": self.audit.port}
@@ -162,7 +176,7 @@ async def test_people_get_the_key_on_standard_output_alone(home: Home) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("create", "--identity", "x", "--permission", "k8s:pods:list"), 2, "need namespaces"),
+        (("create", "--identity", "x", "--permission", "k8s:pods:list"), 2, "--namespace"),
         (("create", "--identity", "x", "--role", "r", "--expires", "soon"), 2, "as in 30d"),
         (("create", "--role", "r"), 2, "--identity"),
         (("disable", "nosuchkey"), 2, "no key with this id"),

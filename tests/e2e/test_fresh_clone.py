@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ def test_make_run_in_a_fresh_clone_until_ctrl_c(clone: Path, make_run: subproces
         f"{endpoints['base_url']}/mcp/tools/list_pods",
         json={"namespace": "default"},
         headers={"Authorization": f"Bearer {key}"},
-        verify=endpoints["ca_file"],
+        verify=ssl.create_default_context(cafile=endpoints["ca_file"]),
         trust_env=False,
     )
     assert answer.status_code == 200, answer.text

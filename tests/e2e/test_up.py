@@ -149,14 +149,11 @@ def test_an_unreachable_cluster_is_named(tmp_path: Path, stack: RunningStack) ->
     text = (stack.home / "mcp-core" / "cluster" / "kubeconfig").read_text(encoding="utf-8")
     nowhere = tmp_path / "kubeconfig"
     nowhere.write_text(re.sub(r"server: .*", "server: https://127.0.0.1:1", text), encoding="utf-8")
-    missing = kubegate(
-        "up", "--detach", "--home", str(tmp_path / "h"), "--kubeconfig", str(tmp_path / "none"), check=False
-    )
+    up = ("up", "--detach", "--home", str(tmp_path / "h"), "--port", "0")
+    missing = kubegate(*up, "--kubeconfig", str(tmp_path / "none"), check=False)
     assert missing.returncode == 1
     assert "kubeconfig" in missing.stderr
-    done = kubegate(
-        "up", "--detach", "--home", str(tmp_path / "h"), "--port", "0", "--kubeconfig", str(nowhere), check=False
-    )
+    done = kubegate(*up, "--kubeconfig", str(nowhere), check=False)
     assert done.returncode == 1
     assert "cluster" in done.stderr
     assert str(nowhere) in done.stderr

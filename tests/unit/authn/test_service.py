@@ -129,7 +129,7 @@ async def test_failures_fold_by_source_and_by_known_credentials_only() -> None:
         with pytest.raises(Unauthenticated):
             await subject.authenticate(token(f"kg_{key_id}_{'0' * 43}"), SOURCE, call())
     with pytest.raises(Unauthenticated):
-        await subject.authenticate(token(text), Source("192.0.2.2"), call())
+        await subject.authenticate(token(f"kg_{'1' * 12}_{'0' * 43}"), Source("192.0.2.2"), call())
     first, second, *others = journalist.folds
     assert first == second
     assert len({first, *others}) == 4

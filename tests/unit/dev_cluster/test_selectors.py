@@ -91,6 +91,8 @@ def test_paths(method: str, path: str, expected: tuple[str, ...]) -> None:
         ("POST", "/api/v1/namespaces/x/pods/p", 405),
         ("DELETE", "/api/v1/pods", 405),
         ("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", 405),
+        ("GET", "/api/v1/namespaces/x/pods/p/eviction", 405),
+        ("DELETE", "/api/v1/namespaces/x/pods/p/log", 405),
     ],
 )
 def test_paths_that_are_not_served(method: str, path: str, code: int) -> None:
