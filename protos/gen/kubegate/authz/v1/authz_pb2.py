@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from kubegate.common.v1 import identity_pb2 as kubegate_dot_common_dot_v1_dot_identity__pb2
+from kubegate.common.v1 import lease_pb2 as kubegate_dot_common_dot_v1_dot_lease__pb2
 from kubegate.common.v1 import options_pb2 as kubegate_dot_common_dot_v1_dot_options__pb2
 from kubegate.common.v1 import stream_pb2 as kubegate_dot_common_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkubegate/authz/v1/authz.proto\x12\x11kubegate.authz.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!kubegate/common/v1/identity.proto\x1a kubegate/common/v1/options.proto\x1a\x1fkubegate/common/v1/stream.proto\"\x93\x01\n\x0c\x43heckRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12*\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32\x1a.kubegate.common.v1.Action\x12*\n\x06source\x18\x03 \x01(\x0b\x32\x1a.kubegate.common.v1.Source\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xa1\x01\n\rCheckResponse\x12-\n\x07\x61llowed\x18\x01 \x01(\x0b\x32\x1a.kubegate.authz.v1.AllowedH\x00\x12+\n\x06\x64\x65nied\x18\x02 \x01(\x0b\x32\x19.kubegate.authz.v1.DeniedH\x00\x12\x17\n\x0fpolicy_revision\x18\x03 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\tB\t\n\x07outcome\"]\n\x07\x41llowed\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x33\n\x0f\x63\x61\x63heable_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"y\n\x06\x44\x65nied\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.kubegate.authz.v1.DenialReason\x12)\n\x07missing\x18\x02 \x01(\x0b\x32\x18.kubegate.authz.v1.Grant\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\".\n\x05Grant\x12\x12\n\npermission\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"A\n\x12\x43heckStreamRequest\x12+\n\x05items\x18\x01 \x03(\x0b\x32\x1c.kubegate.authz.v1.CheckItem\"m\n\tCheckItem\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1e.kubegate.common.v1.ItemHeader\x12\x30\n\x07request\x18\x02 \x01(\x0b\x32\x1f.kubegate.authz.v1.CheckRequest\"F\n\x13\x43heckStreamResponse\x12/\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1e.kubegate.authz.v1.CheckAnswer\"\x8a\x01\n\x0b\x43heckAnswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x34\n\x08response\x18\x02 \x01(\x0b\x32 .kubegate.authz.v1.CheckResponseH\x00\x12.\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1d.kubegate.common.v1.ItemErrorH\x00\x42\t\n\x07outcome\"Z\n\x12ListAllowedRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12+\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x1a.kubegate.common.v1.Action\"b\n\x13ListAllowedResponse\x12\x32\n\x06scopes\x18\x01 \x03(\x0b\x32\".kubegate.common.v1.NamespaceScope\x12\x17\n\x0fpolicy_revision\x18\x02 \x01(\t*\xaa\x01\n\x0c\x44\x65nialReason\x12\x1d\n\x19\x44\x45NIAL_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45NIAL_REASON_NO_GRANT\x10\x01\x12 \n\x1c\x44\x45NIAL_REASON_CREDENTIAL_CAP\x10\x02\x12 \n\x1c\x44\x45NIAL_REASON_INVALID_ACTION\x10\x03\x12\x1b\n\x17\x44\x45NIAL_REASON_DENY_RULE\x10\x04\x32\xa7\x03\n\x0c\x41uthzService\x12\x8c\x01\n\x05\x43heck\x12\x1f.kubegate.authz.v1.CheckRequest\x1a .kubegate.authz.v1.CheckResponse\"@\xca\xda\x18<\n\x10service/mcp-core\n\rservice/authn\n\rservice/audit\n\nplatform/*\x12\x84\x01\n\x0b\x43heckStream\x12%.kubegate.authz.v1.CheckStreamRequest\x1a&.kubegate.authz.v1.CheckStreamResponse\"\"\xca\xda\x18\x1e\n\x10service/mcp-core\n\nplatform/*(\x01\x30\x01\x12\x80\x01\n\x0bListAllowed\x12%.kubegate.authz.v1.ListAllowedRequest\x1a&.kubegate.authz.v1.ListAllowedResponse\"\"\xca\xda\x18\x1e\n\x10service/mcp-core\n\nplatform/*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkubegate/authz/v1/authz.proto\x12\x11kubegate.authz.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!kubegate/common/v1/identity.proto\x1a\x1ekubegate/common/v1/lease.proto\x1a kubegate/common/v1/options.proto\x1a\x1fkubegate/common/v1/stream.proto\"A\n\x12WatchPolicyRequest\x12+\n\x04ping\x18\x01 \x01(\x0b\x32\x1d.kubegate.common.v1.LeasePing\"_\n\x13WatchPolicyResponse\x12/\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1f.kubegate.common.v1.LeaseAnswer\x12\x17\n\x0fpolicy_revision\x18\x02 \x01(\t\"\x93\x01\n\x0c\x43heckRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12*\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32\x1a.kubegate.common.v1.Action\x12*\n\x06source\x18\x03 \x01(\x0b\x32\x1a.kubegate.common.v1.Source\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xb9\x01\n\rCheckResponse\x12-\n\x07\x61llowed\x18\x01 \x01(\x0b\x32\x1a.kubegate.authz.v1.AllowedH\x00\x12+\n\x06\x64\x65nied\x18\x02 \x01(\x0b\x32\x19.kubegate.authz.v1.DeniedH\x00\x12\x17\n\x0fpolicy_revision\x18\x03 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\t\x12\x16\n\x0elease_revision\x18\x05 \x01(\x04\x42\t\n\x07outcome\"]\n\x07\x41llowed\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x33\n\x0f\x63\x61\x63heable_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"y\n\x06\x44\x65nied\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.kubegate.authz.v1.DenialReason\x12)\n\x07missing\x18\x02 \x01(\x0b\x32\x18.kubegate.authz.v1.Grant\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\".\n\x05Grant\x12\x12\n\npermission\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"A\n\x12\x43heckStreamRequest\x12+\n\x05items\x18\x01 \x03(\x0b\x32\x1c.kubegate.authz.v1.CheckItem\"m\n\tCheckItem\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1e.kubegate.common.v1.ItemHeader\x12\x30\n\x07request\x18\x02 \x01(\x0b\x32\x1f.kubegate.authz.v1.CheckRequest\"F\n\x13\x43heckStreamResponse\x12/\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1e.kubegate.authz.v1.CheckAnswer\"\x8a\x01\n\x0b\x43heckAnswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x34\n\x08response\x18\x02 \x01(\x0b\x32 .kubegate.authz.v1.CheckResponseH\x00\x12.\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1d.kubegate.common.v1.ItemErrorH\x00\x42\t\n\x07outcome\"Z\n\x12ListAllowedRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12+\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x1a.kubegate.common.v1.Action\"b\n\x13ListAllowedResponse\x12\x32\n\x06scopes\x18\x01 \x03(\x0b\x32\".kubegate.common.v1.NamespaceScope\x12\x17\n\x0fpolicy_revision\x18\x02 \x01(\t*\xaa\x01\n\x0c\x44\x65nialReason\x12\x1d\n\x19\x44\x45NIAL_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45NIAL_REASON_NO_GRANT\x10\x01\x12 \n\x1c\x44\x45NIAL_REASON_CREDENTIAL_CAP\x10\x02\x12 \n\x1c\x44\x45NIAL_REASON_INVALID_ACTION\x10\x03\x12\x1b\n\x17\x44\x45NIAL_REASON_DENY_RULE\x10\x04\x32\xae\x04\n\x0c\x41uthzService\x12\x8c\x01\n\x05\x43heck\x12\x1f.kubegate.authz.v1.CheckRequest\x1a .kubegate.authz.v1.CheckResponse\"@\xca\xda\x18<\n\x10service/mcp-core\n\rservice/authn\n\rservice/audit\n\nplatform/*\x12\x84\x01\n\x0b\x43heckStream\x12%.kubegate.authz.v1.CheckStreamRequest\x1a&.kubegate.authz.v1.CheckStreamResponse\"\"\xca\xda\x18\x1e\n\x10service/mcp-core\n\nplatform/*(\x01\x30\x01\x12\x80\x01\n\x0bListAllowed\x12%.kubegate.authz.v1.ListAllowedRequest\x1a&.kubegate.authz.v1.ListAllowedResponse\"\"\xca\xda\x18\x1e\n\x10service/mcp-core\n\nplatform/*\x12\x84\x01\n\x0bWatchPolicy\x12%.kubegate.authz.v1.WatchPolicyRequest\x1a&.kubegate.authz.v1.WatchPolicyResponse\"\"\xca\xda\x18\x1e\n\x10service/mcp-core\n\nplatform/*(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,30 +42,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHZSERVICE'].methods_by_name['CheckStream']._serialized_options = b'\312\332\030\036\n\020service/mcp-core\n\nplatform/*'
   _globals['_AUTHZSERVICE'].methods_by_name['ListAllowed']._loaded_options = None
   _globals['_AUTHZSERVICE'].methods_by_name['ListAllowed']._serialized_options = b'\312\332\030\036\n\020service/mcp-core\n\nplatform/*'
-  _globals['_DENIALREASON']._serialized_start=1351
-  _globals['_DENIALREASON']._serialized_end=1521
-  _globals['_CHECKREQUEST']._serialized_start=188
-  _globals['_CHECKREQUEST']._serialized_end=335
-  _globals['_CHECKRESPONSE']._serialized_start=338
-  _globals['_CHECKRESPONSE']._serialized_end=499
-  _globals['_ALLOWED']._serialized_start=501
-  _globals['_ALLOWED']._serialized_end=594
-  _globals['_DENIED']._serialized_start=596
-  _globals['_DENIED']._serialized_end=717
-  _globals['_GRANT']._serialized_start=719
-  _globals['_GRANT']._serialized_end=765
-  _globals['_CHECKSTREAMREQUEST']._serialized_start=767
-  _globals['_CHECKSTREAMREQUEST']._serialized_end=832
-  _globals['_CHECKITEM']._serialized_start=834
-  _globals['_CHECKITEM']._serialized_end=943
-  _globals['_CHECKSTREAMRESPONSE']._serialized_start=945
-  _globals['_CHECKSTREAMRESPONSE']._serialized_end=1015
-  _globals['_CHECKANSWER']._serialized_start=1018
-  _globals['_CHECKANSWER']._serialized_end=1156
-  _globals['_LISTALLOWEDREQUEST']._serialized_start=1158
-  _globals['_LISTALLOWEDREQUEST']._serialized_end=1248
-  _globals['_LISTALLOWEDRESPONSE']._serialized_start=1250
-  _globals['_LISTALLOWEDRESPONSE']._serialized_end=1348
-  _globals['_AUTHZSERVICE']._serialized_start=1524
-  _globals['_AUTHZSERVICE']._serialized_end=1947
+  _globals['_AUTHZSERVICE'].methods_by_name['WatchPolicy']._loaded_options = None
+  _globals['_AUTHZSERVICE'].methods_by_name['WatchPolicy']._serialized_options = b'\312\332\030\036\n\020service/mcp-core\n\nplatform/*'
+  _globals['_DENIALREASON']._serialized_start=1571
+  _globals['_DENIALREASON']._serialized_end=1741
+  _globals['_WATCHPOLICYREQUEST']._serialized_start=219
+  _globals['_WATCHPOLICYREQUEST']._serialized_end=284
+  _globals['_WATCHPOLICYRESPONSE']._serialized_start=286
+  _globals['_WATCHPOLICYRESPONSE']._serialized_end=381
+  _globals['_CHECKREQUEST']._serialized_start=384
+  _globals['_CHECKREQUEST']._serialized_end=531
+  _globals['_CHECKRESPONSE']._serialized_start=534
+  _globals['_CHECKRESPONSE']._serialized_end=719
+  _globals['_ALLOWED']._serialized_start=721
+  _globals['_ALLOWED']._serialized_end=814
+  _globals['_DENIED']._serialized_start=816
+  _globals['_DENIED']._serialized_end=937
+  _globals['_GRANT']._serialized_start=939
+  _globals['_GRANT']._serialized_end=985
+  _globals['_CHECKSTREAMREQUEST']._serialized_start=987
+  _globals['_CHECKSTREAMREQUEST']._serialized_end=1052
+  _globals['_CHECKITEM']._serialized_start=1054
+  _globals['_CHECKITEM']._serialized_end=1163
+  _globals['_CHECKSTREAMRESPONSE']._serialized_start=1165
+  _globals['_CHECKSTREAMRESPONSE']._serialized_end=1235
+  _globals['_CHECKANSWER']._serialized_start=1238
+  _globals['_CHECKANSWER']._serialized_end=1376
+  _globals['_LISTALLOWEDREQUEST']._serialized_start=1378
+  _globals['_LISTALLOWEDREQUEST']._serialized_end=1468
+  _globals['_LISTALLOWEDRESPONSE']._serialized_start=1470
+  _globals['_LISTALLOWEDRESPONSE']._serialized_end=1568
+  _globals['_AUTHZSERVICE']._serialized_start=1744
+  _globals['_AUTHZSERVICE']._serialized_end=2302
 # @@protoc_insertion_point(module_scope)

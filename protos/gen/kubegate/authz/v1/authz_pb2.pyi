@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from kubegate.common.v1 import identity_pb2 as _identity_pb2
+from kubegate.common.v1 import lease_pb2 as _lease_pb2
 from kubegate.common.v1 import stream_pb2 as _stream_pb2
 import builtins as _builtins
 import sys
@@ -53,6 +54,60 @@ DENIAL_REASON_INVALID_ACTION: DenialReason.ValueType  # 3
 DENIAL_REASON_DENY_RULE: DenialReason.ValueType  # 4
 """A deny rule matched."""
 Global___DenialReason: _TypeAlias = DenialReason  # noqa: Y015
+
+@_typing.final
+class WatchPolicyRequest(_message.Message):
+    """Keeps the lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ping(self) -> _lease_pb2.LeasePing:
+        """The ping."""
+
+    def __init__(
+        self,
+        *,
+        ping: _lease_pb2.LeasePing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ping", b"ping"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ping", b"ping"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPolicyRequest: _TypeAlias = WatchPolicyRequest  # noqa: Y015
+
+@_typing.final
+class WatchPolicyResponse(_message.Message):
+    """The policy in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    policy_revision: _builtins.str
+    """Digest of the policy, as in CheckResponse."""
+    @_builtins.property
+    def answer(self) -> _lease_pb2.LeaseAnswer:
+        """The answer to the ping. The revision grows with every change that can alter
+        a decision: policy, elevations.
+        """
+
+    def __init__(
+        self,
+        *,
+        answer: _lease_pb2.LeaseAnswer | None = ...,
+        policy_revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "policy_revision", b"policy_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPolicyResponse: _TypeAlias = WatchPolicyResponse  # noqa: Y015
 
 @_typing.final
 class CheckRequest(_message.Message):
@@ -104,10 +159,13 @@ class CheckResponse(_message.Message):
     DENIED_FIELD_NUMBER: _builtins.int
     POLICY_REVISION_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
+    LEASE_REVISION_FIELD_NUMBER: _builtins.int
     policy_revision: _builtins.str
     """Revision of the policy that decided."""
     event_id: _builtins.str
     """The record of this decision in audit (R18)."""
+    lease_revision: _builtins.int
+    """Revision of WatchPolicy under which it was decided (R12); 0: not to be cached."""
     @_builtins.property
     def allowed(self) -> Global___Allowed:
         """It may."""
@@ -123,10 +181,11 @@ class CheckResponse(_message.Message):
         denied: Global___Denied | None = ...,
         policy_revision: _builtins.str = ...,
         event_id: _builtins.str = ...,
+        lease_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "denied", b"denied", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "denied", b"denied", "event_id", b"event_id", "outcome", b"outcome", "policy_revision", b"policy_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "denied", b"denied", "event_id", b"event_id", "lease_revision", b"lease_revision", "outcome", b"outcome", "policy_revision", b"policy_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["allowed", "denied"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

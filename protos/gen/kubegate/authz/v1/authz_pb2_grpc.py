@@ -50,6 +50,11 @@ class AuthzServiceStub:
                 request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedRequest.SerializeToString,
                 response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedResponse.FromString,
                 _registered_method=True)
+        self.WatchPolicy = channel.stream_stream(
+                '/kubegate.authz.v1.AuthzService/WatchPolicy',
+                request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyResponse.FromString,
+                _registered_method=True)
 
 
 class AuthzServiceServicer:
@@ -78,6 +83,14 @@ class AuthzServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchPolicy(self, request_iterator, context):
+        """A lease on the policy (R12): the client pings, each answer carries the
+        revision in force.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthzServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +108,11 @@ def add_AuthzServiceServicer_to_server(servicer, server):
                     servicer.ListAllowed,
                     request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedRequest.FromString,
                     response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedResponse.SerializeToString,
+            ),
+            'WatchPolicy': grpc.stream_stream_rpc_method_handler(
+                    servicer.WatchPolicy,
+                    request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyRequest.FromString,
+                    response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +197,33 @@ class AuthzService:
             '/kubegate.authz.v1.AuthzService/ListAllowed',
             kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedRequest.SerializeToString,
             kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPolicy(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/kubegate.authz.v1.AuthzService/WatchPolicy',
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyRequest.SerializeToString,
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class AuthzServiceStub:
     """For each action, in which namespaces the principal may do it. Not a
     decision: nothing may be executed on its strength, and it is not recorded.
     """
+    WatchPolicy: _grpc.StreamStreamMultiCallable[_authz_pb2.WatchPolicyRequest, _authz_pb2.WatchPolicyResponse]
+    """A lease on the policy (R12): the client pings, each answer carries the
+    revision in force.
+    """
 
 @_typing.type_check_only
 class AuthzServiceAsyncStub(AuthzServiceStub):
@@ -54,6 +58,10 @@ class AuthzServiceAsyncStub(AuthzServiceStub):
     ListAllowed: _aio.UnaryUnaryMultiCallable[_authz_pb2.ListAllowedRequest, _authz_pb2.ListAllowedResponse]  # type: ignore[assignment]
     """For each action, in which namespaces the principal may do it. Not a
     decision: nothing may be executed on its strength, and it is not recorded.
+    """
+    WatchPolicy: _aio.StreamStreamMultiCallable[_authz_pb2.WatchPolicyRequest, _authz_pb2.WatchPolicyResponse]  # type: ignore[assignment]
+    """A lease on the policy (R12): the client pings, each answer carries the
+    revision in force.
     """
 
 class AuthzServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -83,6 +91,16 @@ class AuthzServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_authz_pb2.ListAllowedResponse, _abc.Awaitable[_authz_pb2.ListAllowedResponse]]:
         """For each action, in which namespaces the principal may do it. Not a
         decision: nothing may be executed on its strength, and it is not recorded.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchPolicy(
+        self,
+        request_iterator: _MaybeAsyncIterator[_authz_pb2.WatchPolicyRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_authz_pb2.WatchPolicyResponse], _abc.AsyncIterator[_authz_pb2.WatchPolicyResponse]]:
+        """A lease on the policy (R12): the client pings, each answer carries the
+        revision in force.
         """
 
 def add_AuthzServiceServicer_to_server(servicer: AuthzServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
