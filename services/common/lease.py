@@ -78,6 +78,7 @@ class Lease:
                     await self.ping(call)
                     await asyncio.sleep(PERIOD)
             except (aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
+                self._sent_at = float("-inf")
                 log.warning("lease stream lost", peer=self._peer.name, cause=type(error).__name__)
             finally:
                 if call is not None:

@@ -22,7 +22,6 @@ LASTING = {
     "principal.roles": _TEXTS,
     "principal.amr": _TEXTS,
     "principal.auth_type": _TEXT,
-    "principal.auth_time": cel.Type.TIMESTAMP,
     "action.cluster": _TEXT,
     "action.group": _TEXT,
     "action.resource": _TEXT,
@@ -34,8 +33,12 @@ LASTING = {
 }
 """What a condition may read that stays the same for a principal and an action."""
 
-PASSING = {"request.time": cel.Type.TIMESTAMP, "request.source": _TEXT}
-"""What a condition may read that differs from request to request (R11)."""
+PASSING = {
+    "principal.auth_time": cel.Type.TIMESTAMP,
+    "request.time": cel.Type.TIMESTAMP,
+    "request.source": _TEXT,
+}
+"""What a condition may read that differs from request to request (R11); an API key is proven at each."""
 
 _LASTING = cel.NewEnv(variables=LASTING)
 _ALL = cel.NewEnv(variables=LASTING | PASSING)
