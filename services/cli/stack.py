@@ -56,16 +56,22 @@ class Stack:
         return self._peers[name]
 
     async def admin_token(self) -> str:
-        """A principal token of the administrator, issued to this operator (R15).
+        """A principal token of the administrator, issued to this operator (R15). Raises as ``token``."""
+        return await self.token(None)
+
+    async def token(self, key_file: Path | None) -> str:
+        """A principal token of whoever the API key in a file stands for, issued to this operator (R15).
+
+        ``key_file``: None for the administrator's.
 
         Raises:
             DomainError: authn is away or refuses the key.
         """
-        path = self.layout.credentials / "admin.key"
+        path = key_file or self.layout.credentials / "admin.key"
         try:
             key = path.read_text(encoding="ascii").strip()
         except OSError as error:
-            raise Unauthenticated(f"The administrator's key cannot be read from {path}.") from error
+            raise Unauthenticated(f"The API key cannot be read from {path}.") from error
         response: authn_pb2.AuthenticateResponse = await self.peer("authn").unary(
             lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).Authenticate,
             authn_pb2.AuthenticateRequest(credential=authn_pb2.Credential(token=key)),
