@@ -74,16 +74,21 @@ class Lease:
             call: Any = None
             try:
                 call = self._method(self._peer.channel())()
+                # A stream that ends is known to be lost before the next ping finds out.
+                call.add_done_callback(lambda _: self._lose())
                 while True:
                     await self.ping(call)
                     await asyncio.sleep(PERIOD)
             except (aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
-                self._sent_at = float("-inf")
+                self._lose()
                 log.warning("lease stream lost", peer=self._peer.name, cause=type(error).__name__)
             finally:
                 if call is not None:
                     call.cancel()
             await asyncio.sleep(RETRY)
+
+    def _lose(self) -> None:
+        self._sent_at = float("-inf")
 
     async def ping(self, call: Any) -> None:
         """One ping and its answer.
