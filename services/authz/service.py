@@ -85,16 +85,18 @@ class AuthzService:
         revision = engine.policy.revision
         event_id = await self._recorder.decided(caller, token, verified, actions, decisions, revision, milliseconds)
         ends = min(verified.expires, principal.expires)
-        return [
-            Answer(
+        # Many actions of a batch rest on one and the same decision.
+        answers = {
+            id(decision): Answer(
                 decision,
                 revision,
                 event_id,
                 min(decision.until, ends) if isinstance(decision, Allowed) else 0.0,
                 lease_revision,
             )
-            for decision in decisions
-        ]
+            for decision in {id(each): each for each in decisions}.values()
+        }
+        return [answers[id(decision)] for decision in decisions]
 
     async def list_allowed(self, caller: Caller, token: str, actions: Sequence[Action]) -> tuple[list[Allowance], str]:
         """For each action, where the token's principal may do it, and the revision that says so.

@@ -56,7 +56,8 @@ class AuthzServicer(authz_pb2_grpc.AuthzServiceServicer):
         actions = [to_action(action) for action in request.actions]
         caller = caller_of(request.source, request.request_id)
         answers = await self._service.check(caller, request.principal_token, actions)
-        return authz_pb2.BatchCheckResponse(responses=[from_answer(answer) for answer in answers])
+        made = {key: from_answer(answer) for key, answer in {id(each): each for each in answers}.items()}
+        return authz_pb2.BatchCheckResponse(responses=[made[id(answer)] for answer in answers])
 
     async def ListAllowed(self, request: authz_pb2.ListAllowedRequest, context: Any) -> authz_pb2.ListAllowedResponse:
         if len(request.actions) > MAX_LISTED:
@@ -98,16 +99,20 @@ def caller_of(source: identity_pb2.Source | None = None, request_id: str = "") -
 
 def to_action(action: identity_pb2.Action) -> Action:
     """The action that a message asks about."""
+    replicas = None
+    # Looked at in this order because most actions have no attributes, and a batch has many actions.
+    if action.HasField("attributes") and action.attributes.HasField("replicas"):
+        replicas = action.attributes.replicas
     return Action(
-        group=action.group,
-        resource=action.resource,
-        verb=action.verb,
-        subresource=action.subresource,
-        namespace=action.namespace,
-        name=action.name,
-        cluster=action.cluster,
-        tool=action.tool,
-        replicas=action.attributes.replicas if action.attributes.HasField("replicas") else None,
+        action.group,
+        action.resource,
+        action.verb,
+        action.subresource,
+        action.namespace,
+        action.name,
+        action.cluster,
+        action.tool,
+        replicas,
     )
 
 

@@ -24,6 +24,9 @@ MAX_NOTE = 1_000
 MAX_PART = 4_000
 """Characters of one part of a batch's decisions: audit takes values of 4,096."""
 
+TABS = 8
+"""Between the values of a batch's decision; a ninth is a caller's."""
+
 INTENT_GRACE = 5.0
 """Seconds after its caller's deadline in which an act still ends and is recorded (R21)."""
 
@@ -207,11 +210,12 @@ def _parts(actions: Sequence[Action], decisions: Sequence[Decision]) -> Iterator
     size = 0
     for action, decision in zip(actions, decisions, strict=True):
         replicas = "" if action.replicas is None else str(action.replicas)
-        kind = (action.verb, action.group, action.resource, action.subresource)
-        values = (decision.rule_id, *kind, action.namespace, action.name, replicas, action.cluster)
-        line = "\t".join(
-            [value if value.isprintable() and len(value) <= MAX_TEXT else _bounded(value) for value in values]
-        )
+        kind = f"{action.verb}\t{action.group}\t{action.resource}\t{action.subresource}"
+        line = f"{decision.rule_id}\t{kind}\t{action.namespace}\t{action.name}\t{replicas}\t{action.cluster}"
+        if len(line) > MAX_TEXT or not line.replace("\t", "", TABS).isprintable():
+            values = (decision.rule_id, action.verb, action.group, action.resource, action.subresource)
+            places = (action.namespace, action.name, replicas, action.cluster)
+            line = "\t".join([_bounded(value) for value in (*values, *places)])
         if size + len(line) >= MAX_PART and lines:
             yield "\n".join(lines)
             lines, size = [], 0
