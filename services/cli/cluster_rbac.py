@@ -121,9 +121,9 @@ def _heirs(policy: Policy) -> dict[str, list[str]]:
     """For each role, the roles that inherit it, however far: their groups may do what it grants, where it does."""
     parents = {role.name: role.inherits for role in policy.roles}
     heirs: dict[str, list[str]] = {name: [] for name in parents}
-    for name in parents:
+    for name, inherited in parents.items():
         seen = {name}
-        queue = list(parents[name])
+        queue = list(inherited)
         while queue:
             above = queue.pop()
             if above not in seen:

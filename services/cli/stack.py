@@ -19,7 +19,7 @@ from services.common.config import PeerAddress, TlsFiles
 from services.common.deadline import Deadline
 from services.common.errors import Unauthenticated
 from services.common.grpc_client import Peer
-from services.common.grpc_server import PROBLEMS_METADATA
+from services.common.grpc_server import NOTICES_METADATA, PROBLEMS_METADATA
 from services.common.runtime_errors import StartupError
 from services.common.tls import server_name
 
@@ -97,6 +97,18 @@ class Stack:
             return (value if isinstance(value, bytes) else value.encode()).decode().splitlines()
         except aio.AioRpcError as error:
             return [f"cannot be reached ({error.code().name.lower()})"]
+
+    async def notices(self, name: str) -> list[str]:
+        """What an operator should know of a service that serves, such as a policy file that it refused."""
+        if name == "mcp-core":
+            return []
+        call = health_pb2_grpc.HealthStub(self.peer(name).channel()).Check(health_pb2.HealthCheckRequest(), timeout=3)
+        try:
+            await call
+            value = dict(await call.trailing_metadata() or ()).get(NOTICES_METADATA, b"")
+        except aio.AioRpcError:
+            return []
+        return (value if isinstance(value, bytes) else value.encode()).decode().splitlines()
 
     def _edge_problems(self) -> list[str]:
         url = self.layout.read_endpoints()["base_url"] + "/readyz"

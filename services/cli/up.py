@@ -101,6 +101,7 @@ def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
                 process = supervisor.find(stack.layout, name)
                 problems = [] if name == CLUSTER else await stack.problems(name)
                 ready = process is not None and not problems
+                notices = await stack.notices(name) if ready and name != CLUSTER else []
                 rows.append(
                     {
                         "service": name,
@@ -108,6 +109,7 @@ def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
                         "address": address,
                         "pid": process.pid if process else None,
                         "problems": problems if process else [],
+                        "notices": notices,
                     }
                 )
             return rows
@@ -124,7 +126,7 @@ def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
                     row["state"],
                     row["address"],
                     str(row["pid"] or ""),
-                    "; ".join(row["problems"]),
+                    "; ".join([*row["problems"], *row["notices"]]),
                 )
                 for row in rows
             ],

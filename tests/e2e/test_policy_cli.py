@@ -73,6 +73,19 @@ def test_explain_diff_replay_and_reload(stack: RunningStack, tmp_path: Path) -> 
 
     reloaded = stack.json("policy", "reload")
     assert reloaded["problems"] == []
+    good = policy.read_bytes()
+    try:
+        policy.write_text("roles: [\n")
+        refused = stack.run("policy", "reload", check=False)
+        assert refused.returncode == 1
+        assert "policy:2:1: not valid YAML" in refused.stdout
+        [authz] = [row for row in stack.json("status") if row["service"] == "authz"]
+        assert authz["state"] == "ready", "decisions go on under the last good revision"
+        assert f"revision {reloaded['revision']} stays in force" in authz["notices"][0]
+        assert stack.call("list_pods", {"namespace": "default"}, stack.viewer).status_code == 200
+    finally:
+        policy.write_bytes(good)
+    assert stack.json("policy", "reload")["problems"] == []
 
 
 @pytest.mark.req("I5.7")

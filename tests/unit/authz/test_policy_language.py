@@ -1,6 +1,7 @@
 """The policy language: inheritance, bindings, deny rules, conditions and tenants, and what is wrong with them."""
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -15,6 +16,7 @@ from services.authz.policy.explain import explain
 from services.authz.policy.model import Action, Allowed, Circumstances, Denied, Elevation, Principal, Reason
 from services.authz.policy.parse import parse_policy
 from services.authz.policy.scope import EVERYWHERE, Scope
+from services.cli.policy_cases import read_cases, run_case
 
 PUBLISHED = json.loads((Path(__file__).parents[3] / "configs" / "rbac-policies.schema.json").read_text())
 NOON = 1_800_014_400.0  # Friday 15 January 2027, 12:00 UTC
@@ -367,3 +369,12 @@ def test_what_a_principal_may_grant_is_what_it_holds_without_condition_and_for_a
     assert conditional.missing_to_grant(person("office"), "office", EVERYWHERE, NOON) == "k8s:pods:list"
     lifted = policy.with_elevations([Elevation("e", "kubegate", "alice", "top", EVERYWHERE, NOON + 1e6)], "x")
     assert lifted.missing_to_grant(person(), "top", EVERYWHERE, NOON), "what is lent cannot be lent on"
+
+
+@pytest.mark.req("I5.1", "I5.7")
+def test_the_example_of_the_document_is_a_policy_and_its_case_passes() -> None:
+    document = (Path(__file__).parents[3] / "docs" / "policy.md").read_text()
+    policy_text, case_text = re.findall(r"^```yaml\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    policy = engine(policy_text)
+    [case] = read_cases(yaml.safe_load(case_text)).cases
+    assert run_case(policy, case).fault == ""
