@@ -39,7 +39,7 @@ def addresses(home: Path) -> None:
 async def bootstrap(home: Path) -> None:
     """Writes the first credentials into HOME/credentials."""
     from services.cli.stack import Stack
-    from services.cli.up import bootstrap as make_credentials
+    from services.cli.starting import bootstrap as make_credentials
 
     if (home / "credentials" / "admin.key").exists():
         return

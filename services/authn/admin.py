@@ -19,8 +19,6 @@ from services.common.clock import Clock
 from services.common.errors import NotFound, PermissionDenied, Unauthenticated
 
 _NO_TOKEN = "Administration needs a valid principal token of this operator; authenticate again."
-_RECORDED = 4000
-"""Characters of a list in the record."""
 
 _NO_KEY = "There is no key with this id; `kubegate keys list` shows them all."
 
@@ -72,10 +70,10 @@ class CredentialAdmin:
         details = {
             "credential_id": key.id,
             "identity": key.identity,
-            "roles": ",".join(key.roles)[:_RECORDED],
-            "permissions": ",".join(key.permissions)[:_RECORDED],
-            "namespaces": "*" if key.namespaces.all else ",".join(key.namespaces.patterns)[:_RECORDED],
-            "tools": ",".join(key.tools)[:_RECORDED],
+            "roles": ",".join(key.roles),
+            "permissions": ",".join(key.permissions),
+            "namespaces": "*" if key.namespaces.all else ",".join(key.namespaces.patterns),
+            "tools": ",".join(key.tools),
             "tenant": key.tenant,
             "expires_at": key.expires_at.isoformat() if key.expires_at else "",
         }

@@ -10,6 +10,9 @@ from services.common.errors import InvalidArgument
 MAX_ENTRIES = 100
 """Roles, permissions, namespaces or tools of one key at most."""
 
+MAX_TEXT = 2000
+"""Characters of all entries of one list together, so that the record holds each list whole."""
+
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@-]{0,126}[A-Za-z0-9])?")
 _ROLE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _PERMISSION = re.compile(r"(?:k8s|kubegate):(?:\*|[a-z0-9][a-z0-9.-]{0,62}:(?:\*|[a-z0-9][a-z0-9-]{0,62}))")
@@ -64,6 +67,8 @@ def _check(what: str, values: Iterable[str], form: re.Pattern[str], expected: st
     problems = [f"{what} {text[:64]!r} must be {expected}" for text in entries if not form.fullmatch(text)]
     if len(entries) > MAX_ENTRIES:
         return [f"more than {MAX_ENTRIES} entries of {what}"]
+    if sum(map(len, entries)) + len(entries) > MAX_TEXT:
+        return [f"the entries of {what} are longer than {MAX_TEXT} characters together"]
     if len(set(entries)) != len(entries):
         problems.append(f"a {what} is named twice")
     return problems

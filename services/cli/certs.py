@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from cryptography import x509
 
-from services.cli.home import SERVICES, HomeLayout
+from services.cli.home import EDGE_HOSTS, SERVICES, HomeLayout
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import NEGATIVE, emit_json, emit_table, fail
 from services.cli.pki import Authority
@@ -62,7 +62,9 @@ def rotate(home: Home = DEFAULT_HOME) -> None:
     for name in SERVICES:
         authority.mesh(f"service/{name}").write(layout.service(name) / "tls", authority.certificate)
     authority.mesh("operator/admin").write(layout.operator, authority.certificate)
-    print(f"rotated: {', '.join(SERVICES)}, operator")
+    edge = Authority.open(layout.root / "ca" / "edge", "kubegate development edge CA")
+    edge.server("localhost", EDGE_HOSTS).write(layout.service("mcp-core") / "edge", edge.certificate)
+    print(f"rotated: {', '.join(SERVICES)}, operator; the edge shows its new one after `kubegate restart mcp-core`")
 
 
 @app.command()

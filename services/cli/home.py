@@ -20,7 +20,8 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.cli.pki import Authority, KeyPair, days_left, write_private
+from services.authz.policy import PolicyError, load_policy
+from services.cli.pki import Authority, KeyPair, days_left, usable, write_private
 from services.common.runtime_errors import StartupError
 from services.common.tls import server_name
 
@@ -115,8 +116,6 @@ def prepare(layout: HomeLayout, *, edge_port: int, kubeconfig: Path | None, poli
     Raises:
         StartupError: a stored authority is damaged, or a given file cannot be read.
     """
-    layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    layout.run.mkdir(mode=0o700, exist_ok=True)
     _place_policy(layout, policy)
     mesh = Authority.open(layout.root / "ca" / "mesh", "kubegate development mesh CA")
     edge = Authority.open(layout.root / "ca" / "edge", "kubegate development edge CA")
@@ -130,22 +129,40 @@ def prepare(layout: HomeLayout, *, edge_port: int, kubeconfig: Path | None, poli
     else:
         core_kubeconfig = _given_kubeconfig(kubeconfig)
     _place_secrets(layout)
-    for name, config in _configs(ports, edge_port, core_kubeconfig).items():
-        layout.config(name).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    for name, config in _configs(ports, edge_port, core_kubeconfig, layout.policy).items():
+        _write_config(layout.config(name), config)
+
+
+def _write_config(path: Path, ours: dict[str, Any]) -> None:
+    """Writes what ``up`` decides, addresses and places, and keeps every other key that somebody has set."""
+    theirs: Any = {}
+    if path.exists():
+        try:
+            theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise StartupError(f"{path}: not valid YAML; correct it, or remove it to get a new one") from error
+    kept = {key: value for key, value in theirs.items() if key not in ours} if isinstance(theirs, dict) else {}
+    partial_path = path.with_suffix(".part")
+    partial_path.write_text(yaml.safe_dump({**ours, **kept}, sort_keys=False), encoding="utf-8")
+    partial_path.replace(path)
 
 
 def _keep(directory: Path, authority: Authority, issue: Callable[[], KeyPair]) -> None:
-    if days_left(directory / "tls.crt") < RENEW_BELOW_DAYS:
+    if not usable(directory, authority.certificate) or days_left(directory / "tls.crt") < RENEW_BELOW_DAYS:
         issue().write(directory, authority.certificate)
 
 
 def _place_policy(layout: HomeLayout, policy: Path | None) -> None:
     layout.policy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if policy is not None:
+        # Only what is valid takes the place of what is there.
         try:
-            shutil.copyfile(policy, layout.policy)
-        except OSError as error:
-            raise StartupError(f"{policy}: the policy cannot be read: {error.strerror}") from error
+            load_policy(policy)
+        except PolicyError as error:
+            raise StartupError(f"{error}\nThe home keeps the policy that it has.") from error
+        copy = layout.policy.with_suffix(".part")
+        shutil.copyfile(policy, copy)
+        copy.replace(layout.policy)
     elif not layout.policy.exists():
         layout.policy.write_bytes(default_policy().read_bytes())
 
@@ -189,7 +206,7 @@ def _prepare_cluster(layout: HomeLayout, port: int) -> Path:
         "manifests": [str(layout.cluster_rbac)],
         "seed": True,
     }
-    layout.config(CLUSTER).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    _write_config(layout.config(CLUSTER), config)
     return Path("cluster/kubeconfig")
 
 
@@ -222,7 +239,7 @@ def _kubeconfig(server: str, ca: bytes, directory: Path, user: str) -> bytes:
     return yaml.safe_dump(document, sort_keys=False).encode()
 
 
-def _configs(ports: Mapping[str, int], edge_port: int, kubeconfig: Path) -> dict[str, dict[str, Any]]:
+def _configs(ports: Mapping[str, int], edge_port: int, kubeconfig: Path, policy: Path) -> dict[str, dict[str, Any]]:
     tls = {"cert_file": "tls/tls.crt", "key_file": "tls/tls.key", "ca_file": "tls/ca.crt"}
 
     def listen(name: str) -> dict[str, Any]:
@@ -245,7 +262,7 @@ def _configs(ports: Mapping[str, int], edge_port: int, kubeconfig: Path) -> dict
             **listen("authz"),
             "authn": peer("authn"),
             "audit": peer("audit"),
-            "policy": "../policy/rbac-policies.yaml",
+            "policy": str(policy),
             "store": "authz.db",
         },
         "audit": {

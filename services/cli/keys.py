@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
 from kubegate.common.v1 import identity_pb2
+from services.authz.policy.permissions import GRANTABLE, explain_malformed
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import emit_json, emit_table, fail, run
 from services.cli.stack import PATIENCE, Stack
@@ -44,6 +45,9 @@ def create(
     """Create a key and print it. It cannot be shown again."""
     if permission and not namespace and not all_namespaces:
         fail("--permission needs to know where: add --namespace N (may be repeated) or --all-namespaces")
+    for text in permission or []:
+        if text not in GRANTABLE:
+            fail(f"--permission: {explain_malformed(text)}")
     request = authn_pb2.CreateApiKeyRequest(
         identity=identity, roles=role or [], permissions=permission or [], tools=tool or [], tenant=tenant
     )

@@ -1,5 +1,8 @@
 """`kubegate`: starts stacks and administers them."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from services.cli import audit, certs, cluster_rbac, elevation, keys, policy, up
@@ -7,7 +10,6 @@ from services.cli import audit, certs, cluster_rbac, elevation, keys, policy, up
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="The gate between AI agents and Kubernetes: authenticated, decided, recorded, and only then executed.",
 )
 app.command()(up.up)
 app.command()(up.down)
@@ -19,6 +21,21 @@ app.add_typer(elevation.app, name="elevation")
 app.add_typer(audit.app, name="audit")
 app.add_typer(certs.app, name="certs")
 app.add_typer(cluster_rbac.app, name="cluster")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"kubegate {version('kubegate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def kubegate(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The gate between AI agents and Kubernetes: authenticated, decided, recorded, and only then executed."""
 
 
 def main() -> None:

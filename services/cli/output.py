@@ -17,6 +17,8 @@ T = TypeVar("T")
 NEGATIVE = 1
 """Exit code of a negative answer."""
 
+_WIDEST = 1000
+
 MISUSE = 2
 """Exit code of misuse, or of a question that cannot be answered."""
 
@@ -30,11 +32,11 @@ def emit_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str
     """Prints rows under their headings, or ``empty`` where there are none."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console = Console(soft_wrap=not sys.stdout.isatty())
-    console.print(table if table.row_count else empty, markup=False)
+    # As wide as it has to be: an id that is broken over two lines cannot be copied.
+    Console(width=_WIDEST).print(table if table.row_count else empty, markup=False)
 
 
 def fail(message: str, code: int = MISUSE) -> NoReturn:

@@ -58,6 +58,17 @@ def days_left(certificate: Path) -> int:
     return (end - datetime.now(UTC)).days
 
 
+def usable(directory: Path, ca: bytes | None = None) -> bool:
+    """Whether a directory holds a certificate with its own private key and a CA certificate, this one if given."""
+    try:
+        certificate = x509.load_pem_x509_certificate((directory / "tls.crt").read_bytes())
+        key = serialization.load_pem_private_key((directory / "tls.key").read_bytes(), password=None)
+        stored = (directory / "ca.crt").read_bytes()
+        return key.public_key() == certificate.public_key() and ca in (None, stored)
+    except (OSError, ValueError):
+        return False
+
+
 class Authority:
     """A certificate authority whose key lies in ``directory`` (``ca.crt``, ``ca.key``)."""
 

@@ -12,8 +12,9 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
-from services.cli.home import HomeLayout
+from services.cli.home import CLUSTER, HomeLayout
 from services.cli.output import fail
+from services.cli.pki import usable
 from services.common.call import PRINCIPAL_TOKEN_METADATA
 from services.common.config import PeerAddress, TlsFiles
 from services.common.deadline import Deadline
@@ -44,10 +45,20 @@ class Stack:
         except StartupError as error:
             fail(str(error))
 
+    @property
+    def names(self) -> list[str]:
+        """The services of this home, the embedded cluster included where there is one."""
+        return list(self._services)
+
     def peer(self, name: str) -> Peer:
         """A service, with the operator's certificate."""
         if name not in self._peers:
             directory = self.layout.operator
+            if not usable(directory):
+                fail(
+                    f"the operator's certificate in {directory} is missing or damaged; "
+                    f"make another with `kubegate certs rotate --home {self.layout.root}`"
+                )
             tls = TlsFiles(
                 cert_file=directory / "tls.crt", key_file=directory / "tls.key", ca_file=directory / "ca.crt"
             )
@@ -86,7 +97,11 @@ class Stack:
     async def problems(self, name: str) -> list[str]:
         """What keeps a service from serving; empty when it is ready."""
         if name == "mcp-core":
-            return await asyncio.to_thread(self._edge_problems)
+            base_url = self.layout.read_endpoints()["base_url"]
+            return await asyncio.to_thread(_https_problems, f"{base_url}/readyz", self.layout.edge_ca)
+        if name == CLUSTER:
+            ca = self.layout.service(CLUSTER) / "tls" / "ca.crt"
+            return await asyncio.to_thread(_https_problems, f"https://{self._services[name]}/readyz", ca)
         call = health_pb2_grpc.HealthStub(self.peer(name).channel()).Check(health_pb2.HealthCheckRequest(), timeout=3)
         try:
             answer = await call
@@ -100,7 +115,7 @@ class Stack:
 
     async def notices(self, name: str) -> list[str]:
         """What an operator should know of a service that serves, such as a policy file that it refused."""
-        if name == "mcp-core":
+        if name in ("mcp-core", CLUSTER):
             return []
         call = health_pb2_grpc.HealthStub(self.peer(name).channel()).Check(health_pb2.HealthCheckRequest(), timeout=3)
         try:
@@ -109,20 +124,6 @@ class Stack:
         except aio.AioRpcError:
             return []
         return (value if isinstance(value, bytes) else value.encode()).decode().splitlines()
-
-    def _edge_problems(self) -> list[str]:
-        url = self.layout.read_endpoints()["base_url"] + "/readyz"
-        context = ssl.create_default_context(cafile=str(self.layout.edge_ca))
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-        )
-        try:
-            with opener.open(url, timeout=5):
-                return []
-        except urllib.error.HTTPError as error:
-            return error.read().decode(errors="replace").strip().splitlines() or [f"HTTP {error.code}"]
-        except OSError as error:
-            return [f"cannot be reached ({getattr(error, 'reason', error)})"]
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -134,3 +135,17 @@ class Stack:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _https_problems(url: str, ca_file: Path) -> list[str]:
+    try:
+        context = ssl.create_default_context(cafile=str(ca_file))
+        handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+        with urllib.request.build_opener(*handlers).open(url, timeout=5):
+            return []
+    except urllib.error.HTTPError as error:
+        return error.read().decode(errors="replace").strip().splitlines() or [f"HTTP {error.code}"]
+    except OSError as error:
+        if not ca_file.exists():
+            return [f"cannot be asked: {ca_file} is missing"]
+        return [f"cannot be reached ({getattr(error, 'reason', error)})"]

@@ -1,49 +1,53 @@
 """`kubegate up | down | status | restart`: a whole stack on this machine."""
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import shlex
 import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 import yaml
-from rich.console import Console
 
-from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
 from services.authz.policy import PolicyError, load_policy
 from services.cli import supervisor
 from services.cli.cluster_rbac import cluster_rbac
 from services.cli.home import CLUSTER, EMBEDDED_NAMESPACES, LOOPBACK, HomeLayout, free_port, prepare
 from services.cli.options import DEFAULT_HOME, Home, Json
-from services.cli.output import MISUSE, NEGATIVE, emit_json, emit_table, fail, run
-from services.cli.pki import write_private
+from services.cli.output import NEGATIVE, emit_json, emit_table, fail, run
 from services.cli.stack import Stack
-from services.common.deadline import Deadline
-from services.common.errors import DomainError
+from services.cli.starting import bring_up
+from services.cli.welcome import welcome
 from services.common.runtime_errors import StartupError
 
 DEFAULT_PORT = 8443
-READY_PATIENCE = 60.0
-"""Seconds until every service must be ready."""
-
-CLUSTER_PATIENCE = 5.0
-"""Seconds for which a cluster may be out of reach while everything else is ready."""
-
-progress = Console(stderr=True, highlight=False)
 
 
 def up(
     home: Home = DEFAULT_HOME,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready; stop with `kubegate down`.")] = False,
     kubeconfig: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Operate this cluster instead of the embedded one.")
+        Path | None, typer.Option(metavar="FILE", help="Operate this cluster; later starts remember it.")
     ] = None,
-    port: Annotated[int, typer.Option(metavar="N", help="HTTPS port of the edge; 0 picks a free one.")] = DEFAULT_PORT,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Operate the embedded cluster again after --kubeconfig.")
+    ] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=65535,
+            help="HTTPS port of the edge; 0 picks a free one. Default: the last, or 8443.",
+        ),
+    ] = None,
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Replace the home's policy by this file.")] = None,
     prepare_only: Annotated[
         bool,
@@ -53,36 +57,47 @@ def up(
 ) -> None:
     """Start a stack and wait until it is ready.
 
-    The first start makes certificates and credentials in the home; later ones start from what lies there.
-    Without --kubeconfig an embedded cluster runs: in memory, for development only.
+    The first start makes certificates and credentials in the home; later ones start from what lies there, the
+    kubeconfig and the port included. Without --kubeconfig an embedded cluster runs: in memory, for development.
     """
+    if kubeconfig is not None and embedded:
+        fail("--kubeconfig and --embedded exclude each other")
     layout = HomeLayout(home)
+    names: list[str] = []
+    _stop_like_ctrl_c()
     try:
-        running = [name for name in supervisor.MODULES if supervisor.find(layout, name) is not None]
-        if running:
-            raise StartupError(f"already running here: {', '.join(running)}; stop with `kubegate down --home {home}`")
-        names = [name for name in supervisor.MODULES if name != CLUSTER or kubeconfig is None]
-        edge_port = port or free_port()
-        if not prepare_only:
-            _refuse_port_in_use(edge_port)
-        prepare(layout, edge_port=edge_port, kubeconfig=kubeconfig, policy=policy)
-        _seed_cluster_rbac(layout)
-        _write_endpoints(layout, edge_port, embedded=kubeconfig is None)
-        if prepare_only:
+        with _alone(layout):
+            remembered = _remembered(layout)
+            if kubeconfig is None and not embedded and remembered.get("kubeconfig"):
+                kubeconfig = Path(remembered["kubeconfig"])
+            edge_port = free_port() if port == 0 else port or remembered.get("port", DEFAULT_PORT)
+            names = [name for name in supervisor.MODULES if name != CLUSTER or kubeconfig is None]
+            if not prepare_only:
+                _refuse_port_in_use(edge_port)
+            prepare(layout, edge_port=edge_port, kubeconfig=kubeconfig, policy=policy)
+            _seed_cluster_rbac(layout)
+            _write_endpoints(layout, edge_port, embedded=kubeconfig is None)
+            if prepare_only:
+                return
+            asyncio.run(bring_up(layout, names))
+        endpoints = layout.read_endpoints()
+        if json_output:
+            emit_json(endpoints)
+        else:
+            print(welcome(layout, endpoints), flush=True)
+        if detach:
             return
-        asyncio.run(_bring_up(layout, names))
+        print("Ctrl-C stops everything.", flush=True)
+        _watch(layout, names)
     except StartupError as error:
         fail(str(error), NEGATIVE)
+    except OSError as error:
+        fail(f"{error.filename or layout.root}: {error.strerror}; name another directory with --home", NEGATIVE)
     except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         supervisor.stop_all(layout)
-        raise typer.Exit(MISUSE) from None
-    endpoints = layout.read_endpoints()
-    if json_output:
-        emit_json(endpoints)
-    else:
-        print(_welcome(layout, endpoints), flush=True)
-    if not detach:
-        _watch_until_stopped(layout, names)
+        print("stopped", flush=True)
 
 
 def down(home: Home = DEFAULT_HOME) -> None:
@@ -99,16 +114,15 @@ def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
             rows = []
             for name, address in stack.layout.read_endpoints()["services"].items():
                 process = supervisor.find(stack.layout, name)
-                problems = [] if name == CLUSTER else await stack.problems(name)
-                ready = process is not None and not problems
-                notices = await stack.notices(name) if ready and name != CLUSTER else []
+                problems = await stack.problems(name) if process else []
+                notices = await stack.notices(name) if process and not problems else []
                 rows.append(
                     {
                         "service": name,
-                        "state": "ready" if ready else "not ready" if process else "stopped",
+                        "state": "stopped" if process is None else "not ready" if problems else "ready",
                         "address": address,
                         "pid": process.pid if process else None,
-                        "problems": problems if process else [],
+                        "problems": problems,
                         "notices": notices,
                     }
                 )
@@ -141,15 +155,65 @@ def restart(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Stop one service if it runs and start it again; the others heal by themselves."""
-    layout = HomeLayout(home)
-    if service not in supervisor.MODULES or not layout.config(service).exists():
-        fail(f"no service {service!r} in {layout.root}; there are {', '.join(supervisor.MODULES)}")
+    stack = Stack.load(home)
+    layout = stack.layout
+    if service not in stack.names:
+        fail(f"no service {service!r} in {layout.root}; there are {', '.join(stack.names)}")
+    if all(supervisor.find(layout, name) is None for name in stack.names):
+        fail(f"the stack is not up; start it with `kubegate up --home {shlex.quote(str(home))}`")
     supervisor.stop(layout, service)
     try:
-        asyncio.run(_bring_up(layout, [service]))
+        asyncio.run(bring_up(layout, [service]))
     except StartupError as error:
         fail(str(error), NEGATIVE)
     print(f"{service} is ready")
+
+
+def _stop_like_ctrl_c() -> None:
+    """From here on SIGTERM and a closed terminal stop what was started, as Ctrl-C does."""
+
+    def stop(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
+@contextlib.contextmanager
+def _alone(layout: HomeLayout) -> Iterator[None]:
+    """One start at a time in a home, and none while it runs.
+
+    Raises:
+        StartupError: there is another, or the home is open to others.
+    """
+    layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if layout.root.stat().st_mode & 0o022:
+        raise StartupError(
+            f"{layout.root} may be written by others; run `chmod 700 {layout.root}` or name another --home"
+        )
+    layout.run.mkdir(mode=0o700, exist_ok=True)
+    with (layout.run / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StartupError(f"another `kubegate up` is starting in {layout.root}; wait for it") from error
+        running = [name for name in supervisor.MODULES if supervisor.find(layout, name) is not None]
+        if running:
+            raise StartupError(
+                f"already running here: {', '.join(running)}; stop with `kubegate down --home {layout.root}`"
+            )
+        yield
+
+
+def _remembered(layout: HomeLayout) -> dict[str, Any]:
+    """Port, and kubeconfig where it was given, of the last start."""
+    try:
+        endpoints = layout.read_endpoints()
+        given = endpoints["kubeconfig"] != str(layout.cluster_kubeconfig)
+        port = int(endpoints["base_url"].rpartition(":")[2])
+        return {"port": port, "kubeconfig": endpoints["kubeconfig"] if given else ""}
+    except (StartupError, KeyError, ValueError):
+        return {}
 
 
 def _refuse_port_in_use(port: int) -> None:
@@ -197,147 +261,15 @@ def _write_endpoints(layout: HomeLayout, edge_port: int, *, embedded: bool) -> N
     partial.replace(layout.endpoints)
 
 
-async def _bring_up(layout: HomeLayout, names: list[str]) -> None:
-    began = time.monotonic()
-    logs = {name: layout.run / f"{name}.log" for name in names}
-    for name in names:
-        logs[name].unlink(missing_ok=True)
-        supervisor.start(layout, name)
-    try:
-        async with Stack.load(layout.root) as stack:
-            with progress.status("starting") as line:
-                waiting = [name for name in names if name != CLUSTER]
-                if "authn" in names and not (layout.credentials / "admin.key").exists():
-                    await _wait(stack, [name for name in waiting if name != "mcp-core"], logs, line, began)
-                    await bootstrap(stack)
-                await _wait(stack, waiting, logs, line, began)
-    except BaseException:
-        for name in reversed(names):
-            supervisor.stop(layout, name)
-        raise
-    progress.print(f"ready after {time.monotonic() - began:.1f} s")
-
-
-async def _wait(stack: Stack, names: list[str], logs: dict[str, Path], line: Any, began: float) -> None:
-    only_cluster_since: float | None = None
-    while True:
-        for name, log in logs.items():
-            if supervisor.find(stack.layout, name) is None:
-                raise StartupError(f"{name} ended while starting; its log {log} says:\n{_last(log)}")
-        problems = {name: found for name in names if (found := await stack.problems(name))}
-        if not problems:
-            return
-        line.update("waiting for " + ", ".join(problems))
-        reasons = [reason for found in problems.values() for reason in found]
-        if not all(reason.startswith("cluster: ") for reason in reasons):
-            only_cluster_since = None
-        elif only_cluster_since is None:
-            only_cluster_since = time.monotonic()
-        elif time.monotonic() - only_cluster_since > CLUSTER_PATIENCE:
-            kubeconfig = stack.layout.read_endpoints()["kubeconfig"]
-            hint = f"Check that the cluster answers: kubectl --kubeconfig {shlex.quote(kubeconfig)} get namespaces"
-            raise StartupError("\n".join([*reasons, hint]))
-        if time.monotonic() - began > READY_PATIENCE:
-            details = "\n".join(f"  {name}: {'; '.join(found)}" for name, found in problems.items())
-            raise StartupError(
-                f"not ready after {READY_PATIENCE:.0f} s:\n{details}\nThe logs lie in {stack.layout.run}"
-            )
-        await asyncio.sleep(0.1)
-
-
-def _last(log: Path) -> str:
-    return "\n".join("  " + text for text in supervisor.log_tail(log).splitlines())
-
-
-async def bootstrap(stack: Stack) -> None:
-    """Makes the first credentials and writes them into the home (R15)."""
-    layout = stack.layout
-    token = (layout.service("authn") / "bootstrap-token").read_text(encoding="ascii").strip()
-    try:
-        made: authn_pb2.BootstrapResponse = await stack.peer("authn").unary(
-            lambda channel: authn_pb2_grpc.CredentialAdminServiceStub(channel).Bootstrap,
-            authn_pb2.BootstrapRequest(bootstrap_token=token),
-            Deadline.after(15),
-        )
-    except DomainError as error:
-        raise StartupError(
-            f"the first credentials could not be made: {error.public_message}\n"
-            f"If {layout.credentials} was lost, remove {layout.service('authn')} to start with a new authn store."
-        ) from error
-    layout.credentials.mkdir(mode=0o700, exist_ok=True)
-    secrets = {
-        "viewer.key": made.viewer_key,
-        "admin.password": made.admin_password,
-        "admin.key": made.admin_key,
-    }
-    for name, secret in secrets.items():
-        write_private(layout.credentials / name, secret.encode("ascii") + b"\n")
-
-
-def _welcome(layout: HomeLayout, endpoints: dict[str, Any]) -> str:
-    base, ca, credentials = endpoints["base_url"], endpoints["ca_file"], layout.credentials
-    quoted_ca, admin, viewer = (
-        shlex.quote(str(path)) for path in (ca, credentials / "admin.key", credentials / "viewer.key")
-    )
-    client = {
-        "mcpServers": {
-            "kubegate": {
-                "type": "http",
-                "url": endpoints["mcp_url"],
-                "headers": {"Authorization": "Bearer ${KUBEGATE_KEY}"},
-            }
-        }
-    }
-    cluster = (
-        "embedded development cluster (in memory)"
-        if endpoints["kubeconfig"] == str(layout.cluster_kubeconfig)
-        else endpoints["kubeconfig"]
-    )
-    curl = f"curl --cacert {quoted_ca} -H"
-    arguments = '{"name":"nginx","namespace":"default","replicas":3}'
-    return f"""
-kubegate is ready.
-
-  MCP URL      {endpoints["mcp_url"]}
-  CA           {ca}
-  credentials  {credentials}/  admin.key, viewer.key, admin.password (user "admin")
-  audit log    {endpoints["audit_log"]}
-  cluster      {cluster}
-  kubeconfig   {endpoints["kubeconfig"]}
-
-MCP client configuration (export NODE_EXTRA_CA_CERTS={quoted_ca} KUBEGATE_KEY=$(cat {viewer})):
-
-{json.dumps(client, indent=2)}
-
-Try:
-
-  {curl} "Authorization: Bearer $(cat {viewer})" {base}/mcp/resources
-  {curl} "Authorization: Bearer $(cat {admin})" -X POST {base}/mcp/tools/scale_deployment -d '{arguments}'
-  {curl} "Authorization: Bearer $(cat {viewer})" -X POST {base}/mcp/tools/scale_deployment -d '{arguments}'
-"""
-
-
-def _watch_until_stopped(layout: HomeLayout, names: list[str]) -> None:
-    stopping = False
-
-    def stop(*_: Any) -> None:
-        nonlocal stopping
-        stopping = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    print("Ctrl-C stops everything.", flush=True)
+def _watch(layout: HomeLayout, names: list[str]) -> NoReturn:
+    """Says when a service stops or comes back, until interrupted."""
     alive = set(names)
-    while not stopping:
+    while True:
         time.sleep(0.5)
         now_alive = {name for name in names if supervisor.find(layout, name) is not None}
         for name in sorted(alive - now_alive):
-            print(
-                f"{name} stopped; the others fail closed. Start it again: "
-                f"kubegate restart {name} --home {shlex.quote(str(layout.root))}",
-                file=sys.stderr,
-                flush=True,
-            )
+            command = f"kubegate restart {name} --home {shlex.quote(str(layout.root))}"
+            print(f"{name} stopped; the others fail closed. Start it again: {command}", file=sys.stderr, flush=True)
+        for name in sorted(now_alive - alive):
+            print(f"{name} is back", file=sys.stderr, flush=True)
         alive = now_alive
-    supervisor.stop_all(layout)
-    print("stopped", flush=True)

@@ -106,7 +106,10 @@ def _missing_files(prefix: str, config: Model) -> list[str]:
     for name in type(config).model_fields:
         value = getattr(config, name)
         if isinstance(value, TlsFiles):
-            problems += [f"{prefix}{name}.{line}; issue it with `kubegate certs issue`" for line in value.missing()]
+            problems += [
+                f"{prefix}{name}.{line}; `kubegate up` and `kubegate certs rotate` make it again"
+                for line in value.missing()
+            ]
         elif isinstance(value, Model):
             problems += _missing_files(f"{prefix}{name}.", value)
     return problems

@@ -1,5 +1,6 @@
 """Channels to other services: the client's certificate, the pinned server name, deadlines, errors mapped back."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -8,8 +9,11 @@ from grpc import aio
 
 from services.common.config import PeerAddress, TlsFiles
 from services.common.deadline import Deadline
-from services.common.errors import DeadlineExceeded, DomainError, Unavailable, from_code
+from services.common.errors import DeadlineExceeded, DomainError, Internal, Unavailable, from_code
+from services.common.log import get_logger
 from services.common.tls import CertificateFiles
+
+log = get_logger("client")
 
 ERROR_METADATA = "kubegate-error"
 """Trailing metadata of every error that a handler sent, unlike those that gRPC makes of a lost connection."""
@@ -41,23 +45,38 @@ class Peer:
         self._address = address
         self._files = CertificateFiles(tls)
         self._channel: aio.Channel | None = None
-        self._retired: list[aio.Channel] = []
+        self._retired: aio.Channel | None = None
+        self._closing: set[asyncio.Future[None]] = set()
 
     def channel(self) -> aio.Channel:
-        """The channel to use for a new call or stream. Calls on an earlier channel go on until they end."""
+        """The channel to use for a new call or stream. Calls on the one before go on until they end.
+
+        Raises:
+            Unavailable: the certificate files cannot be read.
+        """
         if self._channel is None or self._files.changed():
-            chain, key, ca = self._files.read()
-            if self._channel is not None:
-                self._retired.append(self._channel)
+            try:
+                chain, key, ca = self._files.read()
+            except OSError as error:
+                if self._channel is not None:
+                    # Half-replaced files: what works goes on working, the next call looks again.
+                    return self._channel
+                raise Unavailable("This service's own certificate cannot be read; its log says more.") from error
+            self._retire()
             self._channel = aio.secure_channel(
                 self._address.address,
                 grpc.ssl_channel_credentials(ca, key, chain),
-                options=[
-                    *_OPTIONS,
-                    ("grpc.ssl_target_name_override", self._address.server_name),
-                ],
+                options=[*_OPTIONS, ("grpc.ssl_target_name_override", self._address.server_name)],
             )
         return self._channel
+
+    def _retire(self) -> None:
+        """Keeps the channel for what is in flight on it, and closes the one retired before it."""
+        previous, self._retired, self._channel = self._retired, self._channel, None
+        if previous is not None:
+            closing = asyncio.ensure_future(previous.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     def problems(self) -> list[str]:
         """Why the peer cannot be asked now; empty while it is connected. Starts connecting where it is not."""
@@ -83,23 +102,25 @@ class Peer:
             raise self.error(error) from None
 
     def error(self, error: aio.AioRpcError) -> DomainError:
-        """The domain error behind an RPC error of this peer."""
+        """The domain error behind an RPC error of this peer. Texts of the transport itself are for the log only."""
         code = error.code()
-        if code is grpc.StatusCode.UNAVAILABLE and not _sent_by_handler(error):
-            return Unavailable(f"The {self.name} service cannot be reached; nothing was done. Try again shortly.")
+        if _sent_by_handler(error):
+            return from_code(code.value[0], error.details() or "", retry_after(error))
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"The {self.name} service did not answer in time.")
-        return from_code(code.value[0], error.details() or "", retry_after(error))
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            return Unavailable(f"The {self.name} service cannot be reached; nothing was done. Try again shortly.")
+        log.error("call failed in the transport", peer=self.name, code=code.name, details=error.details())
+        return Internal()
 
     async def close(self) -> None:
         """Closes every channel."""
-        channels = [
-            *self._retired,
-            *([self._channel] if self._channel is not None else []),
-        ]
-        self._channel, self._retired = None, []
+        channels = [channel for channel in (self._retired, self._channel) if channel is not None]
+        self._channel = self._retired = None
         for channel in channels:
             await channel.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
 
 
 def _sent_by_handler(error: aio.AioRpcError) -> bool:

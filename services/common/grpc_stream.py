@@ -6,6 +6,7 @@ Every item has a deadline of its own, answers come in any order, and an item's e
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
@@ -29,6 +30,9 @@ from services.common.log import get_logger
 MAX_BATCH = 256
 """Items in one message at most."""
 
+MAX_BATCH_BYTES = 1024 * 1024
+"""Bytes in one message at most, unless a single item is larger; servers take four times as much."""
+
 log = get_logger("stream")
 
 Request = TypeVar("Request")
@@ -43,7 +47,8 @@ async def serve_stream(
     answer_type: type[Any],
     limit: int = 1024,
 ) -> AsyncIterator[Any]:
-    """Answers the items of a stream concurrently; reads no further while ``limit`` items are in flight."""
+    """Answers the items of a stream concurrently; reads no further while ``limit`` items are in flight, those
+    whose answers the peer has not taken yet included."""
     stream = current_call()
     answers: deque[Any] = deque()
     tasks: set[asyncio.Task[None]] = set()
@@ -64,26 +69,29 @@ async def serve_stream(
         except Exception as error:  # noqa: BLE001 - an item's crash is an answer, not the stream's end
             reply.error.CopyFrom(_item_error(public_error(error, answer_type.DESCRIPTOR.full_name)))
         answers.append(reply)
-        wake.set()
 
     def finished(task: asyncio.Task[None]) -> None:
         tasks.discard(task)
-        if len(tasks) < limit:
-            room.set()
         wake.set()
 
     async def read() -> None:
         async for message in requests:
             for item in message.items:
-                if len(tasks) >= limit:
+                while len(tasks) + len(answers) >= limit:
                     room.clear()
                     await room.wait()
                 task = asyncio.create_task(answer(item))
                 tasks.add(task)
                 task.add_done_callback(finished)
 
+    async def stop_reading() -> None:
+        if stream.stopping is not None:
+            await stream.stopping.wait()
+            reader.cancel()
+
     reader = asyncio.create_task(read())
     reader.add_done_callback(lambda _: wake.set())
+    stopper = asyncio.create_task(stop_reading())
     try:
         while True:
             await wake.wait()
@@ -91,10 +99,13 @@ async def serve_stream(
             while answers:
                 batch = [answers.popleft() for _ in range(min(len(answers), MAX_BATCH))]
                 yield response_type(answers=batch)
+                room.set()
             if reader.done() and not tasks and not answers:
-                reader.result()
+                if not reader.cancelled():
+                    reader.result()
                 return
     finally:
+        stopper.cancel()
         reader.cancel()
         for task in tasks:
             task.cancel()
@@ -148,13 +159,23 @@ class _Stream:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._outbox:
-                    batch = [self._outbox.popleft() for _ in range(min(len(self._outbox), MAX_BATCH))]
-                    await self._call.write(self._request_type(items=batch))
+                    await self._call.write(self._request_type(items=self._batch()))
                 if self.closing:
                     await self._call.done_writing()
                     return
         except (aio.AioRpcError, asyncio.InvalidStateError) as error:
-            self.fail(error)
+            # The reader learns why the stream ended, the writer sometimes only that it did.
+            self.fail(error if isinstance(error, aio.AioRpcError) else None)
+
+    def _batch(self) -> list[Any]:
+        batch = [self._outbox.popleft()]
+        size = batch[0].ByteSize()
+        while self._outbox and len(batch) < MAX_BATCH:
+            size += self._outbox[0].ByteSize()
+            if size > MAX_BATCH_BYTES:
+                break
+            batch.append(self._outbox.popleft())
+        return batch
 
     async def _read(self) -> None:
         cause: BaseException | None = None
@@ -166,13 +187,16 @@ class _Stream:
                         future.set_result(answer)
         except aio.AioRpcError as error:
             cause = error
-        self.fail(cause)
+        finally:
+            self.fail(cause)
 
     def fail(self, cause: BaseException | None) -> None:
         """Ends the stream: every item in flight learns of it."""
         if not self.closing:
             self._broken(cause)
         self.closing = True
+        self._outbox.clear()
+        self._wake.set()
         pending, self.pending = self.pending, {}
         for future in pending.values():
             if not future.done():
@@ -204,10 +228,11 @@ class StreamClient(Generic[Request, Response]):
         patience: float = 0.0,
         limit: int = 1024,
         max_age: float = 3600.0,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """``patience``: seconds, within an item's deadline, for which a broken stream is tried again; 0 means
         once more and no longer. Only what is idempotent may be asked through this client.
-        ``max_age``: seconds after which a stream is renewed, less a random tenth.
+        ``max_age``: seconds, on the clock ``now``, after which a stream is renewed, less a random tenth at most.
         """
         self._peer = peer
         self._method = method
@@ -216,16 +241,12 @@ class StreamClient(Generic[Request, Response]):
         self._patience = patience
         self._limit = limit
         self._max_age = max_age
+        self._now = now
         self._stream: _Stream | None = None
         self._renew_at = 0.0
         self._next_id = 0
         self._in_flight = 0
-        self._last_failure: BaseException | None = None
-
-    @property
-    def in_flight(self) -> int:
-        """Questions that have been asked and not answered."""
-        return self._in_flight
+        self._closed = False
 
     async def ask(self, request: Request, deadline: Deadline, request_id: str = "") -> Response:
         """The answer to one question.
@@ -250,6 +271,8 @@ class StreamClient(Generic[Request, Response]):
         attempts = 0
         while True:
             attempts += 1
+            if self._closed:
+                raise self._unreachable()
             stream = self._open()
             self._next_id += 1
             number = self._next_id
@@ -283,7 +306,7 @@ class StreamClient(Generic[Request, Response]):
             )
 
     def _open(self) -> _Stream:
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         stream = self._stream
         if stream is not None and not stream.closing:
             if now < self._renew_at:
@@ -294,20 +317,17 @@ class StreamClient(Generic[Request, Response]):
         return self._stream
 
     def _on_broken(self, cause: BaseException | None) -> None:
-        self._last_failure = cause
-        log.warning(
-            "stream broken",
-            peer=self._peer.name,
-            cause=type(cause).__name__ if cause else "closed",
-        )
+        # A status of the stream itself, such as a certificate that the peer does not accept, is never the answer
+        # to a question: whoever asked learns that the peer is away, and the log says why.
+        code, details = (cause.code().name, cause.details()) if isinstance(cause, aio.AioRpcError) else ("closed", "")
+        log.warning("stream broken", peer=self._peer.name, code=code, details=details)
 
     def _unreachable(self) -> DomainError:
-        if isinstance(self._last_failure, aio.AioRpcError):
-            return self._peer.error(self._last_failure)
         return Unavailable(f"The {self._peer.name} service cannot be reached; nothing was done. Try again shortly.")
 
     async def close(self) -> None:
-        """Ends the stream; what is in flight fails."""
+        """Ends the stream for good; what is in flight fails."""
+        self._closed = True
         if self._stream is not None:
             await self._stream.close()
             self._stream = None

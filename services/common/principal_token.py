@@ -184,6 +184,7 @@ class RemotePrincipalKeys:
         self._clock = clock or SystemClock()
         self._keys: dict[str, Any] = {}
         self._fetched_at = float("-inf")
+        self._failed = False
         self._lock = asyncio.Lock()
 
     async def find(self, key_id: str) -> Any | None:
@@ -193,7 +194,7 @@ class RemotePrincipalKeys:
                 if key_id not in self._keys and self._clock.monotonic() - self._fetched_at >= self._RETRY:
                     await self._fetch()
             key = self._keys.get(key_id)
-            if key is None and not self._keys:
+            if key is None and (self._failed or not self._keys):
                 raise Unavailable("Principal tokens cannot be verified yet: the authn service has not been reached.")
         return key
 
@@ -213,6 +214,7 @@ class RemotePrincipalKeys:
 
     async def _fetch(self) -> None:
         self._fetched_at = self._clock.monotonic()
+        self._failed = True
         response: authn_pb2.GetPrincipalKeysResponse = await self._authn.unary(
             lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).GetPrincipalKeys,
             authn_pb2.GetPrincipalKeysRequest(),
@@ -221,3 +223,4 @@ class RemotePrincipalKeys:
         self._keys = {
             jwk["kid"]: jwt.PyJWK.from_dict(jwk).key for jwk in json.loads(response.jwks_json)["keys"] if "kid" in jwk
         }
+        self._failed = False

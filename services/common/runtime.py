@@ -57,8 +57,10 @@ async def _until_signalled(main: Awaitable[None]) -> None:
 
     def stop() -> None:
         nonlocal stopping
-        stopping = True
-        task.cancel()
+        if not stopping:
+            # A repeated signal must not cut the cleanup short.
+            stopping = True
+            task.cancel()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)

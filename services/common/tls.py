@@ -45,18 +45,22 @@ class CertificateFiles:
         self._stamp: tuple[int, ...] = ()
 
     def changed(self) -> bool:
-        """Whether the files differ from those last read."""
-        return self._stat() != self._stamp
+        """Whether there are files other than those last read. While they are being replaced, one may be away."""
+        try:
+            return self._stat() != self._stamp
+        except OSError:
+            return False
 
     def read(self) -> tuple[bytes, bytes, bytes]:
-        """Certificate chain, private key and CA bundle, as PEM."""
-        self._stamp = self._stat()
-        files = self._files
-        return (
-            files.cert_file.read_bytes(),
-            files.key_file.read_bytes(),
-            files.ca_file.read_bytes(),
-        )
+        """Certificate chain, private key and CA bundle, as PEM.
+
+        Raises:
+            OSError: one of them cannot be read.
+        """
+        stamp, files = self._stat(), self._files
+        pem = files.cert_file.read_bytes(), files.key_file.read_bytes(), files.ca_file.read_bytes()
+        self._stamp = stamp
+        return pem
 
     def _stat(self) -> tuple[int, ...]:
         files = self._files

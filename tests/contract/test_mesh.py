@@ -1,18 +1,23 @@
 """The ground that all services stand on, over real mTLS gRPC: who may call, deadlines, streams (R7, R8)."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kubegate.audit.v1 import audit_pb2
 from kubegate.authn.v1 import authn_pb2
 from kubegate.authz.v1 import authz_pb2, authz_pb2_grpc
+from kubegate.common.v1 import stream_pb2
 from services.common.deadline import Deadline
 from services.common.errors import (
     DeadlineExceeded,
@@ -43,6 +48,7 @@ class Echo(authz_pb2_grpc.AuthzServiceServicer):
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
+        self.breaks = 0
         self.asked: list[str] = []
 
     async def Check(self, request: Any, context: Any) -> authz_pb2.CheckResponse:
@@ -52,14 +58,34 @@ class Echo(authz_pb2_grpc.AuthzServiceServicer):
         return authz_pb2.ListAllowedResponse()
 
     async def CheckStream(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
-        async for response in serve_stream(
+        broken = asyncio.Event()
+
+        async def check_or_break(request: Any) -> authz_pb2.CheckResponse:
+            answer = await self.check(request)
+            if request.request_id == "break" and self.breaks:
+                self.breaks -= 1
+                broken.set()
+                await asyncio.Event().wait()
+            return answer
+
+        answers = serve_stream(
             request_iterator,
-            self.check,
+            check_or_break,
             response_type=authz_pb2.CheckStreamResponse,
             answer_type=authz_pb2.CheckAnswer,
             limit=8,
-        ):
+        )
+        breaking = asyncio.ensure_future(broken.wait())
+        while True:
+            following = asyncio.ensure_future(anext(answers, None))
+            await asyncio.wait({following, breaking}, return_when=asyncio.FIRST_COMPLETED)
+            if breaking.done():
+                following.cancel()
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "broken on purpose")
+            if (response := following.result()) is None:
+                break
             yield response
+        breaking.cancel()
 
     async def check(self, request: Any) -> authz_pb2.CheckResponse:
         self.asked.append(request.request_id)
@@ -139,8 +165,10 @@ async def test_a_caller_outside_the_methods_list_is_refused(served: Fixture, pat
 async def test_a_stream_is_refused_like_a_call(served: Fixture) -> None:
     peer = served.peer("service/audit")
     stream = client(peer)
-    with pytest.raises(PermissionDenied):
+    # A status of the stream itself is our own fault, never the answer to somebody's question.
+    with pytest.raises(Unavailable):
         await stream.ask(question("a"), Deadline.after(5))
+    assert served.echo.asked == []
     await stream.close()
     await peer.close()
 
@@ -305,12 +333,176 @@ async def test_a_stream_is_renewed_before_the_old_one_ends(served: Fixture) -> N
 
 
 @pytest.mark.req("R8")
-async def test_a_rotated_certificate_is_used_without_a_restart(served: Fixture) -> None:
+async def test_a_stream_grows_no_older_than_its_jittered_maximum_age(served: Fixture) -> None:
+    now = [0.0]
+    peer = served.peer("service/mcp-core")
+    opened: list[Any] = []
+
+    def method(channel: aio.Channel) -> Any:
+        opened.append(channel)
+        return authz_pb2_grpc.AuthzServiceStub(channel).CheckStream
+
+    stream: StreamClient[Any, Any] = StreamClient(
+        peer, method, authz_pb2.CheckStreamRequest, authz_pb2.CheckItem, max_age=100.0, now=lambda: now[0]
+    )
+    for now[0], streams in ((0.0, 1), (89.9, 1), (100.0, 2), (189.9, 2), (200.0, 3)):
+        await stream.ask(question("a"), Deadline.after(5))
+        assert len(opened) == streams, now
+    await stream.close()
+    await peer.close()
+
+
+@pytest.mark.req("R8")
+async def test_a_question_in_flight_is_asked_once_more_after_a_break(served: Fixture) -> None:
+    peer = served.peer("service/mcp-core")
+    stream = client(peer)
+    served.echo.breaks = 1
+    assert (await stream.ask(question("break"), Deadline.after(20))).event_id == "break"
+    assert served.echo.asked == ["break", "break"]
+    served.echo.breaks = 9
+    with pytest.raises(Unavailable):
+        await stream.ask(question("break"), Deadline.after(20))
+    assert served.echo.asked == ["break"] * 4, "once more, and no oftener"
+    await stream.close()
+    await peer.close()
+
+
+@pytest.mark.req("R8")
+async def test_a_patient_question_is_asked_until_it_is_answered(served: Fixture) -> None:
+    peer = served.peer("service/mcp-core")
+    stream = client(peer, patience=20.0)
+    served.echo.breaks = 5
+    assert (await stream.ask(question("break"), Deadline.after(20))).event_id == "break"
+    assert served.echo.asked == ["break"] * 6
+    await stream.close()
+    await peer.close()
+
+
+@pytest.mark.req("R8")
+async def test_answers_that_nobody_takes_count_as_in_flight(served: Fixture) -> None:
+    """A peer that writes and never reads cannot fill the server's memory."""
+    peer = served.peer("service/mcp-core")
+    call = authz_pb2_grpc.AuthzServiceStub(peer.channel()).CheckStream()
+    big = "q" * 20_000  # larger answers than the transport's buffers hold
+    sent = 0
+
+    async def write() -> None:
+        nonlocal sent
+        while sent < 20_000:
+            sent += 1
+            header = stream_pb2.ItemHeader(id=sent, timeout_ms=60_000)
+            await call.write(
+                authz_pb2.CheckStreamRequest(items=[authz_pb2.CheckItem(header=header, request=question(big))])
+            )
+
+    writer = asyncio.create_task(write())
+    before = -1
+    while len(served.echo.asked) != before:
+        before = len(served.echo.asked)
+        await asyncio.sleep(1)
+    assert not writer.done(), "the writer is held back"
+    assert len(served.echo.asked) < 2_000
+    writer.cancel()
+    call.cancel()
+    await asyncio.gather(writer, return_exceptions=True)
+    await peer.close()
+
+
+@pytest.mark.req("R8")
+async def test_large_items_never_make_a_message_that_the_server_refuses(served: Fixture) -> None:
+    peer = served.peer("service/mcp-core")
+    stream = client(peer)
+    large = [question(f"{n}-" + "x" * 60_000) for n in range(200)]
+    answers = await asyncio.gather(*(stream.ask(each, Deadline.after(30)) for each in large))
+    assert [answer.event_id for answer in answers] == [each.request_id for each in large]
+    await stream.close()
+    await peer.close()
+
+
+async def test_a_closed_client_stays_closed(served: Fixture) -> None:
+    peer = served.peer("service/mcp-core")
+    stream = client(peer)
+    await stream.ask(question("a"), Deadline.after(5))
+    await stream.close()
+    with pytest.raises(Unavailable):
+        await stream.ask(question("b"), Deadline.after(5))
+    assert served.echo.asked == ["a"]
+    await peer.close()
+
+
+def _served_certificate(served: Fixture) -> bytes:
+    tls = served.mesh.tls("service/mcp-core")
+    context = ssl.create_default_context(cafile=str(tls.ca_file))
+    context.load_cert_chain(tls.cert_file, tls.key_file)
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(("127.0.0.1", served.port)) as raw,
+        context.wrap_socket(raw, server_hostname="authz.kubegate.internal") as connection,
+    ):
+        certificate = connection.getpeercert(binary_form=True)
+    assert certificate is not None
+    return certificate
+
+
+def _der(path: Path) -> bytes:
+    return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(serialization.Encoding.DER)
+
+
+@pytest.mark.req("R8")
+async def test_a_server_follows_its_rotated_certificate_without_a_restart(served: Fixture) -> None:
     files = served.mesh.tls("service/authz")
-    before = files.cert_file.read_bytes()
+    assert await asyncio.to_thread(_served_certificate, served) == _der(files.cert_file)
     served.mesh.authority.mesh("service/authz").write(files.cert_file.parent, served.mesh.authority.certificate)
-    assert files.cert_file.read_bytes() != before
-    assert (await ask(served.peer("service/mcp-core"))).event_id == "a"
+    after = await asyncio.to_thread(_served_certificate, served)
+    assert after == _der(files.cert_file)
+    files.key_file.unlink()
+    assert await asyncio.to_thread(_served_certificate, served) == after, "half-replaced files change nothing"
+
+
+@pytest.mark.req("R8")
+async def test_a_client_follows_its_rotated_certificate_and_keeps_what_is_in_flight(served: Fixture) -> None:
+    peer = served.peer("service/mcp-core")
+    stream = client(peer)
+    held = asyncio.create_task(stream.ask(question("hold"), Deadline.after(20)))
+    while not served.echo.asked:
+        await asyncio.sleep(0.01)
+    before = peer.channel()
+    assert peer.channel() is before
+    files = served.mesh.tls("service/mcp-core")
+    files.key_file.rename(files.key_file.with_suffix(".away"))
+    assert peer.channel() is before, "half-replaced files change nothing"
+    served.mesh.authority.mesh("service/mcp-core").write(files.cert_file.parent, served.mesh.authority.certificate)
+    assert peer.channel() is not before
+    served.echo.release.set()
+    assert (await held).event_id == "hold"
+    await stream.close()
+    await peer.close()
+
+
+async def test_a_missing_certificate_of_our_own_is_unavailable(served: Fixture) -> None:
+    peer = served.peer("service/mcp-core")
+    served.mesh.tls("service/mcp-core").cert_file.unlink()
+    with pytest.raises(Unavailable):
+        await ask(peer)
+
+
+@pytest.mark.req("R8", "I2.6")
+async def test_a_stopping_server_answers_what_is_in_flight_and_takes_no_more(served: Fixture) -> None:
+    peer = served.peer("service/mcp-core")
+    stream = client(peer)
+    held = asyncio.create_task(stream.ask(question("hold"), Deadline.after(20)))
+    while not served.echo.asked:
+        await asyncio.sleep(0.01)
+    stopping = asyncio.create_task(served.server.stop(20))
+    await asyncio.sleep(0.1)
+    with pytest.raises((Unavailable, DeadlineExceeded)):
+        await stream.ask(question("late"), Deadline.after(1))
+    assert "late" not in served.echo.asked
+    served.echo.release.set()
+    assert (await held).event_id == "hold"
+    await stopping
+    await stream.close()
+    await peer.close()
 
 
 async def test_a_crash_is_a_fixed_sentence(served: Fixture) -> None:

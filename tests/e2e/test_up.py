@@ -133,15 +133,89 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 def test_a_broken_policy_is_shown_with_its_lines_and_the_good_one_stays(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text("roles:\n  - name: viewer\n    permisions: []\n  - name: viewer\n", encoding="utf-8")
-    done = kubegate(
-        "up", "--detach", "--home", str(tmp_path / "h"), "--port", "0", "--policy", str(broken), check=False
-    )
+    home = tmp_path / "h"
+    kubegate("up", "--prepare-only", "--home", str(home), "--port", "0")
+    policy = home / "policy" / "rbac-policies.yaml"
+    good = policy.read_bytes()
+    done = kubegate("up", "--detach", "--home", str(home), "--port", "0", "--policy", str(broken), check=False)
     assert done.returncode == 1
-    assert re.search(r":3:\d+: .*permisions", done.stderr)
+    assert re.search(rf"{re.escape(str(broken))}:3:\d+: .*permisions", done.stderr)
     assert "Traceback" not in done.stderr
+    assert policy.read_bytes() == good
     valid = kubegate("policy", "validate", str(broken), check=False)
     assert valid.returncode == 1
     assert "permisions" in valid.stdout + valid.stderr
+
+
+def _prepare(home: Path, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return kubegate("up", "--prepare-only", "--home", str(home), *options, check=check)
+
+
+@pytest.mark.req("I2.1")
+def test_a_second_start_keeps_port_kubeconfig_and_what_somebody_configured(tmp_path: Path) -> None:
+    home, kubeconfig = tmp_path / "h", tmp_path / "kubeconfig"
+    kubeconfig.write_text("apiVersion: v1\nkind: Config\n", encoding="utf-8")
+
+    def endpoints() -> dict[str, str]:
+        answer: dict[str, str] = json.loads((home / "endpoints.json").read_text(encoding="utf-8"))
+        return answer
+
+    _prepare(home, "--port", "18443", "--kubeconfig", str(kubeconfig))
+    config = home / "mcp-core" / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8") + "toolset: read_only\n", encoding="utf-8")
+    _prepare(home)
+    assert endpoints()["base_url"] == "https://localhost:18443"
+    assert endpoints()["kubeconfig"] == str(kubeconfig)
+    assert "toolset: read_only" in config.read_text(encoding="utf-8")
+    _prepare(home, "--embedded")
+    assert endpoints()["kubeconfig"] == str(home / "cluster" / "kubeconfig")
+    config.write_text("listen: [", encoding="utf-8")
+    broken = _prepare(home, check=False)
+    assert broken.returncode == 1
+    assert f"{config}: not valid YAML" in broken.stderr
+
+
+@pytest.mark.req("I2.11")
+@pytest.mark.parametrize("name", ["tls.crt", "tls.key", "ca.crt"])
+@pytest.mark.parametrize("directory", ["operator", "authn/tls", "mcp-core/edge"])
+def test_a_lost_certificate_is_made_again(tmp_path: Path, directory: str, name: str) -> None:
+    home = tmp_path / "h"
+    _prepare(home)
+    (home / directory / name).unlink()
+    _prepare(home)
+    assert (home / directory / name).exists()
+    (home / "ca" / "mesh" / "ca.key").unlink()
+    lost = _prepare(home, check=False)
+    assert lost.returncode == 1
+    assert "certificate authority is damaged" in lost.stderr
+
+
+@pytest.mark.req("I2.1")
+def test_two_starts_in_one_home_do_not_meet(tmp_path: Path) -> None:
+    home = tmp_path / "h"
+    command = [KUBEGATE, "up", "--detach", "--home", str(home), "--port", "0"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1], said
+    assert any("another `kubegate up` is starting" in text or "already running" in text for text in said)
+    assert all(row["state"] == "ready" for row in RunningStack(home).json("status"))
+    assert "stopped: mcp-core, cluster, authz, authn, audit" in RunningStack(home).run("down").stdout
+
+
+@pytest.mark.req("I2.11")
+def test_a_home_that_cannot_be_one_is_said_in_words(tmp_path: Path) -> None:
+    for home, words in (("/etc/passwd", "/etc/passwd"), ("/proc/x", "--home")):
+        done = kubegate("up", "--detach", "--home", home, check=False)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    done = _prepare(open_to_all, check=False)
+    assert done.returncode == 1
+    assert "chmod 700" in done.stderr
+    assert kubegate("up", "--port", "99999", check=False).returncode == 2
 
 
 @pytest.mark.req("I2.11")

@@ -65,7 +65,7 @@ def test_all_problems_are_reported_at_once_with_their_keys(tmp_path: Path) -> No
 def test_a_missing_certificate_is_named_with_the_next_step(tmp_path: Path) -> None:
     message = problems(write(tmp_path, VALID, files=False))
     assert f"tls.cert_file: cannot read {tmp_path / 'a.crt'}" in message
-    assert "kubegate certs issue" in message
+    assert "kubegate certs rotate" in message
 
 
 @pytest.mark.parametrize(
