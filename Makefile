@@ -84,6 +84,10 @@ bench: setup  ## tools/call list_pods with everything on, c = 1, 8, 32; start an
 .PHONY: bench-tools
 bench-tools: bench  ## the same: tool calls are what exists to be measured so far
 
+.PHONY: bench-authz
+bench-authz: setup  ## decisions in process and over mTLS with 10, 1,000 and 10,000 roles; table, and JSON in bench/out (< 5 min)
+	@$(BIN)/python -m bench.authz $(ARGS)
+
 .PHONY: soak
 soak: setup  ## the same load for an hour with memory watched, then `audit verify`; ARGS='--seconds 600' shortens it
 	@$(BIN)/python -m bench.soak $(ARGS)

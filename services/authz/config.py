@@ -15,5 +15,7 @@ class AuthzConfig(Model):
     """Where decisions are recorded before they are answered (R18)."""
     policy: FilePath
     """The policy file; watched while the service runs."""
+    store: FilePath
+    """The SQLite file that holds elevations."""
     address_file: FilePath | None = None
     """Where to write the bound address, for whoever started the process."""

@@ -1,10 +1,12 @@
 """What the service needs from the outside."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
-from services.authz.policy.model import Action, Decision, Principal
+from services.authz.policy.model import Action, Decision, Elevation, Principal
+from services.authz.policy.scope import Scope
 from services.common.deadline import Deadline
 
 
@@ -21,10 +23,15 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A principal that authn vouches for, and the peer that its token was issued to (R5)."""
+    """A principal that authn vouches for, and the peer that its token was issued to (R5).
+
+    ``expires``: of the token, in seconds since 1970. ``recorded``: the principal as records show it.
+    """
 
     principal: Principal
     authorized_party: str
+    expires: float = 0.0
+    recorded: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +47,33 @@ class TokenVerifier(Protocol):
     """Verifies principal tokens."""
 
     async def verify(self, token: str) -> Verified:
-        """The principal of a token.
+        """The principal of a token; the same object as long as the token lives.
 
         Raises:
             Unauthenticated: it is not a valid principal token.
             Unavailable: authn's keys cannot be had.
         """
         ...
+
+
+class Phase(Enum):
+    """Which part of an administrative act a record speaks of."""
+
+    WHOLE = "whole"
+    INTENT = "intent"
+    OUTCOME = "outcome"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """An administrative act of a person (R15). ``error`` is empty where it succeeded."""
+
+    caller: Caller
+    principal: Principal
+    token: str = field(repr=False)
+    action: str
+    resource: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 class Recorder(Protocol):
@@ -56,13 +83,13 @@ class Recorder(Protocol):
         self,
         caller: Caller,
         token: str,
-        principal: Principal,
-        action: Action,
-        decision: Decision,
+        verified: Verified,
+        actions: Sequence[Action],
+        decisions: Sequence[Decision],
         revision: str,
         milliseconds: float,
     ) -> str:
-        """Records a decision durably and returns the event's id (R18).
+        """Records one or more decisions about one principal durably, as one event, and returns its id (R18).
 
         Raises:
             DomainError: it is not known to be durable.
@@ -77,10 +104,87 @@ class Recorder(Protocol):
         """
         ...
 
+    async def acted(self, act: Act, phase: Phase, deadline: Deadline, *, intent_id: str = "", error: str = "") -> str:
+        """Records an administrative act durably and returns the event's id.
+
+        Raises:
+            DomainError: it is not known to be durable.
+        """
+        ...
+
     def policy_adopted(self, revision: str, previous: str) -> None:
         """Records, as soon as audit takes it, that a policy is in force."""
         ...
 
     def policy_rejected(self, revision: str, problems: Sequence[str]) -> None:
         """Records, as soon as audit takes it, that a changed policy is unusable and ``revision`` stays."""
+        ...
+
+
+class State(Enum):
+    """Where an elevation stands. That its time is over is told by the clock, not stored."""
+
+    REQUESTED = "requested"
+    ACTIVE = "active"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An elevation as stored. Times are seconds since 1970, people are ``issuer:subject``.
+
+    ``expires``: when it ends by itself; before the approval, until when it may be approved.
+    """
+
+    id: str
+    state: State
+    issuer: str
+    subject: str
+    tenant: str
+    role: str
+    scope: Scope
+    duration: float
+    justification: str
+    requested_at: float
+    expires: float
+    approved_by: str = ""
+    revoked_by: str = ""
+
+
+class Store(Protocol):
+    """authz's own store. Every change is durable when its call returns, and changes come one after the other.
+
+    The revision grows, in the order of commits, with every change that can alter a decision (R12).
+    """
+
+    async def revision(self) -> int:
+        """The newest revision, by a read begun now."""
+        ...
+
+    async def adopted(self, policy_revision: str) -> int:
+        """Notes that a policy is in force; returns the new revision."""
+        ...
+
+    async def active(self, now: float) -> tuple[int, list[Elevation]]:
+        """The elevations in force and the revision of which that is true."""
+        ...
+
+    async def add(self, record: Record, *, at_most: int) -> bool:
+        """Stores a request, unless its person has ``at_most`` open ones at ``requested_at``."""
+        ...
+
+    async def find(self, elevation_id: str) -> Record | None:
+        """One elevation."""
+        ...
+
+    async def approve(self, elevation_id: str, by: str, now: float, expires: float) -> bool:
+        """Activates a request that may still be approved; False where it is no such thing any more."""
+        ...
+
+    async def revoke(self, elevation_id: str, by: str, now: float) -> bool:
+        """Ends what is requested or active; False where it has ended."""
+        ...
+
+    async def records(self, tenant: str | None, limit: int) -> list[Record]:
+        """Elevations, newest first; of one tenant, or of all for None."""
         ...

@@ -6,17 +6,14 @@ No IO of its own and no gRPC: tokens are verified, and decisions recorded, throu
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.authz.policy.document import InvalidPolicy
-from services.authz.policy.engine import Engine
-from services.authz.policy.model import Action, Decision, Principal
-from services.authz.policy.parse import parse_policy, revision_of
+from services.authz.in_force import InForce
+from services.authz.policy.explain import Explanation, explain
+from services.authz.policy.model import Action, Allowed, Circumstances, Decision, Principal
 from services.authz.policy.permissions import KUBEGATE
 from services.authz.policy.scope import Scope
-from services.authz.policy.whole import cut_off
-from services.authz.ports import Caller, Recorder, Refusal, TokenVerifier
+from services.authz.ports import Caller, Recorder, Refusal, TokenVerifier, Verified
 from services.common.clock import Clock
 from services.common.errors import Unauthenticated
-from services.common.log import get_logger
 
 RELAYED_AREAS = {
     "service/authn": frozenset({"keys", "users", "issuers", "certs"}),
@@ -26,25 +23,35 @@ RELAYED_AREAS = {
 
 _NOT_ACCEPTED = "The principal token is not valid for this caller; authenticate again."
 
-log = get_logger("authz")
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A recorded decision. ``event_id`` is its record."""
+    """A recorded decision. ``event_id`` is its record.
+
+    ``cacheable_until``: seconds since 1970, 0 where it may not be cached (R11). ``lease_revision``: under which
+    it was decided (R12).
+    """
 
     decision: Decision
     revision: str
     event_id: str
+    cacheable_until: float
+    lease_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Where something may be done: in a scope, less what deny rules take out of it. Not a decision."""
+
+    scope: Scope
+    excluding: Scope
 
 
 class AuthzService:
-    """Holds the policy in force; a reload replaces it whole, between two decisions."""
+    """Answers about principal tokens with what is in force."""
 
-    def __init__(self, engine: Engine, tokens: TokenVerifier, recorder: Recorder, clock: Clock) -> None:
-        self._engine = engine
-        self._content = b""
-        """What the engine was made of, once the file was seen to be that."""
+    def __init__(self, in_force: InForce, tokens: TokenVerifier, recorder: Recorder, clock: Clock) -> None:
+        self._in_force = in_force
         self._tokens = tokens
         self._recorder = recorder
         self._clock = clock
@@ -52,27 +59,46 @@ class AuthzService:
     @property
     def revision(self) -> str:
         """Revision of the policy in force."""
-        return self._engine.revision
+        return self._in_force.revision
 
-    async def check(self, caller: Caller, token: str, action: Action) -> Answer:
-        """Decides one action of the token's principal and records the decision (R18).
+    async def check(self, caller: Caller, token: str, actions: Sequence[Action]) -> list[Answer]:
+        """Decides actions of the token's principal under one policy and records them as one event (R18).
 
         Raises:
             Unauthenticated: the token is not valid, or was issued to another peer; recorded too.
-            Unavailable, ResourceExhausted, DeadlineExceeded: the decision could not be recorded, so there
-                is none.
+            Unavailable, ResourceExhausted, DeadlineExceeded: the decisions could not be recorded, so there
+                are none.
         """
         started = self._clock.monotonic()
-        principal = await self._principal(caller, token, action)
-        engine = self._engine
-        decision = engine.decide(principal, action)
-        milliseconds = (self._clock.monotonic() - started) * 1000
-        event_id = await self._recorder.decided(
-            caller, token, principal, action, decision, engine.revision, milliseconds
-        )
-        return Answer(decision, engine.revision, event_id)
+        verified = await self.identify(caller, token, actions)
+        return await self.decide(caller, token, verified, actions, started)
 
-    async def list_allowed(self, caller: Caller, token: str, actions: Sequence[Action]) -> tuple[list[Scope], str]:
+    async def decide(
+        self, caller: Caller, token: str, verified: Verified, actions: Sequence[Action], started: float
+    ) -> list[Answer]:
+        """The same for a token that has been identified."""
+        engine, lease_revision = self._in_force.engine, self._in_force.lease_revision
+        at = Circumstances(self._clock.now().timestamp(), caller.address)
+        principal = verified.principal
+        decisions = [engine.decide(principal, action, at) for action in actions]
+        milliseconds = (self._clock.monotonic() - started) * 1000
+        revision = engine.policy.revision
+        event_id = await self._recorder.decided(caller, token, verified, actions, decisions, revision, milliseconds)
+        ends = min(verified.expires, principal.expires)
+        # Many actions of a batch rest on one and the same decision.
+        answers = {
+            id(decision): Answer(
+                decision,
+                revision,
+                event_id,
+                min(decision.until, ends) if isinstance(decision, Allowed) else 0.0,
+                lease_revision,
+            )
+            for decision in {id(each): each for each in decisions}.values()
+        }
+        return [answers[id(decision)] for decision in decisions]
+
+    async def list_allowed(self, caller: Caller, token: str, actions: Sequence[Action]) -> tuple[list[Allowance], str]:
         """For each action, where the token's principal may do it, and the revision that says so.
 
         Not a decision, so not recorded; a token that is not accepted is.
@@ -80,52 +106,57 @@ class AuthzService:
         Raises:
             Unauthenticated: as ``check``.
         """
-        principal = await self._principal(caller, token, None)
-        engine = self._engine
-        return [engine.allowed_scope(principal, action) for action in actions], engine.revision
+        principal = (await self.identify(caller, token, ())).principal
+        engine = self._in_force.engine
+        at = Circumstances(self._clock.now().timestamp(), caller.address)
+        allowances = [
+            Allowance(engine.allowed_scope(principal, action, at), engine.denied_scope(action)) for action in actions
+        ]
+        return allowances, engine.policy.revision
 
-    async def _principal(self, caller: Caller, token: str, action: Action | None) -> Principal:
+    async def explain(self, caller: Caller, token: str, action: Action) -> tuple[Explanation, str]:
+        """What ``check`` would say to the token's principal, and why. Not a decision, so not recorded.
+
+        Raises:
+            Unauthenticated: as ``check``.
+        """
+        principal = (await self.identify(caller, token, ())).principal
+        return self.explain_principal(caller, principal, action)
+
+    def explain_principal(self, caller: Caller, principal: Principal, action: Action) -> tuple[Explanation, str]:
+        """The same for any principal; who may ask that is decided elsewhere."""
+        engine = self._in_force.engine
+        at = Circumstances(self._clock.now().timestamp(), caller.address)
+        return explain(engine, principal, action, at), engine.policy.revision
+
+    async def newest(self) -> tuple[int, str]:
+        """The lease's revision by a store read begun now, and the policy's (R12)."""
+        return await self._in_force.newest(), self._in_force.revision
+
+    async def identify(self, caller: Caller, token: str, actions: Sequence[Action]) -> Verified:
+        """Whose token it is, where the caller may show it.
+
+        Raises:
+            Unauthenticated: it is not valid, or was issued to another peer; recorded.
+        """
         try:
             verified = await self._tokens.verify(token)
         except Unauthenticated:
             await self._recorder.refused(caller, Refusal("principal token not valid", violation=False))
             raise
-        principal, party = verified.principal, verified.authorized_party
-        if party == caller.peer or _relayed(caller.peer, party, action):
-            return principal
+        party = verified.authorized_party
+        if party == caller.peer or _relayed(caller.peer, party, actions):
+            return verified
         reason = f"principal token of {party} used by {caller.peer}"
-        await self._recorder.refused(caller, Refusal(reason, violation=True, user=principal.user))
+        await self._recorder.refused(caller, Refusal(reason, violation=True, user=verified.principal.user))
         raise Unauthenticated(_NOT_ACCEPTED)
 
-    def reload(self, content: bytes) -> None:
-        """Puts a changed policy file in force, or keeps the policy that is when the new one is unusable."""
-        revision = revision_of(content)
-        if revision == self.revision:
-            self._content = content
-            return
-        try:
-            engine = Engine(parse_policy(content))
-        except InvalidPolicy as error:
-            self.keep([problem.at("policy") for problem in error.problems])
-            return
-        if self._content and (problem := cut_off(self._content, content)):
-            self.keep([problem.at("policy")])
-            return
-        previous, self._engine, self._content = self.revision, engine, content
-        log.info("policy adopted", revision=revision, previous=previous)
-        self._recorder.policy_adopted(revision, previous)
 
-    def keep(self, problems: Sequence[str]) -> None:
-        """Reports that the changed policy file is unusable; the policy in force stays."""
-        log.error("changed policy is unusable, the last good one stays", problems=list(problems))
-        self._recorder.policy_rejected(self.revision, problems)
-
-
-def _relayed(peer: str, authorized_party: str, action: Action | None) -> bool:
+def _relayed(peer: str, authorized_party: str, actions: Sequence[Action]) -> bool:
     """Whether a service asks on behalf of an operator about its own area of administration (R15)."""
+    areas = RELAYED_AREAS.get(peer, frozenset())
     return (
-        action is not None
+        bool(actions)
         and authorized_party.startswith("operator/")
-        and action.group == KUBEGATE
-        and action.resource in RELAYED_AREAS.get(peer, ())
+        and all(action.group == KUBEGATE and action.resource in areas for action in actions)
     )

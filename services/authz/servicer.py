@@ -1,14 +1,15 @@
 """protobuf to the domain and back. No decision is made here."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from kubegate.authz.v1 import authz_pb2, authz_pb2_grpc
-from kubegate.common.v1 import identity_pb2
+from kubegate.authz.v1 import authz_pb2, authz_pb2_grpc, policy_admin_pb2
+from kubegate.common.v1 import identity_pb2, lease_pb2
+from services.authz.policy.explain import Step
 from services.authz.policy.model import Action, Allowed, Decision, Denied, Reason
-from services.authz.policy.scope import Scope
+from services.authz.policy.scope import NOWHERE, Scope
 from services.authz.ports import Caller
-from services.authz.service import AuthzService
+from services.authz.service import Answer, AuthzService
 from services.common.call import current_call
 from services.common.errors import InvalidArgument
 from services.common.grpc_stream import serve_stream
@@ -16,10 +17,16 @@ from services.common.grpc_stream import serve_stream
 MAX_LISTED = 1024
 """Actions in one ListAllowed at most."""
 
+MAX_BATCH = 100
+"""Actions in one BatchCheck at most: one record holds all of them."""
+
 _REASONS = {
     Reason.NO_GRANT: authz_pb2.DENIAL_REASON_NO_GRANT,
     Reason.CREDENTIAL_CAP: authz_pb2.DENIAL_REASON_CREDENTIAL_CAP,
     Reason.INVALID_ACTION: authz_pb2.DENIAL_REASON_INVALID_ACTION,
+    Reason.DENY_RULE: authz_pb2.DENIAL_REASON_DENY_RULE,
+    Reason.CONDITION: authz_pb2.DENIAL_REASON_CONDITION,
+    Reason.TENANT: authz_pb2.DENIAL_REASON_TENANT,
 }
 
 
@@ -43,57 +50,107 @@ class AuthzServicer(authz_pb2_grpc.AuthzServiceServicer):
         ):
             yield response
 
+    async def BatchCheck(self, request: authz_pb2.BatchCheckRequest, context: Any) -> authz_pb2.BatchCheckResponse:
+        if not 1 <= len(request.actions) <= MAX_BATCH:
+            raise InvalidArgument(f"BatchCheck takes 1 to {MAX_BATCH} actions.")
+        actions = [to_action(action) for action in request.actions]
+        caller = caller_of(request.source, request.request_id)
+        answers = await self._service.check(caller, request.principal_token, actions)
+        made = {key: from_answer(answer) for key, answer in {id(each): each for each in answers}.items()}
+        return authz_pb2.BatchCheckResponse(responses=[made[id(answer)] for answer in answers])
+
     async def ListAllowed(self, request: authz_pb2.ListAllowedRequest, context: Any) -> authz_pb2.ListAllowedResponse:
         if len(request.actions) > MAX_LISTED:
             raise InvalidArgument(f"ListAllowed takes at most {MAX_LISTED} actions.")
-        call = current_call()
-        caller = Caller(call.peer, call.deadline, call.request_id)
         actions = [to_action(action) for action in request.actions]
-        scopes, revision = await self._service.list_allowed(caller, request.principal_token, actions)
-        return authz_pb2.ListAllowedResponse(scopes=[from_scope(scope) for scope in scopes], policy_revision=revision)
+        allowances, revision = await self._service.list_allowed(caller_of(), request.principal_token, actions)
+        return authz_pb2.ListAllowedResponse(
+            scopes=[from_scope(each.scope, each.excluding) for each in allowances], policy_revision=revision
+        )
+
+    async def Explain(self, request: authz_pb2.ExplainRequest, context: Any) -> authz_pb2.ExplainResponse:
+        caller = caller_of(request.source)
+        explanation, revision = await self._service.explain(caller, request.principal_token, to_action(request.action))
+        decision = from_decision(explanation.decision)
+        decision.policy_revision = revision
+        return authz_pb2.ExplainResponse(decision=decision, considered=from_steps(explanation.steps))
+
+    async def WatchPolicy(
+        self, request_iterator: AsyncIterator[authz_pb2.WatchPolicyRequest], context: Any
+    ) -> AsyncIterator[authz_pb2.WatchPolicyResponse]:
+        async for request in request_iterator:
+            # Read after the ping has come, for each ping anew: nothing here may be older than the ping (R12).
+            revision, policy_revision = await self._service.newest()
+            answer = lease_pb2.LeaseAnswer(sequence=request.ping.sequence, revision=revision)
+            yield authz_pb2.WatchPolicyResponse(answer=answer, policy_revision=policy_revision)
 
     async def _check(self, request: authz_pb2.CheckRequest) -> authz_pb2.CheckResponse:
-        call = current_call()
-        caller = Caller(
-            call.peer,
-            call.deadline,
-            request.request_id or call.request_id,
-            request.source.address,
-            request.source.user_agent,
-        )
-        answer = await self._service.check(caller, request.principal_token, to_action(request.action))
-        response = from_decision(answer.decision)
-        response.policy_revision = answer.revision
-        response.event_id = answer.event_id
-        return response
+        caller = caller_of(request.source, request.request_id)
+        [answer] = await self._service.check(caller, request.principal_token, [to_action(request.action)])
+        return from_answer(answer)
+
+
+def caller_of(source: identity_pb2.Source | None = None, request_id: str = "") -> Caller:
+    """Who makes the call that is being answered."""
+    call = current_call()
+    address, agent = (source.address, source.user_agent) if source is not None else ("", "")
+    return Caller(call.peer, call.deadline, request_id or call.request_id, address, agent)
 
 
 def to_action(action: identity_pb2.Action) -> Action:
     """The action that a message asks about."""
+    replicas = None
+    # Looked at in this order because most actions have no attributes, and a batch has many actions.
+    if action.HasField("attributes") and action.attributes.HasField("replicas"):
+        replicas = action.attributes.replicas
     return Action(
-        group=action.group,
-        resource=action.resource,
-        verb=action.verb,
-        subresource=action.subresource,
-        namespace=action.namespace,
-        name=action.name,
-        cluster=action.cluster,
-        tool=action.tool,
+        action.group,
+        action.resource,
+        action.verb,
+        action.subresource,
+        action.namespace,
+        action.name,
+        action.cluster,
+        action.tool,
+        replicas,
     )
 
 
+def from_answer(answer: Answer) -> authz_pb2.CheckResponse:
+    """A recorded decision as a message."""
+    response = from_decision(answer.decision)
+    response.policy_revision = answer.revision
+    response.event_id = answer.event_id
+    response.lease_revision = answer.lease_revision
+    if answer.cacheable_until > 0:
+        response.allowed.cacheable_until.FromNanoseconds(int(answer.cacheable_until * 1e9))
+    return response
+
+
 def from_decision(decision: Decision) -> authz_pb2.CheckResponse:
-    """A decision as a message. No lease stands behind it yet, so it may not be cached (R11)."""
+    """A decision as a message."""
     match decision:
         case Allowed(rule_id=rule_id, role=role):
             return authz_pb2.CheckResponse(allowed=authz_pb2.Allowed(rule_id=rule_id, role=role))
         case Denied(reason, explanation, permission, namespace):
             missing = authz_pb2.Grant(permission=permission, namespace=namespace) if permission else None
             return authz_pb2.CheckResponse(
-                denied=authz_pb2.Denied(reason=_REASONS[reason], missing=missing, explanation=explanation)
+                denied=authz_pb2.Denied(
+                    reason=_REASONS[reason], missing=missing, explanation=explanation, rule_id=decision.rule_id
+                )
             )
 
 
-def from_scope(scope: Scope) -> identity_pb2.NamespaceScope:
+def from_scope(scope: Scope, excluding: Scope = NOWHERE) -> identity_pb2.NamespaceScope:
     """A scope as a message."""
-    return identity_pb2.NamespaceScope(all=scope.everything, patterns=scope.patterns())
+    message = identity_pb2.NamespaceScope(all=scope.everything, patterns=scope.patterns())
+    if not scope.empty:
+        message.excluding.extend(excluding.patterns())
+    return message
+
+
+def from_steps(steps: Sequence[Step]) -> list[policy_admin_pb2.ConsideredRule]:
+    """Rules considered, as messages."""
+    return [
+        policy_admin_pb2.ConsideredRule(rule_id=step.rule_id, outcome=step.said, decides=step.decides) for step in steps
+    ]

@@ -2,12 +2,24 @@
 
 import asyncio
 
-from kubegate.authz.v1 import authz_pb2, authz_pb2_grpc
+from kubegate.authz.v1 import (
+    authz_pb2,
+    authz_pb2_grpc,
+    elevation_pb2,
+    elevation_pb2_grpc,
+    policy_admin_pb2,
+    policy_admin_pb2_grpc,
+)
 from services.authz.adapters.audit_log import AuditLog
 from services.authz.adapters.policy_file import PolicyFile, Unreadable
 from services.authz.adapters.principal_tokens import PrincipalTokens
+from services.authz.adapters.sqlite_store import SqliteStore
+from services.authz.admin_servicer import ElevationServicer, PolicyAdminServicer
+from services.authz.admission import Admission
 from services.authz.config import AuthzConfig
-from services.authz.policy.engine import Engine
+from services.authz.elevations import Elevations
+from services.authz.in_force import InForce
+from services.authz.policy_admin import PolicyAdmin
 from services.authz.service import AuthzService
 from services.authz.servicer import AuthzServicer
 from services.common.audit_client import AuditClient
@@ -25,37 +37,56 @@ async def main(config: AuthzConfig) -> None:
     """Serves until cancelled."""
     clock = SystemClock()
     file = PolicyFile(config.policy)
-    policy = file.load()
+    policy, content = file.load()
+    store = SqliteStore(config.store)
     authn = Peer("authn", config.authn, config.tls)
     audit = Peer("audit", config.audit, config.tls)
     keys = RemotePrincipalKeys(authn, clock)
     client = AuditClient(audit, clock)
     recorder = AuditLog(client)
-    service = AuthzService(Engine(policy), PrincipalTokens(PrincipalVerifier(keys, clock)), recorder, clock)
-    server = GrpcServer(config.listen, config.tls, lambda: [*keys.problems(), *client.problems()])
+    in_force = InForce(policy, content, store, recorder, clock)
+    service = AuthzService(in_force, PrincipalTokens(PrincipalVerifier(keys, clock)), recorder, clock)
+    admission = Admission(service, recorder, clock)
+    elevations = Elevations(admission, in_force, store, clock)
+    policy_admin = PolicyAdmin(admission, service, in_force, file.now)
+    server = GrpcServer(
+        config.listen, config.tls, lambda: [*keys.problems(), *client.problems()], notices=in_force.notices
+    )
     server.add(
         authz_pb2_grpc.add_AuthzServiceServicer_to_server,
         AuthzServicer(service),
         authz_pb2.DESCRIPTOR.services_by_name["AuthzService"].full_name,
     )
+    server.add(
+        policy_admin_pb2_grpc.add_PolicyAdminServiceServicer_to_server,
+        PolicyAdminServicer(policy_admin),
+        policy_admin_pb2.DESCRIPTOR.services_by_name["PolicyAdminService"].full_name,
+    )
+    server.add(
+        elevation_pb2_grpc.add_ElevationServiceServicer_to_server,
+        ElevationServicer(elevations, clock),
+        elevation_pb2.DESCRIPTOR.services_by_name["ElevationService"].full_name,
+    )
     try:
+        await in_force.start()
         port = await server.start()
-        recorder.policy_adopted(service.revision, "")
         announce_address(config.address_file, f"{config.listen.rpartition(':')[0]}:{port}")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keys.keep_fresh())
-            tasks.create_task(_follow(file, service))
+            tasks.create_task(_follow(file, in_force))
     finally:
         await server.stop(GRACE)
+        await admission.drain()
         await recorder.close()
         await client.close()
         await audit.close()
         await authn.close()
+        await store.close()
 
 
-async def _follow(file: PolicyFile, service: AuthzService) -> None:
+async def _follow(file: PolicyFile, in_force: InForce) -> None:
     async for change in file.changes():
         if isinstance(change, Unreadable):
-            service.keep([str(change)])
+            in_force.keep([change.problem])
         else:
-            service.reload(change)
+            await in_force.reload(change)

@@ -86,15 +86,21 @@ def cluster_rbac(
 ) -> list[Object]:
     """The manifests that match a policy, ready for ``kubectl apply``.
 
+    A role's group may also do what the roles grant that it inherits, where they do. Bindings of the policy give
+    roles, and the core impersonates the group of the role that granted, so nothing more is needed for them.
+    Deny rules, conditions, tenants and elevations are the policy's alone: RBAC has no such thing, and what they
+    leave is less than what is printed here.
+
     ``namespaces``: those that exist, against which patterns are resolved, for RBAC has none; a role is bound
     in those only. Without it, roles are bound in the namespaces that the policy names exactly.
     ``direct``: the permissions that keys may hold directly. The cluster cannot know in which namespaces a key
     holds them, so there the policy is the only lock.
     """
     objects: list[Object] = []
+    heirs = _heirs(policy)
     for role in policy.roles:
-        objects += _role(role, namespaces)
-    objects += _bound_everywhere(DIRECT, rules_for(direct, namespaced_only=False))
+        objects += _role(role, namespaces, heirs[role.name])
+    objects += _bound_everywhere(DIRECT, rules_for(direct, namespaced_only=False), [_group(DIRECT)])
     groups = sorted([DIRECT, *(role_group(role.name) for role in policy.roles)])
     return [*objects, *_core(groups)]
 
@@ -111,22 +117,39 @@ def unbound(policy: Policy, namespaces: Sequence[str] | None) -> list[str]:
     return found
 
 
-def _role(role: Role, namespaces: Sequence[str] | None) -> list[Object]:
+def _heirs(policy: Policy) -> dict[str, list[str]]:
+    """For each role, the roles that inherit it, however far: their groups may do what it grants, where it does."""
+    parents = {role.name: role.inherits for role in policy.roles}
+    heirs: dict[str, list[str]] = {name: [] for name in parents}
+    for name, inherited in parents.items():
+        seen = {name}
+        queue = list(inherited)
+        while queue:
+            above = queue.pop()
+            if above not in seen:
+                seen.add(above)
+                heirs[above].append(name)
+                queue += parents[above]
+    return heirs
+
+
+def _role(role: Role, namespaces: Sequence[str] | None, heirs: Sequence[str]) -> list[Object]:
     name = role_group(role.name)
+    groups = [_group(name), *(_group(role_group(heir)) for heir in sorted(heirs))]
     if role.scope == EVERYWHERE:
-        return _bound_everywhere(name, rules_for(role.permissions, namespaced_only=False))
+        return _bound_everywhere(name, rules_for(role.permissions, namespaced_only=False), groups)
     rules = rules_for(role.permissions, namespaced_only=True)
     if not rules:
         return []
     existing = role.scope.names if namespaces is None else filter(role.scope.covers_namespace, namespaces)
-    bindings = [_binding("RoleBinding", name, _group(name), namespace) for namespace in sorted(set(existing))]
+    bindings = [_binding("RoleBinding", name, groups, namespace) for namespace in sorted(set(existing))]
     return [_cluster_role(name, rules), *bindings]
 
 
-def _bound_everywhere(name: str, rules: list[Object]) -> list[Object]:
+def _bound_everywhere(name: str, rules: list[Object], groups: list[Object]) -> list[Object]:
     if not rules:
         return []
-    return [_cluster_role(name, rules), _binding("ClusterRoleBinding", name, _group(name))]
+    return [_cluster_role(name, rules), _binding("ClusterRoleBinding", name, groups)]
 
 
 def _core(groups: list[str]) -> list[Object]:
@@ -144,7 +167,7 @@ def _core(groups: list[str]) -> list[Object]:
         {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list"]},
     ]
     user = {"apiGroup": RBAC, "kind": "User", "name": CORE}
-    return [_cluster_role(CORE, rules), _binding("ClusterRoleBinding", CORE, user)]
+    return [_cluster_role(CORE, rules), _binding("ClusterRoleBinding", CORE, [user])]
 
 
 def _group(name: str) -> Object:
@@ -160,12 +183,12 @@ def _cluster_role(name: str, rules: list[Object]) -> Object:
     return {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole", "metadata": _metadata(name), "rules": rules}
 
 
-def _binding(kind: str, role: str, subject: Object, namespace: str = "") -> Object:
+def _binding(kind: str, role: str, subjects: list[Object], namespace: str = "") -> Object:
     return {
         "apiVersion": f"{RBAC}/v1",
         "kind": kind,
         "metadata": _metadata(role, namespace),
-        "subjects": [subject],
+        "subjects": subjects,
         "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
     }
 

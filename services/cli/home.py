@@ -263,6 +263,7 @@ def _configs(ports: Mapping[str, int], edge_port: int, kubeconfig: Path, policy:
             "authn": peer("authn"),
             "audit": peer("audit"),
             "policy": str(policy),
+            "store": "authz.db",
         },
         "audit": {
             **listen("audit"),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli import audit, certs, cluster_rbac, keys, policy, up
+from services.cli import audit, certs, cluster_rbac, elevation, keys, policy, up
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +17,7 @@ app.command()(up.status)
 app.command()(up.restart)
 app.add_typer(keys.app, name="keys")
 app.add_typer(policy.app, name="policy")
+app.add_typer(elevation.app, name="elevation")
 app.add_typer(audit.app, name="audit")
 app.add_typer(certs.app, name="certs")
 app.add_typer(cluster_rbac.app, name="cluster")

@@ -20,7 +20,7 @@ from services.common.config import PeerAddress, TlsFiles
 from services.common.deadline import Deadline
 from services.common.errors import Unauthenticated
 from services.common.grpc_client import Peer
-from services.common.grpc_server import PROBLEMS_METADATA
+from services.common.grpc_server import NOTICES_METADATA, PROBLEMS_METADATA
 from services.common.runtime_errors import StartupError
 from services.common.tls import server_name
 
@@ -67,16 +67,22 @@ class Stack:
         return self._peers[name]
 
     async def admin_token(self) -> str:
-        """A principal token of the administrator, issued to this operator (R15).
+        """A principal token of the administrator, issued to this operator (R15). Raises as ``token``."""
+        return await self.token(None)
+
+    async def token(self, key_file: Path | None) -> str:
+        """A principal token of whoever the API key in a file stands for, issued to this operator (R15).
+
+        ``key_file``: None for the administrator's.
 
         Raises:
             DomainError: authn is away or refuses the key.
         """
-        path = self.layout.credentials / "admin.key"
+        path = key_file or self.layout.credentials / "admin.key"
         try:
             key = path.read_text(encoding="ascii").strip()
         except OSError as error:
-            raise Unauthenticated(f"The administrator's key cannot be read from {path}.") from error
+            raise Unauthenticated(f"The API key cannot be read from {path}.") from error
         response: authn_pb2.AuthenticateResponse = await self.peer("authn").unary(
             lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).Authenticate,
             authn_pb2.AuthenticateRequest(credential=authn_pb2.Credential(token=key)),
@@ -106,6 +112,18 @@ class Stack:
             return (value if isinstance(value, bytes) else value.encode()).decode().splitlines()
         except aio.AioRpcError as error:
             return [f"cannot be reached ({error.code().name.lower()})"]
+
+    async def notices(self, name: str) -> list[str]:
+        """What an operator should know of a service that serves, such as a policy file that it refused."""
+        if name in ("mcp-core", CLUSTER):
+            return []
+        call = health_pb2_grpc.HealthStub(self.peer(name).channel()).Check(health_pb2.HealthCheckRequest(), timeout=3)
+        try:
+            await call
+            value = dict(await call.trailing_metadata() or ()).get(NOTICES_METADATA, b"")
+        except aio.AioRpcError:
+            return []
+        return (value if isinstance(value, bytes) else value.encode()).decode().splitlines()
 
     async def close(self) -> None:
         """Closes every connection."""

@@ -115,6 +115,7 @@ def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
             for name, address in stack.layout.read_endpoints()["services"].items():
                 process = supervisor.find(stack.layout, name)
                 problems = await stack.problems(name) if process else []
+                notices = await stack.notices(name) if process and not problems else []
                 rows.append(
                     {
                         "service": name,
@@ -122,6 +123,7 @@ def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
                         "address": address,
                         "pid": process.pid if process else None,
                         "problems": problems,
+                        "notices": notices,
                     }
                 )
             return rows
@@ -133,7 +135,13 @@ def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
         emit_table(
             ("SERVICE", "STATE", "ADDRESS", "PID", "PROBLEMS"),
             [
-                (row["service"], row["state"], row["address"], str(row["pid"] or ""), "; ".join(row["problems"]))
+                (
+                    row["service"],
+                    row["state"],
+                    row["address"],
+                    str(row["pid"] or ""),
+                    "; ".join([*row["problems"], *row["notices"]]),
+                )
                 for row in rows
             ],
             "no services",

@@ -24,10 +24,13 @@ from services.common.log import get_logger
 from services.common.runtime_errors import StartupError
 from services.common.tls import peer_path, server_credentials
 
-__all__ = ["PROBLEMS_METADATA", "GrpcServer", "current_call", "method_callers"]
+__all__ = ["NOTICES_METADATA", "PROBLEMS_METADATA", "GrpcServer", "current_call", "method_callers"]
 
 PROBLEMS_METADATA = "kubegate-problems-bin"
 """Trailing metadata of a health check: what is missing, one UTF-8 line each."""
+
+NOTICES_METADATA = "kubegate-notices-bin"
+"""The same of a service that serves: what an operator should know."""
 
 UNARY_LIMIT = 30.0
 """Seconds that a unary call may take when its caller named no deadline or a longer one."""
@@ -64,8 +67,17 @@ def matches(peer: str, allow: Sequence[str]) -> bool:
 class GrpcServer:
     """Serves the services that were added, plus grpc.health.v1, to peers with a certificate of the mesh."""
 
-    def __init__(self, listen: str, tls: TlsFiles, problems: Callable[[], list[str]]) -> None:
-        """``problems`` tells what keeps the service from serving; an empty list means ready."""
+    def __init__(
+        self,
+        listen: str,
+        tls: TlsFiles,
+        problems: Callable[[], list[str]],
+        *,
+        notices: Callable[[], list[str]] = list,
+    ) -> None:
+        """``problems`` tells what keeps the service from serving; an empty list means ready. ``notices`` tells
+        what an operator should know although it serves.
+        """
         self._listen = listen
         self._callers: dict[str, Sequence[str]] = {
             f"/{_HEALTH}/{method}": _MESH for method in ("Check", "Watch", "List")
@@ -81,7 +93,7 @@ class GrpcServer:
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
-        health_pb2_grpc.add_HealthServicer_to_server(_Health(problems), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(_Health(problems, notices), self._server)
 
     def add(self, register: Callable[[Any, Any], None], servicer: object, service: str) -> None:
         """Adds a servicer by its generated ``add_..._to_server`` and its full name."""
@@ -111,12 +123,16 @@ class GrpcServer:
 
 
 class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    def __init__(self, problems: Callable[[], list[str]]) -> None:
+    def __init__(self, problems: Callable[[], list[str]], notices: Callable[[], list[str]]) -> None:
         self._problems = problems
+        self._notices = notices
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
         problems = self._problems()
         if not problems:
+            notices = self._notices()
+            if notices:
+                context.set_trailing_metadata(((NOTICES_METADATA, "\n".join(notices).encode()),))
             return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
         context.set_trailing_metadata(((PROBLEMS_METADATA, "\n".join(problems).encode()),))
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -36,13 +36,17 @@ class RequestContext:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls: the pair (issuer, subject), and which credential proved it (R1)."""
+    """Who calls: the pair (issuer, subject), and which credential proved it (R1).
+
+    ``digest``: of all that authn says about the principal but the time of proof, for caches (R11).
+    """
 
     issuer: str
     subject: str
     credential_id: str = ""
     auth_type: str = ""
     tenant: str = ""
+    digest: bytes = field(default=b"", repr=False)
 
     @property
     def user(self) -> str:
@@ -103,27 +107,37 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where a caller may do something: everywhere, or in namespaces that match a pattern."""
+    """Where a caller may do something: everywhere, or in namespaces that match a pattern, less the excluded."""
 
     all: bool = False
     patterns: tuple[str, ...] = ()
+    excluding: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.all or bool(self.patterns)
 
     def covers(self, namespace: str) -> bool:
         """Whether the scope names it. A hint for lists: only authz.Check decides."""
+        if any(fnmatchcase(namespace, pattern) for pattern in self.excluding):
+            return False
         return self.all or any(fnmatchcase(namespace, pattern) for pattern in self.patterns)
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """authz allows. ``role`` is empty for permissions that the credential has directly (R4)."""
+    """authz allows. ``role`` is empty for permissions that the credential has directly (R4).
+
+    ``cacheable_until``: seconds since 1970, 0 for not at all (R11). ``lease_revision``: of WatchPolicy (R12).
+    ``cached``: an earlier decision is used again; ``event_id`` is its record.
+    """
 
     rule: str
     role: str
     revision: str
     event_id: str
+    cacheable_until: float = 0.0
+    lease_revision: int = 0
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,6 +257,8 @@ def _write_decision(entry: Entry, tool: Tool, placement: Placement) -> None:
     rules = sorted({decision.rule for decision in said if isinstance(decision, Allowed)})
     entry.decision = DecisionNote(True, ",".join(rules), said[0].revision, str(tool.permission))
     entry.metadata["authz_event_id"] = ",".join(decision.event_id for decision in said[:8])
+    if any(isinstance(decision, Allowed) and decision.cached for decision in said):
+        entry.metadata["cached"] = "true"
     if placement.namespaces != (entry.namespace,):
         entry.metadata["namespaces"] = ",".join(placement.namespaces)
 

@@ -71,7 +71,7 @@ async def place(authorizer: Authorizer, cluster: Cluster, caller: Caller, tool: 
     if tool.namespaced and action.namespace:
         return await _single(authorizer, caller, action)
     (scope,) = await authorizer.list_allowed(caller, [action])
-    if scope.all or not scope:
+    if (scope.all and not scope.excluding) or not scope:
         return await _single(authorizer, caller, action)
     names = tuple(name for name in await _existing(cluster, caller) if scope.covers(name))
     if not tool.namespaced:

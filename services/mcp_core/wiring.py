@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 from collections.abc import Mapping
@@ -14,10 +15,11 @@ from services.common.runtime import announce_address
 from services.mcp_core.adapters import health
 from services.mcp_core.adapters.audit import AuditAdapter
 from services.mcp_core.adapters.authn import AuthnAdapter
-from services.mcp_core.adapters.authz import AuthzAdapter
+from services.mcp_core.adapters.authz import AuthzAdapter, policy_lease
 from services.mcp_core.adapters.kubeconfig import ClusterSettings
 from services.mcp_core.adapters.kubernetes import KubernetesCluster
 from services.mcp_core.config import Config
+from services.mcp_core.decision_cache import CachedAuthorizer
 from services.mcp_core.edge.connections import ConnectionLimits
 from services.mcp_core.edge.guard import Guard
 from services.mcp_core.edge.limiter import SourceLimiter
@@ -64,6 +66,10 @@ async def main(config: Config) -> None:
         closing.push_async_callback(authn.close)
         authz = AuthzAdapter(authz_peer)
         closing.push_async_callback(authz.close)
+        decisions = CachedAuthorizer(authz, clock)
+        lease = policy_lease(authz_peer, decisions.saw, clock)
+        decisions.use(lease)
+        closing.push_async_callback(_cancel, asyncio.create_task(lease.keep()))
         audit = AuditClient(audit_peer, clock)
         closing.push_async_callback(audit.close)
 
@@ -71,7 +77,7 @@ async def main(config: Config) -> None:
         pipeline = Pipeline(
             registry=registry,
             authenticator=authn,
-            authorizer=authz,
+            authorizer=decisions,
             recorder=AuditAdapter(audit),
             cluster=cluster,
             clock=clock,
@@ -110,6 +116,11 @@ async def main(config: Config) -> None:
         gc.collect()
         gc.freeze()
         await server.wait()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def offered_tools(toolset: str) -> Mapping[str, Tool]:

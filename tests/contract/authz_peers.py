@@ -1,7 +1,7 @@
 """The neighbours of authz for its contract tests: an authn that has keys, an audit that can be made to refuse."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,9 @@ class Keys(authn_pb2_grpc.AuthnServiceServicer):
         tools: Sequence[str] = (),
         issuer: str = "kubegate",
         subject: str = "alice",
+        tenant: str = "",
+        groups: Sequence[str] = (),
+        amr: Sequence[str] = (),
         now: datetime | None = None,
         key: Ed25519PrivateKey | None = None,
     ) -> str:
@@ -57,6 +60,9 @@ class Keys(authn_pb2_grpc.AuthnServiceServicer):
             permissions=permissions,
             namespaces=namespaces,
             tools=tools,
+            tenant=tenant,
+            groups=groups,
+            amr=amr,
         )
         return issue(principal, azp, key or self._key, "k1", now=now or datetime.now(UTC), token_id=uuid7())
 
@@ -67,6 +73,7 @@ class Log(audit_pb2_grpc.AuditServiceServicer):
     def __init__(self) -> None:
         self.appended: list[audit_pb2.AppendRequest] = []
         self.away = False
+        self.refuse: Callable[[audit_pb2.Event], bool] = lambda event: False
 
     async def AppendStream(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
         async for response in serve_stream(
@@ -79,7 +86,7 @@ class Log(audit_pb2_grpc.AuditServiceServicer):
 
     async def _append(self, request: audit_pb2.AppendRequest) -> audit_pb2.AppendResponse:
         assert current_call().peer == "service/authz"
-        if self.away:
+        if self.away or self.refuse(request.event):
             raise Unavailable("The audit service is away.")
         self.appended.append(request)
         return audit_pb2.AppendResponse(event_id=request.event.event_id, sequence=len(self.appended))
@@ -123,6 +130,7 @@ def write_config(mesh: Mesh, directory: Path, policy: str, *, authn: int, audit:
         "authn": address("authn", authn),
         "audit": address("audit", audit),
         "policy": "policy.yaml",
+        "store": "authz.db",
         "address_file": "address",
     }
     path = directory / "config.yaml"

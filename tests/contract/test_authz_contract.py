@@ -1,10 +1,11 @@
 """authz over real mTLS gRPC: decisions, their records, whose tokens it takes, and how a policy is replaced."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc import aio
@@ -12,17 +13,11 @@ from grpc import aio
 from kubegate.audit.v1 import audit_pb2
 from kubegate.authz.v1 import authz_pb2, authz_pb2_grpc
 from kubegate.common.v1 import identity_pb2
-from services.authz.config import AuthzConfig
 from services.authz.policy.parse import revision_of
-from services.authz.wiring import main
-from services.common.config import load_config
 from services.common.deadline import Deadline
 from services.common.errors import DomainError, InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
-from services.common.grpc_client import Peer
-from services.common.grpc_server import GrpcServer
 from services.common.grpc_stream import StreamClient
-from tests.contract.authz_peers import Keys, Log, serve_audit, serve_authn, write_config
-from tests.fakes.mesh import Mesh
+from tests.contract.authz_world import World, running, until
 
 POLICY = (Path(__file__).parents[1] / "golden" / "rbac-policies.yaml").read_text()
 AUTHORIZATION = audit_pb2.EVENT_TYPE_AUTHORIZATION
@@ -30,85 +25,15 @@ VIOLATION = audit_pb2.EVENT_TYPE_SECURITY_VIOLATION
 ADMIN = audit_pb2.EVENT_TYPE_ADMIN
 
 
-class World:
-    """One authz with its neighbours."""
-
-    def __init__(self, mesh: Mesh, keys: Keys, log: Log, directory: Path, servers: list[GrpcServer]) -> None:
-        self.mesh, self.keys, self.log, self.directory, self.servers = mesh, keys, log, directory, servers
-        self._peers: dict[str, Peer] = {}
-
-    def peer(self, as_: str = "service/mcp-core") -> Peer:
-        """A client with the certificate of ``as_``."""
-        if as_ not in self._peers:
-            port = int((self.directory / "address").read_text().strip().rpartition(":")[2])
-            self._peers[as_] = self.mesh.peer("authz", port, as_)
-        return self._peers[as_]
-
-    async def check(
-        self, token: str, action: identity_pb2.Action, as_: str = "service/mcp-core"
-    ) -> authz_pb2.CheckResponse:
-        """Asks Check."""
-        request = authz_pb2.CheckRequest(
-            principal_token=token,
-            action=action,
-            source=identity_pb2.Source(address="192.0.2.1", user_agent="curl/8"),
-            request_id="req-1",
-        )
-        response: authz_pb2.CheckResponse = await self.peer(as_).unary(
-            lambda channel: authz_pb2_grpc.AuthzServiceStub(channel).Check, request, Deadline.after(10)
-        )
-        return response
-
-    async def list_allowed(
-        self, token: str, *actions: identity_pb2.Action, as_: str = "service/mcp-core"
-    ) -> authz_pb2.ListAllowedResponse:
-        """Asks ListAllowed."""
-        response: authz_pb2.ListAllowedResponse = await self.peer(as_).unary(
-            lambda channel: authz_pb2_grpc.AuthzServiceStub(channel).ListAllowed,
-            authz_pb2.ListAllowedRequest(principal_token=token, actions=actions),
-            Deadline.after(10),
-        )
-        return response
-
-    def replace_policy(self, text: str | None) -> None:
-        """Puts another policy file in place, or none."""
-        path = self.directory / "policy.yaml"
-        if text is None:
-            path.unlink()
-            return
-        partial = path.with_suffix(".part")
-        partial.write_text(text)
-        partial.replace(path)
-
-    async def close(self) -> None:
-        for peer in self._peers.values():
-            await peer.close()
-
-
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    mesh, keys, log = Mesh(tmp_path / "mesh"), Keys(), Log()
-    authn, authn_port = await serve_authn(mesh, keys)
-    audit, audit_port = await serve_audit(mesh, log)
-    directory = tmp_path / "authz"
-    config = load_config(AuthzConfig, write_config(mesh, directory, POLICY, authn=authn_port, audit=audit_port))
-    world = World(mesh, keys, log, directory, [authn, audit])
-    task = asyncio.create_task(main(config))
-    await until(lambda: task.done() or (directory / "address").exists())
-    await until(lambda: bool(log.events(ADMIN)))
-    yield world
-    await world.close()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    for server in (authn, audit):
-        await server.stop(0)
+    async with running(tmp_path, POLICY) as world:
+        yield world
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for something that the services do by themselves."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.02)
+def expiry(token: str) -> int:
+    claims: dict[str, int] = jwt.decode(token, options={"verify_signature": False})
+    return claims["exp"]
 
 
 def pods(verb: str = "list", namespace: str = "default", subresource: str = "") -> identity_pb2.Action:
@@ -128,7 +53,8 @@ async def test_an_allowed_action_is_answered_with_its_rule_and_recorded(world: W
     response = await world.check(token, pods())
     assert response.allowed.rule_id == "role:viewer#1"
     assert response.allowed.role == "viewer"
-    assert not response.allowed.HasField("cacheable_until")
+    assert response.allowed.cacheable_until.seconds == expiry(token), "as long as the token and no longer (R11)"
+    assert response.lease_revision == 1
     assert response.policy_revision == revision_of(POLICY.encode())
     [event] = world.log.events(AUTHORIZATION)
     assert event.event_id == response.event_id

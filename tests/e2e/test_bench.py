@@ -37,8 +37,9 @@ def test_a_short_bench_writes_its_table_and_its_json(tmp_path: Path) -> None:
         assert run["concurrency"] == concurrency
         assert run["requests"] > 0
         assert set(run["cpu_ms_per_request"]) == services | {"callers"}
-        # authn's, authz's and the core's own record: nothing is measured that is not recorded (R18).
-        assert run["events_per_request"] == pytest.approx(3, abs=0.1)
+        # authn's and the core's own record: nothing is measured that is not recorded. The decision is authz's first
+        # one and recorded once; the core's record names it (R18).
+        assert run["events_per_request"] == pytest.approx(2, abs=0.2)
 
 
 @pytest.mark.req("I2.12")

@@ -112,7 +112,9 @@ async def test_a_wrong_key_never_reaches_the_protocol(stack: RunningStack, era: 
 
 @pytest.mark.req("I2.5")
 async def test_a_call_leaves_authentication_decision_intent_and_outcome(stack: RunningStack) -> None:
-    async with connected(stack, "2026-07-28", stack.admin) as client:
+    # A caller of whom no decision is kept yet.
+    key = stack.new_key("walker", "--role", "admin", "--all-namespaces")
+    async with connected(stack, "2026-07-28", key) as client:
         await call(client, "scale_deployment", name="nginx", namespace="default", replicas=3)
     outcome = stack.events(event_type="mcp_request", action="scale_deployment", phase="outcome")[-1]
     walk = stack.events(request_id=outcome["request_id"])

@@ -79,6 +79,7 @@ class AuthnStack:
                 "authn": peer_config("authn", self.authn.port),
                 "audit": peer_config("audit", self.audit.port),
                 "policy": "policy.yaml",
+                "store": "authz.db",
             },
         )
         process.port = self.authz_port

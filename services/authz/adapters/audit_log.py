@@ -1,12 +1,13 @@
 """The audit log as authz writes it: decisions, refused tokens, and changes of policy (R18, R22)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 from kubegate.audit.v1 import audit_pb2
 from kubegate.common.v1 import identity_pb2
-from services.authz.policy.model import Action, Allowed, Decision, Principal
-from services.authz.ports import Caller, Refusal
+from services.authz.policy.model import Action, Allowed, Decision, Denied
+from services.authz.ports import Act, Caller, Phase, Refusal, Verified
 from services.common.audit_client import AuditClient
 from services.common.deadline import Deadline
 from services.common.errors import DomainError
@@ -16,6 +17,24 @@ WRITER = "service/authz"
 MAX_TEXT = 256
 MAX_PROBLEMS = 2_000
 """Characters of a value that came from a caller, and of a list of problems, in a record."""
+
+MAX_NOTE = 1_000
+"""Characters of a note about an administrative act, such as its justification."""
+
+MAX_PART = 4_000
+"""Characters of one part of a batch's decisions: audit takes values of 4,096."""
+
+TABS = 8
+"""Between the values of a batch's decision; a ninth is a caller's."""
+
+INTENT_GRACE = 5.0
+"""Seconds after its caller's deadline in which an act still ends and is recorded (R21)."""
+
+_PHASES = {
+    Phase.WHOLE: audit_pb2.PHASE_UNSPECIFIED,
+    Phase.INTENT: audit_pb2.PHASE_INTENT,
+    Phase.OUTCOME: audit_pb2.PHASE_OUTCOME,
+}
 
 _RETRY = 1.0
 
@@ -33,43 +52,67 @@ class AuditLog:
         self,
         caller: Caller,
         token: str,
-        principal: Principal,
-        action: Action,
-        decision: Decision,
+        verified: Verified,
+        actions: Sequence[Action],
+        decisions: Sequence[Decision],
         revision: str,
         milliseconds: float,
     ) -> str:
-        """Records a decision durably and returns the event's id."""
-        allowed = isinstance(decision, Allowed)
-        metadata = {
-            "permission_check": decision.permission,
-            "auth_type": principal.auth_type,
-            "credential_id": principal.credential_id,
-            "asked_by": caller.peer,
-            "verb": action.verb,
-        }
-        if isinstance(decision, Allowed):
-            rule, message = decision.rule_id, ""
-        else:
-            rule, message = f"denied:{decision.reason.value}", decision.explanation
+        """Records one or more decisions durably, as one event, and returns the event's id."""
+        principal = verified.principal
+        allowed = all(isinstance(each, Allowed) for each in decisions)
         event = audit_pb2.Event(
             event_type=audit_pb2.EVENT_TYPE_AUTHORIZATION,
             user=_bounded(principal.user),
-            action=_bounded(action.tool or decision.permission or action.verb),
-            resource=_resource(action),
-            namespace=_bounded(action.namespace),
             result=audit_pb2.RESULT_SUCCESS if allowed else audit_pb2.RESULT_FAILURE,
-            error_message=message,
-            metadata={key: _bounded(value) for key, value in metadata.items() if value},
             duration_ms=milliseconds,
             tenant=_bounded(principal.tenant),
-            decision=audit_pb2.Decision(
-                allowed=allowed, rule=rule, policy_revision=revision, permission=decision.permission
-            ),
+            decision=audit_pb2.Decision(allowed=allowed, policy_revision=revision),
             source=_source(caller),
             request_id=_bounded(caller.request_id),
         )
+        if len(actions) == 1:
+            [action], [decision] = actions, decisions
+            _describe(event, action, decision)
+        else:
+            event.action = "batch_check"
+            event.decision.rule = "batch"
+            for number, part in enumerate(_parts(actions, decisions)):
+                event.metadata[f"decisions.{number}"] = part
+        metadata = {
+            "auth_type": principal.auth_type,
+            "credential_id": principal.credential_id,
+            "asked_by": caller.peer,
+        }
+        for key, value in metadata.items():
+            if value:
+                event.metadata[key] = _bounded(value)
+        # What a replay over another policy needs (`kubegate policy replay`).
+        event.metadata["principal"] = verified.recorded
         return await self._audit.append(event, principal_token=token, deadline=caller.deadline)
+
+    async def acted(self, act: Act, phase: Phase, deadline: Deadline, *, intent_id: str = "", error: str = "") -> str:
+        """Records an administrative act durably and returns the event's id."""
+        result = audit_pb2.RESULT_FAILURE if error else audit_pb2.RESULT_SUCCESS
+        event = audit_pb2.Event(
+            event_type=audit_pb2.EVENT_TYPE_ADMIN,
+            user=_bounded(act.principal.user),
+            action=act.action,
+            resource=act.resource,
+            result=audit_pb2.RESULT_UNKNOWN if phase is Phase.INTENT else result,
+            error_message=error,
+            metadata={key: _bounded(text, MAX_NOTE) for key, text in act.metadata.items()},
+            tenant=_bounded(act.principal.tenant),
+            source=_source(act.caller),
+            request_id=_bounded(act.caller.request_id),
+            phase=_PHASES[phase],
+            intent_id=intent_id,
+        )
+        event.metadata["operator"] = act.caller.peer
+        if phase is Phase.INTENT:
+            ends = datetime.now(UTC) + timedelta(seconds=max(act.caller.deadline.remaining(), 0.0) + INTENT_GRACE)
+            event.deadline.FromDatetime(ends)
+        return await self._audit.append(event, principal_token=act.token, deadline=deadline)
 
     async def refused(self, caller: Caller, refusal: Refusal) -> None:
         """Records a token that was not accepted; a flood of them becomes counted events (R25)."""
@@ -137,6 +180,50 @@ def _policy_event(result: audit_pb2.Result.ValueType, message: str, metadata: di
     )
 
 
+def _describe(event: audit_pb2.Event, action: Action, decision: Decision) -> None:
+    event.action = _bounded(action.tool or decision.permission or action.verb)
+    event.resource = _resource(action)
+    event.namespace = _bounded(action.namespace)
+    event.decision.rule = decision.rule_id
+    event.decision.permission = decision.permission
+    if isinstance(decision, Denied):
+        event.error_message = decision.explanation
+    more = {
+        "permission_check": decision.permission,
+        "verb": action.verb,
+        "group": action.group,
+        "subresource": action.subresource,
+        "cluster": action.cluster,
+        "replicas": "" if action.replicas is None else str(action.replicas),
+    }
+    for key, value in more.items():
+        if value:
+            event.metadata[key] = _bounded(value)
+
+
+def _parts(actions: Sequence[Action], decisions: Sequence[Decision]) -> Iterator[str]:
+    """The decisions of a batch, one line each, in parts that fit a record's value.
+
+    A line: rule, verb, group, resource, subresource, namespace, name, replicas, cluster; separated by tabs.
+    """
+    lines: list[str] = []
+    size = 0
+    for action, decision in zip(actions, decisions, strict=True):
+        replicas = "" if action.replicas is None else str(action.replicas)
+        kind = f"{action.verb}\t{action.group}\t{action.resource}\t{action.subresource}"
+        line = f"{decision.rule_id}\t{kind}\t{action.namespace}\t{action.name}\t{replicas}\t{action.cluster}"
+        if len(line) > MAX_TEXT or not line.replace("\t", "", TABS).isprintable():
+            values = (decision.rule_id, action.verb, action.group, action.resource, action.subresource)
+            places = (action.namespace, action.name, replicas, action.cluster)
+            line = "\t".join([_bounded(value) for value in (*values, *places)])
+        if size + len(line) >= MAX_PART and lines:
+            yield "\n".join(lines)
+            lines, size = [], 0
+        lines.append(line)
+        size += len(line) + 1
+    yield "\n".join(lines)
+
+
 def _resource(action: Action) -> str:
     kind = f"{action.resource}.{action.group}" if action.group else action.resource
     path = "/".join(part for part in (kind, action.name, action.subresource) if part)
@@ -147,6 +234,7 @@ def _source(caller: Caller) -> identity_pb2.Source:
     return identity_pb2.Source(address=_bounded(caller.address), user_agent=_bounded(caller.user_agent))
 
 
-def _bounded(text: str) -> str:
+def _bounded(text: str, limit: int = MAX_TEXT) -> str:
     """A text that a caller may have chosen, fit for a record: short, and without control characters."""
-    return "".join(char if char.isprintable() else "?" for char in text[:MAX_TEXT])
+    text = text[:limit]
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import watchfiles
 
-from services.authz.policy import PolicyError, load_policy
-from services.authz.policy.document import MAX_BYTES
+from services.authz.policy.document import MAX_BYTES, InvalidPolicy, Problem
 from services.authz.policy.model import Policy
+from services.authz.policy.parse import parse_policy
 from services.common.runtime_errors import StartupError
 
 RECHECK = 2_000
@@ -23,6 +23,11 @@ that was put there by rename, for nothing tells the two apart with certainty."""
 
 class Unreadable(Exception):
     """The file cannot be read; the message says why."""
+
+    @property
+    def problem(self) -> Problem:
+        """The same as a problem of the policy."""
+        return Problem(1, 1, str(self))
 
 
 class PolicyFile:
@@ -44,17 +49,26 @@ class PolicyFile:
         except OSError as error:
             raise Unreadable(f"{self._path}: cannot be read: {error.strerror}") from error
 
-    def load(self) -> Policy:
-        """The policy to start with.
+    def now(self) -> bytes | Problem:
+        """The file's bytes, or why it cannot be read."""
+        try:
+            return self.read()
+        except Unreadable as error:
+            return error.problem
+
+    def load(self) -> tuple[Policy, bytes]:
+        """The policy to start with, and the bytes that say it.
 
         Raises:
             StartupError: it cannot be read or is invalid; lists every problem.
         """
         try:
-            return load_policy(self._path)
-        except PolicyError as error:
+            content = self.read()
+            return parse_policy(content), content
+        except (Unreadable, InvalidPolicy) as error:
+            problems = [p.at(str(self._path)) for p in error.problems] if isinstance(error, InvalidPolicy) else [error]
             advice = f"correct it, check it with `kubegate policy validate {self._path}`, and start again"
-            raise StartupError(f"{error}\n{advice}") from error
+            raise StartupError("\n".join([*map(str, problems), advice])) from error
 
     async def changes(self) -> AsyncIterator[bytes | Unreadable]:
         """Yields the file's bytes, or why it cannot be read: first as it is, then whenever that has changed, once it

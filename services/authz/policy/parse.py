@@ -1,22 +1,32 @@
 """A policy file into the model, reporting every problem with its line and column at once."""
 
 import hashlib
+from collections.abc import Callable
 from typing import TypeVar
 
-from services.authz.policy.document import InvalidPolicy, Mapping, Node, Problem, Scalar, Sequence, read
-from services.authz.policy.model import ROLE_NAME, Policy, Role
-from services.authz.policy.permissions import GRANTABLE, explain_malformed
-from services.authz.policy.scope import EVERYWHERE, InvalidPattern, Scope, parse_pattern
+from services.authz.policy.cel import compile_condition
+from services.authz.policy.document import InvalidPolicy, Mapping, Node, Problem, Scalar, read
+from services.authz.policy.fields import Fields
+from services.authz.policy.model import NEVER, OWN_ISSUER, ROLE_NAME, Binding, DenyRule, Policy, Role, Tenant, Who
+from services.authz.policy.scope import EVERYWHERE, NOWHERE
+from services.authz.policy.tenants import overlaps
 
 MAX_ROLES = 20_000
-MAX_ENTRIES = 1_000
-"""Permissions or namespaces of one role at most."""
-MAX_DESCRIPTION = 1_000
+MAX_BINDINGS = 20_000
+MAX_DENY = 1_000
+MAX_TENANTS = 2_000
+MAX_NAME = 512
+"""Longest issuer, subject, group or tenant name, in characters."""
 
-POLICY_KEYS = ("roles",)
-ROLE_KEYS = ("name", "description", "permissions", "namespaces")
+POLICY_KEYS = ("roles", "bindings", "deny", "tenants", "cross_tenant")
+ROLE_KEYS = ("name", "description", "permissions", "namespaces", "inherits", "condition")
+WHO_KEYS = ("subject", "issuer", "group", "tenant")
+BINDING_KEYS = ("role", *WHO_KEYS, "expires", "condition")
+DENY_KEYS = ("name", "description", "permissions", "namespaces", "condition")
+TENANT_KEYS = ("name", "namespaces")
+CROSS_KEYS = ("subject", "issuer", "group")
 
-N = TypeVar("N", Scalar, Sequence, Mapping)
+T = TypeVar("T")
 
 
 def revision_of(content: bytes) -> str:
@@ -31,119 +41,174 @@ def parse_policy(content: bytes) -> Policy:
         InvalidPolicy: with everything that is wrong, never only the first.
     """
     root, problems = read(content)
-    parser = _Parser(problems)
-    roles = parser.policy(root)
-    if parser.problems:
-        raise InvalidPolicy(parser.problems)
-    return Policy(tuple(roles), revision_of(content))
+    policy = _Parser(problems).policy(root, revision_of(content))
+    if problems:
+        raise InvalidPolicy(problems)
+    return policy
 
 
 class _Parser:
     def __init__(self, problems: list[Problem]) -> None:
-        self.problems = problems
+        self._fields = Fields(problems, compile_condition)
+        self._roles: dict[str, Node] = {}
+        self._tenants: dict[str, Node] = {}
+        self._inherits: dict[str, list[Scalar]] = {}
 
-    def policy(self, root: Node) -> list[Role]:
-        mapping = self._expect(root, Mapping, "the policy", "a mapping with the key `roles`")
+    def policy(self, root: Node, revision: str) -> Policy:
+        fields = self._fields
+        mapping = fields.expect(root, Mapping, "the policy", "a mapping with the key `roles`")
         if mapping is None:
-            return []
-        keys = self._keys(mapping, POLICY_KEYS, required=("roles",), what="the policy")
-        if "roles" not in keys:
-            return []
-        sequence = self._expect(keys["roles"], Sequence, "roles", "a list of roles")
-        if sequence is None:
-            return []
-        self._limit(sequence, MAX_ROLES, "roles")
-        seen: dict[str, int] = {}
-        return [role for item in sequence.items[:MAX_ROLES] if (role := self._role(item, seen)) is not None]
+            return Policy((), revision)
+        keys = fields.keys(mapping, POLICY_KEYS, required=("roles",), what="the policy")
+        roles = self._each(keys, "roles", "roles", "a role", ROLE_KEYS, MAX_ROLES, self._role)
+        self._refuse_cycles()
+        tenants = self._each(keys, "tenants", "tenants", "a tenant", TENANT_KEYS, MAX_TENANTS, self._tenant)
+        for one, other, name in overlaps(tenants):
+            where = self._tenants[max(one, other, key=lambda each: self._tenants[each].line)]
+            fields.problem(where, f"tenants {one!r} and {other!r} would both own namespace {name!r}")
+        bindings = self._each(keys, "bindings", "bindings", "a binding", BINDING_KEYS, MAX_BINDINGS, self._binding)
+        denied: dict[str, Node] = {}
+        return Policy(
+            tuple(roles),
+            revision,
+            tuple(bindings),
+            tuple(
+                self._each(
+                    keys,
+                    "deny",
+                    "deny rules",
+                    "a deny rule",
+                    DENY_KEYS,
+                    MAX_DENY,
+                    lambda node: self._deny(node, denied),
+                )
+            ),
+            tuple(tenants),
+            tuple(
+                self._each(
+                    keys, "cross_tenant", "entries", "an entry of cross_tenant", CROSS_KEYS, MAX_BINDINGS, self._crosser
+                )
+            ),
+        )
 
-    def _role(self, node: Node, seen: dict[str, int]) -> Role | None:
-        mapping = self._expect(node, Mapping, "a role", "a mapping with the keys " + ", ".join(ROLE_KEYS))
-        if mapping is None:
-            return None
-        keys = self._keys(mapping, ROLE_KEYS, required=("name", "permissions"), what="the role")
-        name = self._name(keys["name"], seen) if "name" in keys else ""
-        description = self._text(keys["description"], "description") if "description" in keys else ""
-        if len(description) > MAX_DESCRIPTION:
-            self._problem(keys["description"], f"description is longer than {MAX_DESCRIPTION} characters")
-        permissions = self._list(keys["permissions"], "permissions") if "permissions" in keys else []
-        for entry in permissions:
-            if entry.value not in GRANTABLE:
-                self._problem(entry, explain_malformed(entry.value))
-        scope = self._scope(keys["namespaces"]) if "namespaces" in keys else EVERYWHERE
-        return Role(name, tuple(entry.value for entry in permissions), scope, description)
+    def _each(
+        self,
+        keys: dict[str, Node],
+        key: str,
+        plural: str,
+        what: str,
+        known: tuple[str, ...],
+        limit: int,
+        make: Callable[[Mapping], T],
+    ) -> list[T]:
+        if key not in keys:
+            return []
+        made = []
+        for item in self._fields.items(keys[key], key, f"a list of {plural}", limit):
+            mapping = self._fields.expect(item, Mapping, what, "a mapping with the keys " + ", ".join(known))
+            if mapping is not None:
+                made.append(make(mapping))
+        return made
 
-    def _name(self, node: Node, seen: dict[str, int]) -> str:
-        name = self._text(node, "name")
-        if name and not ROLE_NAME.fullmatch(name):
-            self._problem(
+    def _role(self, mapping: Mapping) -> Role:
+        fields = self._fields
+        inherits_key = any(key.value == "inherits" for key, _ in mapping.entries)
+        required = ("name",) if inherits_key else ("name", "permissions")
+        keys = fields.keys(mapping, ROLE_KEYS, required=required, what="the role")
+        name = self._name(keys, "role", self._roles)
+        inherits = fields.strings(keys["inherits"], "inherits") if "inherits" in keys else []
+        self._inherits[name] = inherits
+        description = fields.description(keys)
+        permissions = fields.permissions(keys)
+        scope = fields.scope(keys["namespaces"]) if "namespaces" in keys else EVERYWHERE
+        condition = fields.condition(keys)
+        return Role(name, permissions, scope, description, tuple(each.value for each in inherits), condition)
+
+    def _name(self, keys: dict[str, Node], what: str, seen: dict[str, Node]) -> str:
+        name = self._fields.text(keys, "name")
+        if not name:
+            return ""
+        node = keys["name"]
+        if not ROLE_NAME.fullmatch(name):
+            self._fields.problem(
                 node,
-                f"{name!r} is not a role name; use up to 63 of A-Z a-z 0-9 . _ - with a letter or digit first and last",
+                f"{name!r} is not a {what} name; use up to 63 of A-Z a-z 0-9 . _ - with a letter or digit first "
+                "and last",
             )
         elif name in seen:
-            self._problem(node, f"duplicate role {name!r}; the first is in line {seen[name]}")
-        elif name:
-            seen[name] = node.line
+            self._fields.problem(node, f"duplicate {what} {name!r}; the first is in line {seen[name].line}")
+        else:
+            seen[name] = node
         return name
 
-    def _scope(self, node: Node) -> Scope:
-        entries = self._list(node, "namespaces")
-        if isinstance(node, Sequence) and not node.items:
-            # An empty list reads as "nowhere" to one person and "everywhere" to another: refuse to guess.
-            self._problem(node, "namespaces is empty; leave the key out for all of them, or remove the role for none")
-        patterns: list[str] = []
-        for entry in entries:
-            try:
-                parse_pattern(entry.value)
-                patterns.append(entry.value)
-            except InvalidPattern as error:
-                self._problem(entry, str(error))
-        return Scope.of(patterns)
+    def _refuse_cycles(self) -> None:
+        names = set(self._roles)
+        parents = {
+            name: [each for each in entries if self._fields.known(each, names, "role")]
+            for name, entries in self._inherits.items()
+        }
+        done: set[str] = set()
+        for start in parents:
+            # Depth first without recursion: a chain may be as long as there are roles.
+            path: dict[str, None] = {}
+            stack: list[tuple[str, Scalar | None, bool]] = [(start, None, False)]
+            while stack:
+                name, entry, leaving = stack.pop()
+                if leaving:
+                    del path[name]
+                    done.add(name)
+                elif name in path and entry is not None:
+                    walked = list(path)
+                    circle = " -> ".join([*walked[walked.index(name) :], name])
+                    self._fields.problem(entry, f"roles inherit each other in a circle: {circle}")
+                elif name not in done:
+                    path[name] = None
+                    stack.append((name, entry, True))
+                    stack.extend((each.value, each, False) for each in reversed(parents[name]))
 
-    def _list(self, node: Node, key: str) -> list[Scalar]:
-        sequence = self._expect(node, Sequence, key, "a list of strings")
-        if sequence is None:
-            return []
-        self._limit(sequence, MAX_ENTRIES, key)
-        entries = (self._string(item, f"an entry of {key}") for item in sequence.items[:MAX_ENTRIES])
-        return [entry for entry in entries if entry is not None]
+    def _who(self, keys: dict[str, Node], mapping: Mapping, what: str) -> Who:
+        fields = self._fields
+        given = [key for key in ("subject", "group", "tenant") if key in keys]
+        if len(given) != 1:
+            fields.problem(mapping, f"{what} names exactly one of subject, group and tenant")
+        if "issuer" in keys and "subject" not in keys:
+            fields.problem(keys["issuer"], "issuer belongs to a subject")
+        values = {key: fields.text(keys, key) for key in WHO_KEYS if key in keys}
+        for key, value in values.items():
+            if len(value) > MAX_NAME:
+                fields.problem(keys[key], f"{key} is longer than {MAX_NAME} characters")
+        if "tenant" in keys and values["tenant"]:
+            fields.known(
+                Scalar(keys["tenant"].line, keys["tenant"].column, values["tenant"], ""), set(self._tenants), "tenant"
+            )
+        if "subject" in keys:
+            values.setdefault("issuer", OWN_ISSUER)
+        return Who(**values)
 
-    def _text(self, node: Node, key: str) -> str:
-        scalar = self._string(node, key)
-        return scalar.value if scalar is not None else ""
+    def _binding(self, mapping: Mapping) -> Binding:
+        fields = self._fields
+        keys = fields.keys(mapping, BINDING_KEYS, required=("role",), what="the binding")
+        role = fields.string(keys["role"], "role") if "role" in keys else None
+        if role is not None:
+            fields.known(role, set(self._roles), "role")
+        who = self._who(keys, mapping, "a binding")
+        expires = fields.moment(keys["expires"], "expires") if "expires" in keys else NEVER
+        return Binding(mapping.line, role.value if role else "", who, expires, fields.condition(keys))
 
-    def _string(self, node: Node, what: str) -> Scalar | None:
-        if isinstance(node, Scalar) and node.kind == "a string":
-            if node.value:
-                return node
-            self._problem(node, f"{what} is empty")
-        elif isinstance(node, Scalar) and node.kind not in ("empty", "an alias"):
-            self._problem(node, f'{what} must be a string, not {node.kind}; quote it: "{node.value}"')
-        elif node.kind != "an alias":
-            self._problem(node, f"{what} must be a string, not {node.kind}")
-        return None
+    def _crosser(self, mapping: Mapping) -> Who:
+        keys = self._fields.keys(mapping, CROSS_KEYS, required=(), what="an entry of cross_tenant")
+        return self._who(keys, mapping, "an entry of cross_tenant")
 
-    def _expect(self, node: Node, kind: type[N], what: str, wanted: str) -> N | None:
-        if isinstance(node, kind):
-            return node
-        if node.kind != "an alias":
-            self._problem(node, f"{what} must be {wanted}, not {node.kind}")
-        return None
+    def _deny(self, mapping: Mapping, seen: dict[str, Node]) -> DenyRule:
+        fields = self._fields
+        keys = fields.keys(mapping, DENY_KEYS, required=("name", "permissions"), what="the deny rule")
+        scope = fields.scope(keys["namespaces"]) if "namespaces" in keys else EVERYWHERE
+        permissions = fields.permissions(keys)
+        return DenyRule(
+            self._name(keys, "deny rule", seen), permissions, scope, fields.description(keys), fields.condition(keys)
+        )
 
-    def _keys(
-        self, mapping: Mapping, known: tuple[str, ...], *, required: tuple[str, ...], what: str
-    ) -> dict[str, Node]:
-        keys = {key.value: value for key, value in mapping.entries}
-        for key, _ in mapping.entries:
-            if key.value not in known:
-                self._problem(key, f"unknown key {key.value!r}; {what} knows {', '.join(known)}")
-        for name in required:
-            if name not in keys:
-                self._problem(mapping, f"{what} lacks the key {name!r}")
-        return keys
-
-    def _limit(self, sequence: Sequence, limit: int, what: str) -> None:
-        if len(sequence.items) > limit:
-            self._problem(sequence, f"{what} has {len(sequence.items)} entries; at most {limit} are allowed")
-
-    def _problem(self, node: Node, message: str) -> None:
-        self.problems.append(Problem(node.line, node.column, message))
+    def _tenant(self, mapping: Mapping) -> Tenant:
+        keys = self._fields.keys(mapping, TENANT_KEYS, required=TENANT_KEYS, what="the tenant")
+        scope = self._fields.scope(keys["namespaces"]) if "namespaces" in keys else NOWHERE
+        return Tenant(self._name(keys, "tenant", self._tenants), scope)

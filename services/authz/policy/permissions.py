@@ -32,6 +32,7 @@ class Kind:
     namespaced: bool = True
     subresources: tuple[str, ...] = ()
     generic: bool = True  # whether `k8s:resources:<verb>` covers it
+    per_tenant: bool = False  # whether a tenant's principal may, and the service then shows it its tenant only (R13)
 
 
 KINDS: tuple[Kind, ...] = (
@@ -73,7 +74,9 @@ KINDS: tuple[Kind, ...] = (
     Kind(KUBEGATE, "users", ("create", "list", "update", "enable", "disable", "delete"), namespaced=False),
     Kind(KUBEGATE, "issuers", ("create", "list", "update", "delete"), namespaced=False),
     Kind(KUBEGATE, "certs", ("issue", "list", "rotate"), namespaced=False),
-    Kind(KUBEGATE, "policy", ("read", "reload"), namespaced=False),
+    Kind(KUBEGATE, "policy", ("read", "reload", "diff", "rollback"), namespaced=False),
+    Kind(KUBEGATE, "policy", ("explain",), namespaced=False, per_tenant=True),
+    Kind(KUBEGATE, "elevations", ("request", "approve", "revoke", "list"), namespaced=False, per_tenant=True),
     Kind(KUBEGATE, "audit", ("read",), namespaced=False),
     Kind(KUBEGATE, "secrets", ("reveal",)),
     Kind(KUBEGATE, "danger", ("privileged-pod",)),

@@ -34,6 +34,10 @@ class Glob:
             and name.endswith(self.suffix)
         )
 
+    def contains(self, other: "Glob") -> bool:
+        """Whether it matches all that the other matches."""
+        return other.prefix.startswith(self.prefix) and other.suffix.endswith(self.suffix)
+
     def intersect(self, other: "Glob") -> "Scope":
         """The names that both match: one glob, and the few short names in which prefix and suffix overlap."""
         short_prefix, prefix = sorted((self.prefix, other.prefix), key=len)
@@ -90,6 +94,21 @@ class Scope:
         if self.everything:
             return namespace != ""
         return namespace in self.names or any(glob.matches(namespace) for glob in self.globs if namespace)
+
+    def contains(self, other: "Scope") -> bool:
+        """Whether all that the other covers is covered. Says no where only several patterns together would do."""
+        if self.everything or other.everything:
+            return self.everything
+        names = all(self.covers_namespace(name) for name in other.names)
+        return names and all(any(mine.contains(theirs) for mine in self.globs) for theirs in other.globs)
+
+    def without(self, other: "Scope") -> "Scope":
+        """The same less what the other covers whole; a pattern that is covered in part stays."""
+        if self.everything or self.empty or other.empty:
+            return NOWHERE if other.everything else self
+        names = frozenset(name for name in self.names if not other.covers_namespace(name))
+        globs = tuple(glob for glob in self.globs if not other.contains(Scope(False, globs=(glob,))))
+        return Scope(False, names, globs)
 
     def patterns(self) -> list[str]:
         """Exact names and globs, sorted; empty for ``everything`` and for nothing."""

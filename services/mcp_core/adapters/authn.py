@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
+from kubegate.common.v1 import identity_pb2
 from services.common.deadline import Deadline
 from services.common.errors import DomainError, InvalidArgument, Unauthenticated
 from services.common.grpc_client import Peer
@@ -40,6 +43,7 @@ class AuthnAdapter:
             credential_id=proven.credential_id,
             auth_type=proven.auth_type,
             tenant=proven.tenant,
+            digest=_digest(proven),
         )
         return Caller(context, principal, answer.principal_token, answer.event_id)
 
@@ -73,6 +77,14 @@ class AuthnAdapter:
 
     async def close(self) -> None:
         await self._stream.close()
+
+
+def _digest(principal: identity_pb2.Principal) -> bytes:
+    """All that authn says about a principal but when it was proven: a condition that reads that is not cached."""
+    whole = identity_pb2.Principal()
+    whole.CopyFrom(principal)
+    whole.ClearField("auth_time")
+    return hashlib.sha256(whole.SerializeToString(deterministic=True)).digest()
 
 
 def _refusal(error: DomainError) -> DomainError:

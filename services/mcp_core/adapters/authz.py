@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kubegate.authz.v1 import authz_pb2, authz_pb2_grpc
 from kubegate.common.v1 import identity_pb2
+from services.common.clock import Clock
 from services.common.errors import DomainError, Internal
 from services.common.grpc_client import Peer
 from services.common.grpc_stream import StreamClient
+from services.common.lease import Lease
 from services.mcp_core.adapters.peers import away_or_refused, question_deadline, source
 from services.mcp_core.model import Action, Allowed, Caller, Decision, Denied, Scope
+
+
+def policy_lease(peer: Peer, saw: Callable[[int], None], clock: Clock) -> Lease:
+    """The lease on authz's policy (R12); ``saw`` hears of each revision before the lease counts for it."""
+
+    def apply(response: authz_pb2.WatchPolicyResponse) -> None:
+        saw(response.answer.revision)
+
+    return Lease(
+        peer,
+        lambda channel: authz_pb2_grpc.AuthzServiceStub(channel).WatchPolicy,
+        authz_pb2.WatchPolicyRequest,
+        apply,
+        clock,
+    )
 
 
 class AuthzAdapter:
@@ -54,7 +71,7 @@ class AuthzAdapter:
             raise away_or_refused("authz", error) from None
         if len(answer.scopes) != len(actions):
             raise Internal
-        return [Scope(scope.all, tuple(scope.patterns)) for scope in answer.scopes]
+        return [Scope(scope.all, tuple(scope.patterns), tuple(scope.excluding)) for scope in answer.scopes]
 
     async def close(self) -> None:
         await self._stream.close()
@@ -80,7 +97,15 @@ def _action(action: Action) -> identity_pb2.Action:
 def _decision(answer: authz_pb2.CheckResponse) -> Decision:
     if answer.WhichOneof("outcome") == "allowed":
         allowed = answer.allowed
-        return Allowed(allowed.rule_id, allowed.role, answer.policy_revision, answer.event_id)
+        until = allowed.cacheable_until
+        return Allowed(
+            allowed.rule_id,
+            allowed.role,
+            answer.policy_revision,
+            answer.event_id,
+            cacheable_until=until.seconds + until.nanos / 1e9,
+            lease_revision=answer.lease_revision,
+        )
     # No outcome at all counts as a denial: closed by default.
     denied = answer.denied
     reason = authz_pb2.DenialReason.Name(denied.reason).removeprefix("DENIAL_REASON_").lower()

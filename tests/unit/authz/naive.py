@@ -71,30 +71,167 @@ def inside(namespaces: tuple[str, ...] | None, namespace: str) -> bool:
     return namespaces is None or (namespace != "" and any(glob(each, namespace) for each in namespaces))
 
 
-def may(
-    grants: Iterable[Grant],
-    cap: tuple[str, ...] | None,
-    action: tuple[str, str, str, str],
-    namespace: str,
-    candidates: Iterable[str],
-) -> bool:
+@dataclass(frozen=True)
+class Who:
+    """A binding's or mark's subject: kind is "subject", "group" or "tenant"; a subject is issuer and name."""
+
+    kind: str
+    name: str
+    issuer: str = ""
+
+
+@dataclass(frozen=True)
+class Role:
+    grant: Grant
+    inherits: tuple[str, ...] = ()
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class Binding:
+    role: str
+    who: Who
+    expires: float | None = None
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class Elevation:
+    role: str
+    who: Who
+    namespaces: tuple[str, ...] | None
+    expires: float
+
+
+@dataclass(frozen=True)
+class Deny:
+    grant: Grant
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A policy and the elevations in force."""
+
+    roles: dict[str, Role]
+    bindings: tuple[Binding, ...] = ()
+    deny: tuple[Deny, ...] = ()
+    tenants: dict[str, tuple[str, ...]] | None = None
+    cross_tenant: tuple[Who, ...] = ()
+    elevations: tuple[Elevation, ...] = ()
+
+
+@dataclass(frozen=True)
+class Person:
+    issuer: str = "kubegate"
+    subject: str = "p"
+    roles: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    tenant: str = ""
+    amr: tuple[str, ...] = ()
+    direct: tuple[str, ...] = ()
+    cap: tuple[str, ...] | None = None
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    kind: tuple[str, str, str, str]
+    namespace: str
+    tool: str
+    replicas: int | None
+    now: float
+    source: str
+
+
+MFA = "'mfa' in principal.amr"
+FEW = "action.replicas <= 20"
+EARLY = "request.time < timestamp('2027-01-01T00:00:00Z')"
+LOCAL = "request.source == '10.0.0.1'"
+BROKEN = "1 / 0 == 1"
+NO = "false"
+CONDITIONS = (MFA, FEW, EARLY, LOCAL, BROKEN, NO)
+
+
+def holds(condition: str, person: Person, asked: Asked) -> bool | None:
+    """The answer of one of CONDITIONS; None where it has none."""
+    if condition == MFA:
+        return "mfa" in person.amr
+    if condition == FEW:
+        return None if asked.replicas is None else asked.replicas <= 20
+    if condition == EARLY:
+        return asked.now < 1798761600
+    if condition == LOCAL:
+        return asked.source == "10.0.0.1"
+    return None if condition == BROKEN else False
+
+
+def is_him(who: Who, person: Person) -> bool:
+    if who.kind == "subject":
+        return (who.issuer, who.name) == (person.issuer, person.subject)
+    return who.name in person.groups if who.kind == "group" else who.name == person.tenant
+
+
+def held(rules: Rules, name: str, above: tuple[str, ...] = ()) -> list[Role]:
+    """A role and what it inherits."""
+    role = rules.roles.get(name)
+    if role is None or name in above:
+        return []
+    return [role, *(each for parent in role.inherits for each in held(rules, parent, (*above, name)))]
+
+
+def may(rules: Rules, person: Person, asked: Asked, candidates: Iterable[str]) -> bool:
     """Whether the action is allowed. ``candidates`` are namespace names among which a shared one is sought,
     for the one permission that needs no more: listing namespaces.
     """
-    group, resource, _, verb = action
-    if not exists(*action):
+    group, resource, _, verb = asked.kind
+    if not exists(*asked.kind):
         return False
     namespaced = (group, resource) in NAMESPACED
+    namespace = asked.namespace
     if namespaced and not namespace and verb not in ("list", "watch"):
         return False
     if not namespaced and namespace:
         return False
-    for grant in grants:
-        if not any(text_covers(text, *action) for text in grant.permissions):
+    if person.tools and asked.tool not in person.tools:
+        return False
+
+    for rule in rules.deny:
+        if not any(text_covers(text, *asked.kind) for text in rule.grant.permissions):
             continue
-        if inside(grant.namespaces, namespace) and inside(cap, namespace):
+        wide = namespaced and not namespace
+        if not inside(rule.grant.namespaces, namespace) and not wide:
+            continue
+        if not rule.condition or holds(rule.condition, person, asked) is not False:
+            return False
+
+    limits = [person.cap]
+    if rules.tenants:
+        if person.tenant:
+            limits.append(rules.tenants.get(person.tenant, ()))
+        elif not any(is_him(who, person) for who in rules.cross_tenant):
+            limits.append(())
+
+    grants: list[tuple[Grant, list[tuple[str, ...] | None], list[str]]] = []
+    for name in person.roles:
+        grants += [(role.grant, [], [role.condition]) for role in held(rules, name)]
+    for binding in rules.bindings:
+        if is_him(binding.who, person) and (binding.expires is None or asked.now < binding.expires):
+            grants += [(role.grant, [], [role.condition, binding.condition]) for role in held(rules, binding.role)]
+    for elevation in rules.elevations:
+        if is_him(elevation.who, person) and asked.now < elevation.expires:
+            grants += [(role.grant, [elevation.namespaces], [role.condition]) for role in held(rules, elevation.role)]
+    grants.append((Grant(person.direct, person.cap), [], []))
+
+    for grant, more, conditions in grants:
+        if not any(text_covers(text, *asked.kind) for text in grant.permissions):
+            continue
+        if not all(not condition or holds(condition, person, asked) is True for condition in conditions):
+            continue
+        bounds = [grant.namespaces, *more, *limits]
+        if all(inside(bound, namespace) for bound in bounds):
             return True
-        shared = any(inside(grant.namespaces, name) and inside(cap, name) for name in candidates)
+        shared = any(all(inside(bound, name) for bound in bounds) for name in candidates)
         if shared and (group, resource, verb) == ("", "namespaces", "list"):
             return True
     return False

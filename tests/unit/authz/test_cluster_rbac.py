@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from services.authz.policy import load_policy
 from services.authz.policy.engine import Engine
 from services.authz.policy.model import Action, Allowed, Principal, Role
+from services.authz.policy.parse import parse_policy
 from services.authz.policy.permissions import PERMISSIONS, Permission
 from services.authz.policy.scope import EVERYWHERE
 from services.cli.cluster_rbac import CORE, DIRECT, app, cluster_rbac, needs, role_group, rules_for, to_yaml, unbound
@@ -163,3 +164,35 @@ def test_the_command_prints_manifests_from_a_file_or_from_the_stack(tmp_path: Pa
 
     for wrong in (["--namespace-list", "Bad"], ["--direct", "k8s:pod:list"], ["--policy", str(tmp_path / "absent")]):
         assert runner.invoke(app, ["rbac", "--policy", str(GOLDEN), *wrong]).exit_code == 2
+
+
+@pytest.mark.req("I5.9")
+def test_the_groups_of_heirs_may_do_what_they_inherit_where_it_holds() -> None:
+    policy = parse_policy(b"""
+roles:
+  - {name: base, permissions: ["k8s:pods:list"], namespaces: [default]}
+  - {name: middle, inherits: [base], permissions: ["k8s:nodes:list"]}
+  - {name: top, inherits: [middle]}
+bindings:
+  - {role: top, group: ops}
+deny:
+  - {name: frozen, permissions: ["k8s:pods:*"]}
+""")
+    objects = cluster_rbac(policy)
+    bound = {
+        (each["kind"], each["metadata"].get("namespace", ""), each["roleRef"]["name"]): [
+            subject["name"] for subject in each["subjects"]
+        ]
+        for each in objects
+        if "Binding" in each["kind"]
+    }
+    assert bound["RoleBinding", "default", "kubegate:role:base"] == [
+        "kubegate:role:base",
+        "kubegate:role:middle",
+        "kubegate:role:top",
+    ]
+    assert bound["ClusterRoleBinding", "", "kubegate:role:middle"] == ["kubegate:role:middle", "kubegate:role:top"]
+    assert ("ClusterRoleBinding", "", "kubegate:role:top") not in bound, "it grants nothing of its own"
+    [core] = [each for each in objects if each["kind"] == "ClusterRole" and each["metadata"]["name"] == "kubegate:core"]
+    [groups] = [rule["resourceNames"] for rule in core["rules"] if rule["resources"] == ["groups"]]
+    assert {"kubegate:role:base", "kubegate:role:middle", "kubegate:role:top"} <= set(groups)

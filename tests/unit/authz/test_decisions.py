@@ -65,7 +65,7 @@ def test_no_namespace_is_never_default() -> None:
     assert denied.reason is Reason.INVALID_ACTION, "and still deletes nothing in a namespace that nobody named"
 
 
-@pytest.mark.req("R10")
+@pytest.mark.req("R10", "I5.2")
 def test_a_wildcard_stops_at_the_colon_and_at_the_api_group() -> None:
     assert not allows("k8s:pods:*", Action("", "podsecrets", "x", namespace="default"))
     assert not allows("k8s:*", Action("", "podsecrets", "x", namespace="default"))
@@ -73,7 +73,7 @@ def test_a_wildcard_stops_at_the_colon_and_at_the_api_group() -> None:
     assert not allows("k8s:pods:list", Action("", "services", "list", namespace="default"))
 
 
-@pytest.mark.req("R10")
+@pytest.mark.req("R10", "I5.2")
 @pytest.mark.parametrize(
     "subresource", ["exec", "attach", "portforward", "proxy", "token", "ephemeralcontainers", "status"]
 )
@@ -82,7 +82,7 @@ def test_subresources_are_a_closed_list(subresource: str, verb: str) -> None:
     assert not allows(("k8s:*", "kubegate:*"), Action("", "pods", verb, subresource, "default", "web-1"))
 
 
-@pytest.mark.req("R10")
+@pytest.mark.req("R10", "I5.2")
 def test_a_subresource_is_granted_by_its_own_verb_only() -> None:
     logs = Action("", "pods", "logs", "log", "default")
     scale = Action("apps", "deployments", "scale", "scale", "default")
@@ -95,7 +95,7 @@ def test_a_subresource_is_granted_by_its_own_verb_only() -> None:
     assert not allows("k8s:pods:logs", Action("", "pods", "logs", "", "default")), "an action that is half resolved"
 
 
-@pytest.mark.req("R10")
+@pytest.mark.req("R10", "I5.2")
 def test_the_tool_is_no_input_to_the_permission() -> None:
     by_name = [
         decide("k8s:pods:list", Action("", "pods", "list", namespace="default", tool=tool))
@@ -104,7 +104,7 @@ def test_the_tool_is_no_input_to_the_permission() -> None:
     assert len(set(by_name)) == 1
 
 
-@pytest.mark.req("R10")
+@pytest.mark.req("R10", "I5.2")
 @pytest.mark.parametrize(
     "action",
     [
@@ -145,7 +145,7 @@ def test_what_a_caller_writes_matches_nothing_but_itself(action: Action) -> None
     assert denied.reason is Reason.INVALID_ACTION
 
 
-@pytest.mark.req("R10")
+@pytest.mark.req("R10", "I5.2")
 def test_malformed_permissions_of_a_credential_grant_nothing() -> None:
     for text in (
         "*",

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from services.authz.adapters.policy_file import SETTLE, PolicyFile, Unreadable
+from services.authz.in_force import InForce
 from services.authz.policy.document import InvalidPolicy
-from services.authz.policy.engine import Engine
-from services.authz.policy.model import Policy
+from services.authz.policy.model import Elevation, Policy
 from services.authz.policy.parse import parse_policy, revision_of
 from services.authz.policy.scope import EVERYWHERE
 from services.authz.policy.whole import cut_off
-from services.authz.service import AuthzService
 from tests.fakes.clock import FakeClock
 
 ROOT = Path(__file__).parents[3]
@@ -37,11 +36,19 @@ class Recorder:
         self.problems += problems
 
 
-def serving(content: bytes) -> tuple[AuthzService, Recorder]:
+class NoElevations:
+    """A store in which nothing is."""
+
+    async def adopted(self, revision: str) -> None: ...
+
+    async def active(self, now: float) -> tuple[int, Sequence[Elevation]]:
+        return 1, ()
+
+
+def serving(content: bytes) -> tuple[InForce, Recorder]:
     recorder = Recorder()
-    service = AuthzService(Engine(parse_policy(content)), None, recorder, FakeClock())  # type: ignore[arg-type]
-    service.reload(content)
-    return service, recorder
+    policy = parse_policy(content)
+    return InForce(policy, content, NoElevations(), recorder, FakeClock()), recorder  # type: ignore[arg-type]
 
 
 def wider(before: Policy, now: Policy) -> list[str]:
@@ -65,12 +72,12 @@ def beginnings(content: bytes) -> list[bytes]:
 @pytest.mark.req("I2.4", "I2.11")
 @pytest.mark.parametrize("before", [GOLDEN, SHIPPED])
 @pytest.mark.parametrize("written", [GOLDEN, EDITED])
-def test_no_beginning_of_a_policy_widens_what_is_in_force(before: bytes, written: bytes) -> None:
+async def test_no_beginning_of_a_policy_widens_what_is_in_force(before: bytes, written: bytes) -> None:
     parts = beginnings(written)
     assert any(wider(parse_policy(before), parse_policy(part)) for part in parts), "some would, if they were adopted"
     for part in parts:
         service, recorder = serving(before)
-        service.reload(part)
+        await service.reload(part)
         assert not (recorder.adopted and wider(parse_policy(before), parse_policy(part))), part.decode()[-60:]
 
 
@@ -106,13 +113,13 @@ def test_what_looks_cut_off_is_refused_with_the_way_to_say_that_it_is_meant(
 
 
 @pytest.mark.req("I2.11")
-def test_a_refused_part_leaves_the_policy_and_the_whole_is_adopted_later() -> None:
+async def test_a_refused_part_leaves_the_policy_and_the_whole_is_adopted_later() -> None:
     whole = ROLES + b"    namespaces: [x]\n"
     service, recorder = serving(whole)
-    service.reload(ROLES)
+    await service.reload(ROLES)
     assert service.revision == revision_of(whole)
     assert "policy:5:1: the end of the file has lost 'namespaces'" in recorder.problems[0]
-    service.reload(whole.replace(b"[x]", b"[y]"))
+    await service.reload(whole.replace(b"[x]", b"[y]"))
     assert recorder.adopted == [revision_of(whole.replace(b"[x]", b"[y]"))]
 
 

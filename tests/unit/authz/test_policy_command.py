@@ -31,7 +31,8 @@ def test_an_invalid_file(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
         f"{file}:3:19: 'k8s:pod:list' names the unknown resource 'pod'; did you mean 'pods'?",
-        f"{file}:4:5: unknown key 'namespace'; the role knows name, description, permissions, namespaces",
+        f"{file}:4:5: unknown key 'namespace'; the role knows name, description, permissions, namespaces, "
+        "inherits, condition",
     ]
     result = CliRunner().invoke(app, ["validate", str(file), "--json"])
     assert result.exit_code == 1

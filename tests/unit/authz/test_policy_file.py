@@ -87,7 +87,7 @@ roles:
 rolez: 1
 """
     assert problems(text) == [
-        "3:5 unknown key 'permisions'; the role knows name, description, permissions, namespaces",
+        "3:5 unknown key 'permisions'; the role knows name, description, permissions, namespaces, inherits, condition",
         "4:19 'k8s:pod:list' names the unknown resource 'pod'; did you mean 'pods'?",
         "4:33 'k8s:pods:exec' names the unknown verb 'exec'; "
         "pods has *, create, delete, get, list, logs, patch, restart, update, watch",
@@ -104,11 +104,12 @@ rolez: 1
         "8:27 'a**' has more than one `*`; a pattern may have one, as in `feature-*`",
         "8:34 'a b' is not a namespace name (lower-case letters, digits and `-`, at most 63) "
         "and not a pattern such as `feature-*`",
-        "9:5 a role must be a mapping with the keys name, description, permissions, namespaces, not a number",
+        "9:5 a role must be a mapping with the keys name, description, permissions, namespaces, "
+        "inherits, condition, not a number",
         "10:5 the role lacks the key 'name'",
         "10:5 the role lacks the key 'permissions'",
         '10:19 description must be a string, not a date; quote it: "2020-01-01"',
-        "11:1 unknown key 'rolez'; the policy knows roles",
+        "11:1 unknown key 'rolez'; the policy knows roles, bindings, deny, tenants, cross_tenant",
     ]
 
 
@@ -139,14 +140,15 @@ def test_a_file_that_is_no_policy_is_refused_where_it_breaks(content: bytes, sai
 def test_anchors_aliases_and_tags_are_refused_so_no_file_can_expand_or_name_a_type() -> None:
     bomb = "a: &a [x, x]\nb: &b [*a, *a]\nroles: [*b, !!python/object/apply:os.system [id]]\n"
     assert problems(bomb) == [
-        "1:1 unknown key 'a'; the policy knows roles",
+        "1:1 unknown key 'a'; the policy knows roles, bindings, deny, tenants, cross_tenant",
         "1:4 the anchor &a is not allowed; write values out where used",
-        "2:1 unknown key 'b'; the policy knows roles",
+        "2:1 unknown key 'b'; the policy knows roles, bindings, deny, tenants, cross_tenant",
         "2:4 the anchor &b is not allowed; write values out where used",
         "2:8 the alias *a is not allowed; write the value out",
         "2:12 the alias *a is not allowed; write the value out",
         "3:9 the alias *b is not allowed; write the value out",
-        "3:13 a role must be a mapping with the keys name, description, permissions, namespaces, not a list",
+        "3:13 a role must be a mapping with the keys name, description, permissions, namespaces, "
+        "inherits, condition, not a list",
         "3:13 the tag tag:yaml.org,2002:python/object/apply:os.system is not allowed",
     ]
 
@@ -176,7 +178,7 @@ def test_a_list_has_a_limit() -> None:
 
 
 def test_what_the_policy_does_not_know_yet_is_an_error_and_not_ignored() -> None:
-    for key in ("bindings", "deny", "tenants", "conditions"):
+    for key in ("conditions", "allow", "users"):
         assert len(problems(f"roles: []\n{key}: []\n")) == 1
     assert len(problems(role_with("permissions: []\n    inherits: [other]"))) == 1
 

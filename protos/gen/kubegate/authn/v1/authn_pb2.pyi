@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from kubegate.common.v1 import identity_pb2 as _identity_pb2
+from kubegate.common.v1 import lease_pb2 as _lease_pb2
 from kubegate.common.v1 import stream_pb2 as _stream_pb2
 import builtins as _builtins
 import sys
@@ -124,10 +125,13 @@ class AuthenticateResponse(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     PRINCIPAL_TOKEN_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
+    REVOCATION_REVISION_FIELD_NUMBER: _builtins.int
     principal_token: _builtins.str
     """EdDSA JWT, 60 s, audience kubegate-internal, azp = SPIFFE id of the asker (R5)."""
     event_id: _builtins.str
     """The record of this decision in audit (R18)."""
+    revocation_revision: _builtins.int
+    """Revision of the revocations that this answer knew (R12)."""
     @_builtins.property
     def principal(self) -> _identity_pb2.Principal:
         """Who it is."""
@@ -138,10 +142,11 @@ class AuthenticateResponse(_message.Message):
         principal: _identity_pb2.Principal | None = ...,
         principal_token: _builtins.str = ...,
         event_id: _builtins.str = ...,
+        revocation_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "principal", b"principal", "principal_token", b"principal_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "principal", b"principal", "principal_token", b"principal_token", "revocation_revision", b"revocation_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -324,6 +329,66 @@ class IssueTokenResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IssueTokenResponse: _TypeAlias = IssueTokenResponse  # noqa: Y015
+
+@_typing.final
+class WatchRevocationsRequest(_message.Message):
+    """Keeps the lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ping(self) -> _lease_pb2.LeasePing:
+        """The ping."""
+
+    def __init__(
+        self,
+        *,
+        ping: _lease_pb2.LeasePing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ping", b"ping"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ping", b"ping"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRevocationsRequest: _TypeAlias = WatchRevocationsRequest  # noqa: Y015
+
+@_typing.final
+class WatchRevocationsResponse(_message.Message):
+    """What ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    RESET_FIELD_NUMBER: _builtins.int
+    reset: _builtins.bool
+    """The history does not reach back that far: everything known is to be
+    dropped, principal tokens issued before this revision included.
+    """
+    @_builtins.property
+    def answer(self) -> _lease_pb2.LeaseAnswer:
+        """The answer to the ping."""
+
+    @_builtins.property
+    def ended(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Credential ids that ended or changed after the ping's known_revision."""
+
+    def __init__(
+        self,
+        *,
+        answer: _lease_pb2.LeaseAnswer | None = ...,
+        ended: _abc.Iterable[_builtins.str] | None = ...,
+        reset: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "ended", b"ended", "reset", b"reset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRevocationsResponse: _TypeAlias = WatchRevocationsResponse  # noqa: Y015
 
 @_typing.final
 class GetJwksRequest(_message.Message):

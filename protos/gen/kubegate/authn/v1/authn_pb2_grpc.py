@@ -55,6 +55,11 @@ class AuthnServiceStub:
                 request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.GetJwksRequest.SerializeToString,
                 response_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.GetJwksResponse.FromString,
                 _registered_method=True)
+        self.WatchRevocations = channel.stream_stream(
+                '/kubegate.authn.v1.AuthnService/WatchRevocations',
+                request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.WatchRevocationsRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.WatchRevocationsResponse.FromString,
+                _registered_method=True)
         self.GetPrincipalKeys = channel.unary_unary(
                 '/kubegate.authn.v1.AuthnService/GetPrincipalKeys',
                 request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.GetPrincipalKeysRequest.SerializeToString,
@@ -94,6 +99,14 @@ class AuthnServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchRevocations(self, request_iterator, context):
+        """A lease on what has been revoked (R12): the client pings, each answer says
+        which credentials ended since the revision that the ping names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPrincipalKeys(self, request, context):
         """Public keys of principal tokens, for those who verify them.
         """
@@ -123,6 +136,11 @@ def add_AuthnServiceServicer_to_server(servicer, server):
                     servicer.GetJwks,
                     request_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.GetJwksRequest.FromString,
                     response_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.GetJwksResponse.SerializeToString,
+            ),
+            'WatchRevocations': grpc.stream_stream_rpc_method_handler(
+                    servicer.WatchRevocations,
+                    request_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.WatchRevocationsRequest.FromString,
+                    response_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.WatchRevocationsResponse.SerializeToString,
             ),
             'GetPrincipalKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPrincipalKeys,
@@ -239,6 +257,33 @@ class AuthnService:
             '/kubegate.authn.v1.AuthnService/GetJwks',
             kubegate_dot_authn_dot_v1_dot_authn__pb2.GetJwksRequest.SerializeToString,
             kubegate_dot_authn_dot_v1_dot_authn__pb2.GetJwksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRevocations(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/kubegate.authn.v1.AuthnService/WatchRevocations',
+            kubegate_dot_authn_dot_v1_dot_authn__pb2.WatchRevocationsRequest.SerializeToString,
+            kubegate_dot_authn_dot_v1_dot_authn__pb2.WatchRevocationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class AuthnServiceStub:
     """Exchanges a user's password for an access token (JWT)."""
     GetJwks: _grpc.UnaryUnaryMultiCallable[_authn_pb2.GetJwksRequest, _authn_pb2.GetJwksResponse]
     """Public keys of access tokens, as a JWK set (RFC 7517)."""
+    WatchRevocations: _grpc.StreamStreamMultiCallable[_authn_pb2.WatchRevocationsRequest, _authn_pb2.WatchRevocationsResponse]
+    """A lease on what has been revoked (R12): the client pings, each answer says
+    which credentials ended since the revision that the ping names.
+    """
     GetPrincipalKeys: _grpc.UnaryUnaryMultiCallable[_authn_pb2.GetPrincipalKeysRequest, _authn_pb2.GetPrincipalKeysResponse]
     """Public keys of principal tokens, for those who verify them."""
 
@@ -57,6 +61,10 @@ class AuthnServiceAsyncStub(AuthnServiceStub):
     """Exchanges a user's password for an access token (JWT)."""
     GetJwks: _aio.UnaryUnaryMultiCallable[_authn_pb2.GetJwksRequest, _authn_pb2.GetJwksResponse]  # type: ignore[assignment]
     """Public keys of access tokens, as a JWK set (RFC 7517)."""
+    WatchRevocations: _aio.StreamStreamMultiCallable[_authn_pb2.WatchRevocationsRequest, _authn_pb2.WatchRevocationsResponse]  # type: ignore[assignment]
+    """A lease on what has been revoked (R12): the client pings, each answer says
+    which credentials ended since the revision that the ping names.
+    """
     GetPrincipalKeys: _aio.UnaryUnaryMultiCallable[_authn_pb2.GetPrincipalKeysRequest, _authn_pb2.GetPrincipalKeysResponse]  # type: ignore[assignment]
     """Public keys of principal tokens, for those who verify them."""
 
@@ -94,6 +102,16 @@ class AuthnServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_authn_pb2.GetJwksResponse, _abc.Awaitable[_authn_pb2.GetJwksResponse]]:
         """Public keys of access tokens, as a JWK set (RFC 7517)."""
+
+    @_abc_1.abstractmethod
+    def WatchRevocations(
+        self,
+        request_iterator: _MaybeAsyncIterator[_authn_pb2.WatchRevocationsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_authn_pb2.WatchRevocationsResponse], _abc.AsyncIterator[_authn_pb2.WatchRevocationsResponse]]:
+        """A lease on what has been revoked (R12): the client pings, each answer says
+        which credentials ended since the revision that the ping names.
+        """
 
     @_abc_1.abstractmethod
     def GetPrincipalKeys(

@@ -23,12 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from kubegate.authz.v1 import policy_admin_pb2 as kubegate_dot_authz_dot_v1_dot_policy__admin__pb2
 from kubegate.common.v1 import identity_pb2 as kubegate_dot_common_dot_v1_dot_identity__pb2
+from kubegate.common.v1 import lease_pb2 as kubegate_dot_common_dot_v1_dot_lease__pb2
 from kubegate.common.v1 import options_pb2 as kubegate_dot_common_dot_v1_dot_options__pb2
 from kubegate.common.v1 import stream_pb2 as kubegate_dot_common_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkubegate/authz/v1/authz.proto\x12\x11kubegate.authz.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!kubegate/common/v1/identity.proto\x1a kubegate/common/v1/options.proto\x1a\x1fkubegate/common/v1/stream.proto\"\x93\x01\n\x0c\x43heckRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12*\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32\x1a.kubegate.common.v1.Action\x12*\n\x06source\x18\x03 \x01(\x0b\x32\x1a.kubegate.common.v1.Source\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xa1\x01\n\rCheckResponse\x12-\n\x07\x61llowed\x18\x01 \x01(\x0b\x32\x1a.kubegate.authz.v1.AllowedH\x00\x12+\n\x06\x64\x65nied\x18\x02 \x01(\x0b\x32\x19.kubegate.authz.v1.DeniedH\x00\x12\x17\n\x0fpolicy_revision\x18\x03 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\tB\t\n\x07outcome\"]\n\x07\x41llowed\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x33\n\x0f\x63\x61\x63heable_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"y\n\x06\x44\x65nied\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.kubegate.authz.v1.DenialReason\x12)\n\x07missing\x18\x02 \x01(\x0b\x32\x18.kubegate.authz.v1.Grant\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\".\n\x05Grant\x12\x12\n\npermission\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"A\n\x12\x43heckStreamRequest\x12+\n\x05items\x18\x01 \x03(\x0b\x32\x1c.kubegate.authz.v1.CheckItem\"m\n\tCheckItem\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1e.kubegate.common.v1.ItemHeader\x12\x30\n\x07request\x18\x02 \x01(\x0b\x32\x1f.kubegate.authz.v1.CheckRequest\"F\n\x13\x43heckStreamResponse\x12/\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1e.kubegate.authz.v1.CheckAnswer\"\x8a\x01\n\x0b\x43heckAnswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x34\n\x08response\x18\x02 \x01(\x0b\x32 .kubegate.authz.v1.CheckResponseH\x00\x12.\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1d.kubegate.common.v1.ItemErrorH\x00\x42\t\n\x07outcome\"Z\n\x12ListAllowedRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12+\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x1a.kubegate.common.v1.Action\"b\n\x13ListAllowedResponse\x12\x32\n\x06scopes\x18\x01 \x03(\x0b\x32\".kubegate.common.v1.NamespaceScope\x12\x17\n\x0fpolicy_revision\x18\x02 \x01(\t*\xaa\x01\n\x0c\x44\x65nialReason\x12\x1d\n\x19\x44\x45NIAL_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45NIAL_REASON_NO_GRANT\x10\x01\x12 \n\x1c\x44\x45NIAL_REASON_CREDENTIAL_CAP\x10\x02\x12 \n\x1c\x44\x45NIAL_REASON_INVALID_ACTION\x10\x03\x12\x1b\n\x17\x44\x45NIAL_REASON_DENY_RULE\x10\x04\x32\xa7\x03\n\x0c\x41uthzService\x12\x8c\x01\n\x05\x43heck\x12\x1f.kubegate.authz.v1.CheckRequest\x1a .kubegate.authz.v1.CheckResponse\"@\xca\xda\x18<\n\x10service/mcp-core\n\rservice/authn\n\rservice/audit\n\nplatform/*\x12\x84\x01\n\x0b\x43heckStream\x12%.kubegate.authz.v1.CheckStreamRequest\x1a&.kubegate.authz.v1.CheckStreamResponse\"\"\xca\xda\x18\x1e\n\x10service/mcp-core\n\nplatform/*(\x01\x30\x01\x12\x80\x01\n\x0bListAllowed\x12%.kubegate.authz.v1.ListAllowedRequest\x1a&.kubegate.authz.v1.ListAllowedResponse\"\"\xca\xda\x18\x1e\n\x10service/mcp-core\n\nplatform/*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkubegate/authz/v1/authz.proto\x12\x11kubegate.authz.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$kubegate/authz/v1/policy_admin.proto\x1a!kubegate/common/v1/identity.proto\x1a\x1ekubegate/common/v1/lease.proto\x1a kubegate/common/v1/options.proto\x1a\x1fkubegate/common/v1/stream.proto\"A\n\x12WatchPolicyRequest\x12+\n\x04ping\x18\x01 \x01(\x0b\x32\x1d.kubegate.common.v1.LeasePing\"_\n\x13WatchPolicyResponse\x12/\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1f.kubegate.common.v1.LeaseAnswer\x12\x17\n\x0fpolicy_revision\x18\x02 \x01(\t\"\x93\x01\n\x0c\x43heckRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12*\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32\x1a.kubegate.common.v1.Action\x12*\n\x06source\x18\x03 \x01(\x0b\x32\x1a.kubegate.common.v1.Source\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xb9\x01\n\rCheckResponse\x12-\n\x07\x61llowed\x18\x01 \x01(\x0b\x32\x1a.kubegate.authz.v1.AllowedH\x00\x12+\n\x06\x64\x65nied\x18\x02 \x01(\x0b\x32\x19.kubegate.authz.v1.DeniedH\x00\x12\x17\n\x0fpolicy_revision\x18\x03 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\t\x12\x16\n\x0elease_revision\x18\x05 \x01(\x04\x42\t\n\x07outcome\"]\n\x07\x41llowed\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x33\n\x0f\x63\x61\x63heable_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x01\n\x06\x44\x65nied\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.kubegate.authz.v1.DenialReason\x12)\n\x07missing\x18\x02 \x01(\x0b\x32\x18.kubegate.authz.v1.Grant\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\x12\x0f\n\x07rule_id\x18\x04 \x01(\t\".\n\x05Grant\x12\x12\n\npermission\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"A\n\x12\x43heckStreamRequest\x12+\n\x05items\x18\x01 \x03(\x0b\x32\x1c.kubegate.authz.v1.CheckItem\"m\n\tCheckItem\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1e.kubegate.common.v1.ItemHeader\x12\x30\n\x07request\x18\x02 \x01(\x0b\x32\x1f.kubegate.authz.v1.CheckRequest\"F\n\x13\x43heckStreamResponse\x12/\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1e.kubegate.authz.v1.CheckAnswer\"\x8a\x01\n\x0b\x43heckAnswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x34\n\x08response\x18\x02 \x01(\x0b\x32 .kubegate.authz.v1.CheckResponseH\x00\x12.\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1d.kubegate.common.v1.ItemErrorH\x00\x42\t\n\x07outcome\"Z\n\x12ListAllowedRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12+\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x1a.kubegate.common.v1.Action\"b\n\x13ListAllowedResponse\x12\x32\n\x06scopes\x18\x01 \x03(\x0b\x32\".kubegate.common.v1.NamespaceScope\x12\x17\n\x0fpolicy_revision\x18\x02 \x01(\t\"\x99\x01\n\x11\x42\x61tchCheckRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12+\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x1a.kubegate.common.v1.Action\x12*\n\x06source\x18\x03 \x01(\x0b\x32\x1a.kubegate.common.v1.Source\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"I\n\x12\x42\x61tchCheckResponse\x12\x33\n\tresponses\x18\x01 \x03(\x0b\x32 .kubegate.authz.v1.CheckResponse\"\x81\x01\n\x0e\x45xplainRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12*\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32\x1a.kubegate.common.v1.Action\x12*\n\x06source\x18\x03 \x01(\x0b\x32\x1a.kubegate.common.v1.Source\"|\n\x0f\x45xplainResponse\x12\x32\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32 .kubegate.authz.v1.CheckResponse\x12\x35\n\nconsidered\x18\x02 \x03(\x0b\x32!.kubegate.authz.v1.ConsideredRule*\xe1\x01\n\x0c\x44\x65nialReason\x12\x1d\n\x19\x44\x45NIAL_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45NIAL_REASON_NO_GRANT\x10\x01\x12 \n\x1c\x44\x45NIAL_REASON_CREDENTIAL_CAP\x10\x02\x12 \n\x1c\x44\x45NIAL_REASON_INVALID_ACTION\x10\x03\x12\x1b\n\x17\x44\x45NIAL_REASON_DENY_RULE\x10\x04\x12\x1b\n\x17\x44\x45NIAL_REASON_CONDITION\x10\x05\x12\x18\n\x14\x44\x45NIAL_REASON_TENANT\x10\x06\x32\xa3\x06\n\x0c\x41uthzService\x12\x8c\x01\n\x05\x43heck\x12\x1f.kubegate.authz.v1.CheckRequest\x1a .kubegate.authz.v1.CheckResponse\"@\xca\xda\x18<\n\x10service/mcp-core\n\rservice/authn\n\rservice/audit\n\nplatform/*\x12\x84\x01\n\x0b\x43heckStream\x12%.kubegate.authz.v1.CheckStreamRequest\x1a&.kubegate.authz.v1.CheckStreamResponse\"\"\xca\xda\x18\x1e\n\x10service/mcp-core\n\nplatform/*(\x01\x30\x01\x12}\n\nBatchCheck\x12$.kubegate.authz.v1.BatchCheckRequest\x1a%.kubegate.authz.v1.BatchCheckResponse\"\"\xca\xda\x18\x1e\n\x10service/mcp-core\n\nplatform/*\x12t\n\x07\x45xplain\x12!.kubegate.authz.v1.ExplainRequest\x1a\".kubegate.authz.v1.ExplainResponse\"\"\xca\xda\x18\x1e\n\x10service/mcp-core\n\nplatform/*\x12\x80\x01\n\x0bListAllowed\x12%.kubegate.authz.v1.ListAllowedRequest\x1a&.kubegate.authz.v1.ListAllowedResponse\"\"\xca\xda\x18\x1e\n\x10service/mcp-core\n\nplatform/*\x12\x84\x01\n\x0bWatchPolicy\x12%.kubegate.authz.v1.WatchPolicyRequest\x1a&.kubegate.authz.v1.WatchPolicyResponse\"\"\xca\xda\x18\x1e\n\x10service/mcp-core\n\nplatform/*(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,32 +41,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHZSERVICE'].methods_by_name['Check']._serialized_options = b'\312\332\030<\n\020service/mcp-core\n\rservice/authn\n\rservice/audit\n\nplatform/*'
   _globals['_AUTHZSERVICE'].methods_by_name['CheckStream']._loaded_options = None
   _globals['_AUTHZSERVICE'].methods_by_name['CheckStream']._serialized_options = b'\312\332\030\036\n\020service/mcp-core\n\nplatform/*'
+  _globals['_AUTHZSERVICE'].methods_by_name['BatchCheck']._loaded_options = None
+  _globals['_AUTHZSERVICE'].methods_by_name['BatchCheck']._serialized_options = b'\312\332\030\036\n\020service/mcp-core\n\nplatform/*'
+  _globals['_AUTHZSERVICE'].methods_by_name['Explain']._loaded_options = None
+  _globals['_AUTHZSERVICE'].methods_by_name['Explain']._serialized_options = b'\312\332\030\036\n\020service/mcp-core\n\nplatform/*'
   _globals['_AUTHZSERVICE'].methods_by_name['ListAllowed']._loaded_options = None
   _globals['_AUTHZSERVICE'].methods_by_name['ListAllowed']._serialized_options = b'\312\332\030\036\n\020service/mcp-core\n\nplatform/*'
-  _globals['_DENIALREASON']._serialized_start=1351
-  _globals['_DENIALREASON']._serialized_end=1521
-  _globals['_CHECKREQUEST']._serialized_start=188
-  _globals['_CHECKREQUEST']._serialized_end=335
-  _globals['_CHECKRESPONSE']._serialized_start=338
-  _globals['_CHECKRESPONSE']._serialized_end=499
-  _globals['_ALLOWED']._serialized_start=501
-  _globals['_ALLOWED']._serialized_end=594
-  _globals['_DENIED']._serialized_start=596
-  _globals['_DENIED']._serialized_end=717
-  _globals['_GRANT']._serialized_start=719
-  _globals['_GRANT']._serialized_end=765
-  _globals['_CHECKSTREAMREQUEST']._serialized_start=767
-  _globals['_CHECKSTREAMREQUEST']._serialized_end=832
-  _globals['_CHECKITEM']._serialized_start=834
-  _globals['_CHECKITEM']._serialized_end=943
-  _globals['_CHECKSTREAMRESPONSE']._serialized_start=945
-  _globals['_CHECKSTREAMRESPONSE']._serialized_end=1015
-  _globals['_CHECKANSWER']._serialized_start=1018
-  _globals['_CHECKANSWER']._serialized_end=1156
-  _globals['_LISTALLOWEDREQUEST']._serialized_start=1158
-  _globals['_LISTALLOWEDREQUEST']._serialized_end=1248
-  _globals['_LISTALLOWEDRESPONSE']._serialized_start=1250
-  _globals['_LISTALLOWEDRESPONSE']._serialized_end=1348
-  _globals['_AUTHZSERVICE']._serialized_start=1524
-  _globals['_AUTHZSERVICE']._serialized_end=1947
+  _globals['_AUTHZSERVICE'].methods_by_name['WatchPolicy']._loaded_options = None
+  _globals['_AUTHZSERVICE'].methods_by_name['WatchPolicy']._serialized_options = b'\312\332\030\036\n\020service/mcp-core\n\nplatform/*'
+  _globals['_DENIALREASON']._serialized_start=2116
+  _globals['_DENIALREASON']._serialized_end=2341
+  _globals['_WATCHPOLICYREQUEST']._serialized_start=257
+  _globals['_WATCHPOLICYREQUEST']._serialized_end=322
+  _globals['_WATCHPOLICYRESPONSE']._serialized_start=324
+  _globals['_WATCHPOLICYRESPONSE']._serialized_end=419
+  _globals['_CHECKREQUEST']._serialized_start=422
+  _globals['_CHECKREQUEST']._serialized_end=569
+  _globals['_CHECKRESPONSE']._serialized_start=572
+  _globals['_CHECKRESPONSE']._serialized_end=757
+  _globals['_ALLOWED']._serialized_start=759
+  _globals['_ALLOWED']._serialized_end=852
+  _globals['_DENIED']._serialized_start=855
+  _globals['_DENIED']._serialized_end=993
+  _globals['_GRANT']._serialized_start=995
+  _globals['_GRANT']._serialized_end=1041
+  _globals['_CHECKSTREAMREQUEST']._serialized_start=1043
+  _globals['_CHECKSTREAMREQUEST']._serialized_end=1108
+  _globals['_CHECKITEM']._serialized_start=1110
+  _globals['_CHECKITEM']._serialized_end=1219
+  _globals['_CHECKSTREAMRESPONSE']._serialized_start=1221
+  _globals['_CHECKSTREAMRESPONSE']._serialized_end=1291
+  _globals['_CHECKANSWER']._serialized_start=1294
+  _globals['_CHECKANSWER']._serialized_end=1432
+  _globals['_LISTALLOWEDREQUEST']._serialized_start=1434
+  _globals['_LISTALLOWEDREQUEST']._serialized_end=1524
+  _globals['_LISTALLOWEDRESPONSE']._serialized_start=1526
+  _globals['_LISTALLOWEDRESPONSE']._serialized_end=1624
+  _globals['_BATCHCHECKREQUEST']._serialized_start=1627
+  _globals['_BATCHCHECKREQUEST']._serialized_end=1780
+  _globals['_BATCHCHECKRESPONSE']._serialized_start=1782
+  _globals['_BATCHCHECKRESPONSE']._serialized_end=1855
+  _globals['_EXPLAINREQUEST']._serialized_start=1858
+  _globals['_EXPLAINREQUEST']._serialized_end=1987
+  _globals['_EXPLAINRESPONSE']._serialized_start=1989
+  _globals['_EXPLAINRESPONSE']._serialized_end=2113
+  _globals['_AUTHZSERVICE']._serialized_start=2344
+  _globals['_AUTHZSERVICE']._serialized_end=3147
 # @@protoc_insertion_point(module_scope)

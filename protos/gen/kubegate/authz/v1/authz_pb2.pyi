@@ -9,7 +9,9 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from kubegate.authz.v1 import policy_admin_pb2 as _policy_admin_pb2
 from kubegate.common.v1 import identity_pb2 as _identity_pb2
+from kubegate.common.v1 import lease_pb2 as _lease_pb2
 from kubegate.common.v1 import stream_pb2 as _stream_pb2
 import builtins as _builtins
 import sys
@@ -38,6 +40,10 @@ class _DenialReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DenialRe
     """The action itself is malformed or not one that policy knows."""
     DENIAL_REASON_DENY_RULE: _DenialReason.ValueType  # 4
     """A deny rule matched."""
+    DENIAL_REASON_CONDITION: _DenialReason.ValueType  # 5
+    """A grant covers it, but its condition does not hold."""
+    DENIAL_REASON_TENANT: _DenialReason.ValueType  # 6
+    """It lies outside the principal's tenant (R13)."""
 
 class DenialReason(_DenialReason, metaclass=_DenialReasonEnumTypeWrapper):
     """Why an action was denied."""
@@ -52,7 +58,65 @@ DENIAL_REASON_INVALID_ACTION: DenialReason.ValueType  # 3
 """The action itself is malformed or not one that policy knows."""
 DENIAL_REASON_DENY_RULE: DenialReason.ValueType  # 4
 """A deny rule matched."""
+DENIAL_REASON_CONDITION: DenialReason.ValueType  # 5
+"""A grant covers it, but its condition does not hold."""
+DENIAL_REASON_TENANT: DenialReason.ValueType  # 6
+"""It lies outside the principal's tenant (R13)."""
 Global___DenialReason: _TypeAlias = DenialReason  # noqa: Y015
+
+@_typing.final
+class WatchPolicyRequest(_message.Message):
+    """Keeps the lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ping(self) -> _lease_pb2.LeasePing:
+        """The ping."""
+
+    def __init__(
+        self,
+        *,
+        ping: _lease_pb2.LeasePing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ping", b"ping"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ping", b"ping"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPolicyRequest: _TypeAlias = WatchPolicyRequest  # noqa: Y015
+
+@_typing.final
+class WatchPolicyResponse(_message.Message):
+    """The policy in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    policy_revision: _builtins.str
+    """Digest of the policy, as in CheckResponse."""
+    @_builtins.property
+    def answer(self) -> _lease_pb2.LeaseAnswer:
+        """The answer to the ping. The revision grows with every change that can alter
+        a decision: policy, elevations.
+        """
+
+    def __init__(
+        self,
+        *,
+        answer: _lease_pb2.LeaseAnswer | None = ...,
+        policy_revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "policy_revision", b"policy_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPolicyResponse: _TypeAlias = WatchPolicyResponse  # noqa: Y015
 
 @_typing.final
 class CheckRequest(_message.Message):
@@ -104,10 +168,13 @@ class CheckResponse(_message.Message):
     DENIED_FIELD_NUMBER: _builtins.int
     POLICY_REVISION_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
+    LEASE_REVISION_FIELD_NUMBER: _builtins.int
     policy_revision: _builtins.str
     """Revision of the policy that decided."""
     event_id: _builtins.str
     """The record of this decision in audit (R18)."""
+    lease_revision: _builtins.int
+    """Revision of WatchPolicy under which it was decided (R12); 0: not to be cached."""
     @_builtins.property
     def allowed(self) -> Global___Allowed:
         """It may."""
@@ -123,10 +190,11 @@ class CheckResponse(_message.Message):
         denied: Global___Denied | None = ...,
         policy_revision: _builtins.str = ...,
         event_id: _builtins.str = ...,
+        lease_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "denied", b"denied", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "denied", b"denied", "event_id", b"event_id", "outcome", b"outcome", "policy_revision", b"policy_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "denied", b"denied", "event_id", b"event_id", "lease_revision", b"lease_revision", "outcome", b"outcome", "policy_revision", b"policy_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["allowed", "denied"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
@@ -144,7 +212,9 @@ class Allowed(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     CACHEABLE_UNTIL_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
-    """The grant that allowed: "role:<name>#<n>" or "direct#<n>"."""
+    """The grant that allowed: "role:<name>#<n>", "direct#<n>" or
+    "elevation:<id>:role:<name>#<n>".
+    """
     role: _builtins.str
     """The role that the grant came from; empty for direct permissions."""
     @_builtins.property
@@ -175,13 +245,18 @@ class Denied(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    RULE_ID_FIELD_NUMBER: _builtins.int
     reason: Global___DenialReason.ValueType
     """Which kind of denial."""
     explanation: _builtins.str
     """One sentence for the caller."""
+    rule_id: _builtins.str
+    """The rule that denied: "deny:<name>", or "denied:<reason>" where no rule of
+    the policy did.
+    """
     @_builtins.property
     def missing(self) -> Global___Grant:
-        """The smallest grant that would have allowed it."""
+        """The smallest grant that would have allowed it; unset where none would."""
 
     def __init__(
         self,
@@ -189,10 +264,11 @@ class Denied(_message.Message):
         reason: Global___DenialReason.ValueType = ...,
         missing: Global___Grant | None = ...,
         explanation: _builtins.str = ...,
+        rule_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "missing", b"missing", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "missing", b"missing", "reason", b"reason", "rule_id", b"rule_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -395,3 +471,129 @@ class ListAllowedResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAllowedResponse: _TypeAlias = ListAllowedResponse  # noqa: Y015
+
+@_typing.final
+class BatchCheckRequest(_message.Message):
+    """Asks about several actions at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    principal_token: _builtins.str
+    """As in CheckRequest."""
+    request_id: _builtins.str
+    """Correlates the record with the request."""
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.Action]:
+        """What it wants to do, 256 at most."""
+
+    @_builtins.property
+    def source(self) -> _identity_pb2.Source:
+        """Where the call came from."""
+
+    def __init__(
+        self,
+        *,
+        principal_token: _builtins.str = ...,
+        actions: _abc.Iterable[_identity_pb2.Action] | None = ...,
+        source: _identity_pb2.Source | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "principal_token", b"principal_token", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCheckRequest: _TypeAlias = BatchCheckRequest  # noqa: Y015
+
+@_typing.final
+class BatchCheckResponse(_message.Message):
+    """The decisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckResponse]:
+        """One per action, in the order asked."""
+
+    def __init__(
+        self,
+        *,
+        responses: _abc.Iterable[Global___CheckResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["responses", b"responses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCheckResponse: _TypeAlias = BatchCheckResponse  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    """Asks why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    principal_token: _builtins.str
+    """As in CheckRequest."""
+    @_builtins.property
+    def action(self) -> _identity_pb2.Action:
+        """What it would do."""
+
+    @_builtins.property
+    def source(self) -> _identity_pb2.Source:
+        """Where the call would come from."""
+
+    def __init__(
+        self,
+        *,
+        principal_token: _builtins.str = ...,
+        action: _identity_pb2.Action | None = ...,
+        source: _identity_pb2.Source | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "principal_token", b"principal_token", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    """What Check would say, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    CONSIDERED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decision(self) -> Global___CheckResponse:
+        """The decision; it has no record and may not be relied on."""
+
+    @_builtins.property
+    def considered(self) -> _containers.RepeatedCompositeFieldContainer[_policy_admin_pb2.ConsideredRule]:
+        """Every rule considered, in order."""
+
+    def __init__(
+        self,
+        *,
+        decision: Global___CheckResponse | None = ...,
+        considered: _abc.Iterable[_policy_admin_pb2.ConsideredRule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["considered", b"considered", "decision", b"decision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015

@@ -45,10 +45,25 @@ class AuthzServiceStub:
                 request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckStreamRequest.SerializeToString,
                 response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckStreamResponse.FromString,
                 _registered_method=True)
+        self.BatchCheck = channel.unary_unary(
+                '/kubegate.authz.v1.AuthzService/BatchCheck',
+                request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/kubegate.authz.v1.AuthzService/Explain',
+                request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ExplainResponse.FromString,
+                _registered_method=True)
         self.ListAllowed = channel.unary_unary(
                 '/kubegate.authz.v1.AuthzService/ListAllowed',
                 request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedRequest.SerializeToString,
                 response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedResponse.FromString,
+                _registered_method=True)
+        self.WatchPolicy = channel.stream_stream(
+                '/kubegate.authz.v1.AuthzService/WatchPolicy',
+                request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyResponse.FromString,
                 _registered_method=True)
 
 
@@ -70,9 +85,32 @@ class AuthzServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchCheck(self, request, context):
+        """Decides several actions of one principal; one record holds all of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Decides nothing: says what Check would say to the token's own principal,
+        and why, rule by rule. Not recorded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAllowed(self, request, context):
         """For each action, in which namespaces the principal may do it. Not a
         decision: nothing may be executed on its strength, and it is not recorded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchPolicy(self, request_iterator, context):
+        """A lease on the policy (R12): the client pings, each answer carries the
+        revision in force.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,10 +129,25 @@ def add_AuthzServiceServicer_to_server(servicer, server):
                     request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckStreamRequest.FromString,
                     response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckStreamResponse.SerializeToString,
             ),
+            'BatchCheck': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCheck,
+                    request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckRequest.FromString,
+                    response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ExplainRequest.FromString,
+                    response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ExplainResponse.SerializeToString,
+            ),
             'ListAllowed': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAllowed,
                     request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedRequest.FromString,
                     response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedResponse.SerializeToString,
+            ),
+            'WatchPolicy': grpc.stream_stream_rpc_method_handler(
+                    servicer.WatchPolicy,
+                    request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyRequest.FromString,
+                    response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -163,6 +216,60 @@ class AuthzService:
             _registered_method=True)
 
     @staticmethod
+    def BatchCheck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authz.v1.AuthzService/BatchCheck',
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckRequest.SerializeToString,
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authz.v1.AuthzService/Explain',
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.ExplainRequest.SerializeToString,
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListAllowed(request,
             target,
             options=(),
@@ -179,6 +286,33 @@ class AuthzService:
             '/kubegate.authz.v1.AuthzService/ListAllowed',
             kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedRequest.SerializeToString,
             kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPolicy(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/kubegate.authz.v1.AuthzService/WatchPolicy',
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyRequest.SerializeToString,
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,9 +37,19 @@ class AuthzServiceStub:
     """Decides one action. A denial is an answer, not an error."""
     CheckStream: _grpc.StreamStreamMultiCallable[_authz_pb2.CheckStreamRequest, _authz_pb2.CheckStreamResponse]
     """The same with many questions in flight; answers come in any order."""
+    BatchCheck: _grpc.UnaryUnaryMultiCallable[_authz_pb2.BatchCheckRequest, _authz_pb2.BatchCheckResponse]
+    """Decides several actions of one principal; one record holds all of them."""
+    Explain: _grpc.UnaryUnaryMultiCallable[_authz_pb2.ExplainRequest, _authz_pb2.ExplainResponse]
+    """Decides nothing: says what Check would say to the token's own principal,
+    and why, rule by rule. Not recorded.
+    """
     ListAllowed: _grpc.UnaryUnaryMultiCallable[_authz_pb2.ListAllowedRequest, _authz_pb2.ListAllowedResponse]
     """For each action, in which namespaces the principal may do it. Not a
     decision: nothing may be executed on its strength, and it is not recorded.
+    """
+    WatchPolicy: _grpc.StreamStreamMultiCallable[_authz_pb2.WatchPolicyRequest, _authz_pb2.WatchPolicyResponse]
+    """A lease on the policy (R12): the client pings, each answer carries the
+    revision in force.
     """
 
 @_typing.type_check_only
@@ -51,9 +61,19 @@ class AuthzServiceAsyncStub(AuthzServiceStub):
     """Decides one action. A denial is an answer, not an error."""
     CheckStream: _aio.StreamStreamMultiCallable[_authz_pb2.CheckStreamRequest, _authz_pb2.CheckStreamResponse]  # type: ignore[assignment]
     """The same with many questions in flight; answers come in any order."""
+    BatchCheck: _aio.UnaryUnaryMultiCallable[_authz_pb2.BatchCheckRequest, _authz_pb2.BatchCheckResponse]  # type: ignore[assignment]
+    """Decides several actions of one principal; one record holds all of them."""
+    Explain: _aio.UnaryUnaryMultiCallable[_authz_pb2.ExplainRequest, _authz_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Decides nothing: says what Check would say to the token's own principal,
+    and why, rule by rule. Not recorded.
+    """
     ListAllowed: _aio.UnaryUnaryMultiCallable[_authz_pb2.ListAllowedRequest, _authz_pb2.ListAllowedResponse]  # type: ignore[assignment]
     """For each action, in which namespaces the principal may do it. Not a
     decision: nothing may be executed on its strength, and it is not recorded.
+    """
+    WatchPolicy: _aio.StreamStreamMultiCallable[_authz_pb2.WatchPolicyRequest, _authz_pb2.WatchPolicyResponse]  # type: ignore[assignment]
+    """A lease on the policy (R12): the client pings, each answer carries the
+    revision in force.
     """
 
 class AuthzServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -76,6 +96,24 @@ class AuthzServiceServicer(metaclass=_abc_1.ABCMeta):
         """The same with many questions in flight; answers come in any order."""
 
     @_abc_1.abstractmethod
+    def BatchCheck(
+        self,
+        request: _authz_pb2.BatchCheckRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authz_pb2.BatchCheckResponse, _abc.Awaitable[_authz_pb2.BatchCheckResponse]]:
+        """Decides several actions of one principal; one record holds all of them."""
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _authz_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authz_pb2.ExplainResponse, _abc.Awaitable[_authz_pb2.ExplainResponse]]:
+        """Decides nothing: says what Check would say to the token's own principal,
+        and why, rule by rule. Not recorded.
+        """
+
+    @_abc_1.abstractmethod
     def ListAllowed(
         self,
         request: _authz_pb2.ListAllowedRequest,
@@ -83,6 +121,16 @@ class AuthzServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_authz_pb2.ListAllowedResponse, _abc.Awaitable[_authz_pb2.ListAllowedResponse]]:
         """For each action, in which namespaces the principal may do it. Not a
         decision: nothing may be executed on its strength, and it is not recorded.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchPolicy(
+        self,
+        request_iterator: _MaybeAsyncIterator[_authz_pb2.WatchPolicyRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_authz_pb2.WatchPolicyResponse], _abc.AsyncIterator[_authz_pb2.WatchPolicyResponse]]:
+        """A lease on the policy (R12): the client pings, each answer carries the
+        revision in force.
         """
 
 def add_AuthzServiceServicer_to_server(servicer: AuthzServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -55,21 +55,29 @@ class NamespaceScope(_message.Message):
 
     ALL_FIELD_NUMBER: _builtins.int
     PATTERNS_FIELD_NUMBER: _builtins.int
+    EXCLUDING_FIELD_NUMBER: _builtins.int
     all: _builtins.bool
     """Every namespace and everything outside namespaces."""
     @_builtins.property
     def patterns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Exact names or globs such as "feature-*"."""
 
+    @_builtins.property
+    def excluding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Namespaces that are taken out again, as ListAllowed says of deny rules.
+        Whatever comes from a credential has none.
+        """
+
     def __init__(
         self,
         *,
         all: _builtins.bool = ...,
         patterns: _abc.Iterable[_builtins.str] | None = ...,
+        excluding: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "patterns", b"patterns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "excluding", b"excluding", "patterns", b"patterns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

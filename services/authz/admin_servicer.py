@@ -1,0 +1,188 @@
+"""Administration: protobuf to the domain and back. No decision is made here."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from kubegate.authz.v1 import elevation_pb2, elevation_pb2_grpc, policy_admin_pb2, policy_admin_pb2_grpc
+from kubegate.common.v1 import identity_pb2
+from services.authz.elevations import Elevations, Wish
+from services.authz.policy.document import Problem
+from services.authz.policy.model import Allowed, Principal
+from services.authz.policy.scope import EVERYWHERE, InvalidPattern, Scope
+from services.authz.policy_admin import PolicyAdmin
+from services.authz.ports import Record, State
+from services.authz.servicer import caller_of, from_scope, from_steps, to_action
+from services.common.call import PRINCIPAL_TOKEN_METADATA, current_call
+from services.common.clock import Clock
+from services.common.errors import InvalidArgument
+
+_STATES = {
+    State.REQUESTED: elevation_pb2.ELEVATION_STATE_REQUESTED,
+    State.ACTIVE: elevation_pb2.ELEVATION_STATE_ACTIVE,
+    State.REVOKED: elevation_pb2.ELEVATION_STATE_REVOKED,
+}
+
+
+class PolicyAdminServicer(policy_admin_pb2_grpc.PolicyAdminServiceServicer):
+    """kubegate.authz.v1.PolicyAdminService."""
+
+    def __init__(self, admin: PolicyAdmin) -> None:
+        self._admin = admin
+
+    async def GetPolicy(
+        self, request: policy_admin_pb2.GetPolicyRequest, context: Any
+    ) -> policy_admin_pb2.GetPolicyResponse:
+        current = await self._admin.get(caller_of(), _token())
+        response = policy_admin_pb2.GetPolicyResponse(
+            revision=current.revision, content=current.content, rejected=_problems(current.rejected)
+        )
+        response.adopted_at.FromDatetime(current.adopted_at)
+        return response
+
+    async def ValidatePolicy(
+        self, request: policy_admin_pb2.ValidatePolicyRequest, context: Any
+    ) -> policy_admin_pb2.ValidatePolicyResponse:
+        problems, revision = await self._admin.validate(caller_of(), _token(), request.content)
+        return policy_admin_pb2.ValidatePolicyResponse(problems=_problems(problems), revision=revision)
+
+    async def ReloadPolicy(
+        self, request: policy_admin_pb2.ReloadPolicyRequest, context: Any
+    ) -> policy_admin_pb2.ReloadPolicyResponse:
+        revision, previous, problems = await self._admin.reload(caller_of(), _token())
+        return policy_admin_pb2.ReloadPolicyResponse(
+            revision=revision, previous_revision=previous, problems=_problems(problems)
+        )
+
+    async def DiffPolicy(
+        self, request: policy_admin_pb2.DiffPolicyRequest, context: Any
+    ) -> policy_admin_pb2.DiffPolicyResponse:
+        principals = [described(principal) for principal in request.principals]
+        problems, changes = await self._admin.diff(caller_of(), _token(), request.candidate, principals)
+        return policy_admin_pb2.DiffPolicyResponse(
+            problems=_problems(problems),
+            changes=[
+                policy_admin_pb2.PolicyChange(
+                    who=change.who,
+                    permission=change.permission,
+                    before=from_scope(change.before.scope, change.before.excluding),
+                    after=from_scope(change.after.scope, change.after.excluding),
+                )
+                for change in changes
+            ],
+        )
+
+    async def ExplainPrincipal(
+        self, request: policy_admin_pb2.ExplainPrincipalRequest, context: Any
+    ) -> policy_admin_pb2.ExplainPrincipalResponse:
+        explanation, revision = await self._admin.explain(
+            caller_of(request.source), _token(), described(request.principal), to_action(request.action)
+        )
+        decision = explanation.decision
+        return policy_admin_pb2.ExplainPrincipalResponse(
+            allowed=isinstance(decision, Allowed),
+            rule_id=decision.rule_id,
+            explanation="" if isinstance(decision, Allowed) else decision.explanation,
+            considered=from_steps(explanation.steps),
+            policy_revision=revision,
+        )
+
+
+class ElevationServicer(elevation_pb2_grpc.ElevationServiceServicer):
+    """kubegate.authz.v1.ElevationService."""
+
+    def __init__(self, elevations: Elevations, clock: Clock) -> None:
+        self._elevations = elevations
+        self._clock = clock
+
+    async def RequestElevation(
+        self, request: elevation_pb2.RequestElevationRequest, context: Any
+    ) -> elevation_pb2.RequestElevationResponse:
+        duration = request.duration.seconds + request.duration.nanos / 1e9
+        wish = Wish(request.role, to_scope(request.namespaces), duration, request.justification)
+        record = await self._elevations.request(caller_of(), _token(), wish)
+        return elevation_pb2.RequestElevationResponse(elevation=self._message(record))
+
+    async def ApproveElevation(
+        self, request: elevation_pb2.ApproveElevationRequest, context: Any
+    ) -> elevation_pb2.ApproveElevationResponse:
+        record = await self._elevations.approve(caller_of(), _token(), request.id)
+        return elevation_pb2.ApproveElevationResponse(elevation=self._message(record))
+
+    async def RevokeElevation(
+        self, request: elevation_pb2.RevokeElevationRequest, context: Any
+    ) -> elevation_pb2.RevokeElevationResponse:
+        record = await self._elevations.revoke(caller_of(), _token(), request.id)
+        return elevation_pb2.RevokeElevationResponse(elevation=self._message(record))
+
+    async def ListElevations(
+        self, request: elevation_pb2.ListElevationsRequest, context: Any
+    ) -> elevation_pb2.ListElevationsResponse:
+        records = await self._elevations.list(caller_of(), _token(), request.open_only)
+        return elevation_pb2.ListElevationsResponse(elevations=[self._message(record) for record in records])
+
+    def _message(self, record: Record) -> elevation_pb2.Elevation:
+        over = record.state is not State.REVOKED and self._clock.now().timestamp() >= record.expires
+        message = elevation_pb2.Elevation(
+            id=record.id,
+            state=elevation_pb2.ELEVATION_STATE_EXPIRED if over else _STATES[record.state],
+            issuer=record.issuer,
+            subject=record.subject,
+            tenant=record.tenant,
+            role=record.role,
+            namespaces=from_scope(record.scope),
+            justification=record.justification,
+            requested_at=_stamp(record.requested_at),
+            approved_by=record.approved_by,
+            expires_at=_stamp(record.expires),
+            revoked_by=record.revoked_by,
+        )
+        message.duration.FromNanoseconds(int(record.duration * 1e9))
+        return message
+
+
+def to_scope(message: identity_pb2.NamespaceScope) -> Scope:
+    """A scope that somebody asks for.
+
+    Raises:
+        InvalidArgument: a pattern is malformed; it says which and why.
+    """
+    if message.excluding:
+        raise InvalidArgument("namespaces: nothing can be excluded here.")
+    try:
+        return EVERYWHERE if message.all else Scope.of(message.patterns)
+    except InvalidPattern as error:
+        raise InvalidArgument(f"namespaces: {error}.") from None
+
+
+def described(message: identity_pb2.Principal) -> Principal:
+    """A principal that somebody describes, without being it."""
+    return Principal(
+        issuer=message.issuer or "kubegate",
+        subject=message.subject,
+        roles=tuple(message.roles),
+        permissions=tuple(message.permissions),
+        namespaces=to_scope(message.namespaces) if message.HasField("namespaces") else EVERYWHERE,
+        tools=frozenset(message.tools),
+        tenant=message.tenant,
+        groups=tuple(message.groups),
+        amr=tuple(message.amr),
+        auth_time=message.auth_time.seconds if message.HasField("auth_time") else None,
+    )
+
+
+def _token() -> str:
+    return current_call().metadata.get(PRINCIPAL_TOKEN_METADATA, "")
+
+
+def _problems(problems: Sequence[Problem]) -> list[policy_admin_pb2.PolicyProblem]:
+    return [
+        policy_admin_pb2.PolicyProblem(line=each.line, column=each.column, message=each.message) for each in problems
+    ]
+
+
+def _stamp(seconds: float) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromNanoseconds(int(seconds * 1e9))
+    return stamp

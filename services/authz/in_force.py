@@ -1,0 +1,96 @@
+"""What is in force: one policy and the elevations, replaced whole between two decisions, never in part."""
+
+import asyncio
+from collections.abc import Sequence
+
+from services.authz.policy.document import InvalidPolicy, Problem
+from services.authz.policy.engine import Engine
+from services.authz.policy.model import Policy
+from services.authz.policy.parse import parse_policy, revision_of
+from services.authz.policy.whole import cut_off
+from services.authz.ports import Recorder, Store
+from services.common.clock import Clock
+from services.common.log import get_logger
+
+log = get_logger("authz")
+
+
+class InForce:
+    """Holds the engine. ``lease_revision`` is the store's revision that the engine knows (R12)."""
+
+    def __init__(self, policy: Policy, content: bytes, store: Store, recorder: Recorder, clock: Clock) -> None:
+        self.engine = Engine(policy)
+        self.content = content
+        self.adopted_at = clock.now()
+        self.lease_revision = 0
+        self.rejected: tuple[Problem, ...] = ()
+        self._store = store
+        self._recorder = recorder
+        self._clock = clock
+        self._changing = asyncio.Lock()
+
+    @property
+    def revision(self) -> str:
+        """Digest of the policy in force."""
+        return self.engine.policy.revision
+
+    async def start(self) -> None:
+        """Puts the first policy and the stored elevations in force."""
+        async with self._changing:
+            await self._store.adopted(self.revision)
+            await self._refresh(self.engine)
+            self._recorder.policy_adopted(self.revision, "")
+
+    async def reload(self, content: bytes) -> None:
+        """Puts a changed policy file in force, or keeps the policy that is when the new one is unusable."""
+        async with self._changing:
+            if revision_of(content) == self.revision:
+                self.content, self.rejected = content, ()
+                return
+            try:
+                # In a thread, so that a large file does not hold up decisions.
+                engine = await asyncio.to_thread(lambda: Engine(parse_policy(content)))
+            except InvalidPolicy as error:
+                self.keep(error.problems)
+                return
+            if problem := cut_off(self.content, content):
+                self.keep([problem])
+                return
+            previous = self.revision
+            await self._store.adopted(engine.revision)
+            await self._refresh(engine)
+            self.content, self.adopted_at, self.rejected = content, self._clock.now(), ()
+            log.info("policy adopted", revision=self.revision, previous=previous)
+            self._recorder.policy_adopted(self.revision, previous)
+
+    def keep(self, problems: Sequence[Problem]) -> None:
+        """Reports that the changed policy file is unusable; the policy in force stays."""
+        lines = [problem.at("policy") for problem in problems]
+        log.error("changed policy is unusable, the last good one stays", problems=lines)
+        self.rejected = tuple(problems)
+        self._recorder.policy_rejected(self.revision, lines)
+
+    async def refresh(self) -> None:
+        """Puts the stored elevations in force, after they changed."""
+        async with self._changing:
+            await self._refresh(self.engine)
+
+    async def newest(self) -> int:
+        """The store's revision by a read begun now, known to the engine when this returns (R12)."""
+        revision = await self._store.revision()
+        if revision > self.lease_revision:
+            await self.refresh()
+        return revision
+
+    def notices(self) -> list[str]:
+        """What an operator should know although decisions go on: why the policy file is not in force."""
+        if not self.rejected:
+            return []
+        first = self.rejected[0].at("policy")
+        more = f" and {len(self.rejected) - 1} more" if len(self.rejected) > 1 else ""
+        return [f"the policy file is unusable, revision {self.revision} stays in force: {first}{more}"]
+
+    async def _refresh(self, engine: Engine) -> None:
+        revision, elevations = await self._store.active(self._clock.now().timestamp())
+        # Both at once: no decision sees one without the other.
+        self.engine, self.lease_revision = engine.with_elevations(elevations, engine.policy.revision), revision

@@ -1,0 +1,119 @@
+"""Leases on another service's state, for caches that must learn of a change within a second (R12).
+
+The client pings; the server answers each ping with its revision after a store read begun after that ping
+arrived. The lease holds for ``TERM`` seconds from the moment at which the answered ping was *sent*, on a clock
+that counts suspension. Nothing else extends it: a lost, silent or slow stream, a stopped process and a sleeping
+machine all end it by themselves.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+from grpc import aio
+
+from kubegate.common.v1 import lease_pb2
+from services.common.clock import Clock, SystemClock
+from services.common.grpc_client import Peer
+from services.common.log import get_logger
+
+TERM = 1.0
+"""Seconds for which an answered ping vouches, counted from its sending."""
+
+PERIOD = 0.25
+"""Seconds between an answer and the next ping."""
+
+PATIENCE = 2.0
+"""Seconds after which an unanswered ping ends its stream."""
+
+RETRY = 0.1
+"""Seconds before a lost stream is opened again."""
+
+log = get_logger("lease")
+
+
+class Apply(Protocol):
+    """Takes what an answer says into the cache, before the lease counts for it."""
+
+    def __call__(self, response: Any) -> None: ...
+
+
+class Lease:
+    """The client's side. ``fresh()`` is asked at every read of a cache; reading is all it costs."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        method: Callable[[aio.Channel], Any],
+        request_type: Callable[..., Any],
+        apply: Apply,
+        clock: Clock | None = None,
+    ) -> None:
+        """``apply`` is called with each answer, in order; the cache drops there what the answer ends."""
+        self._peer = peer
+        self._method = method
+        self._request_type = request_type
+        self._apply = apply
+        self._clock = clock or SystemClock()
+        self._sent_at = float("-inf")
+        self._sequence = 0
+        self.revision = 0
+        """The newest revision seen; what was computed under an older one must not be cached."""
+
+    def fresh(self) -> bool:
+        """Whether what is cached may be used now."""
+        return self._clock.monotonic() - self._sent_at < TERM
+
+    def problems(self) -> list[str]:
+        """Why caches are off; empty while the lease holds."""
+        return [] if self.fresh() else [f"{self._peer.name} service: no lease, caches are off"]
+
+    async def keep(self) -> None:
+        """Runs until cancelled: pings, applies answers, opens lost streams again."""
+        while True:
+            call: Any = None
+            try:
+                call = self._method(self._peer.channel())()
+                # A stream that ends is known to be lost before the next ping finds out.
+                call.add_done_callback(lambda _: self._lose())
+                while True:
+                    await self.ping(call)
+                    await asyncio.sleep(PERIOD)
+            except (aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
+                self._lose()
+                log.warning("lease stream lost", peer=self._peer.name, cause=type(error).__name__)
+            finally:
+                if call is not None:
+                    call.cancel()
+            await asyncio.sleep(RETRY)
+
+    def _lose(self) -> None:
+        self._sent_at = float("-inf")
+
+    async def ping(self, call: Any) -> None:
+        """One ping and its answer.
+
+        Raises:
+            TimeoutError: no answer in ``PATIENCE`` seconds, or one to another ping.
+            AioRpcError: the stream is lost.
+        """
+        self._sequence += 1
+        sent_at = self._clock.monotonic()
+        ping = lease_pb2.LeasePing(sequence=self._sequence, known_revision=self.revision)
+        async with asyncio.timeout(PATIENCE):
+            await call.write(self._request_type(ping=ping))
+            response = await call.read()
+        if response is aio.EOF or response.answer.sequence != self._sequence:
+            raise TimeoutError
+        self._apply(response)
+        self.revision = max(self.revision, response.answer.revision)
+        self._sent_at = sent_at
+
+
+async def serve_lease(requests: AsyncIterator[Any], answer: Callable[[int], Awaitable[Any]]) -> AsyncIterator[Any]:
+    """The server's side. ``answer`` takes the client's known revision, reads the store, and returns the
+    response with ``answer.revision`` set; the sequence is filled in here."""
+    async for request in requests:
+        response = await answer(request.ping.known_revision)
+        response.answer.sequence = request.ping.sequence
+        yield response
