@@ -116,7 +116,6 @@ class Acceptor:
                 task.cancel()
 
     async def _begin(self, connection: socket.socket, address: str) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         place = _Place(self._open, address)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
