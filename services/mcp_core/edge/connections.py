@@ -52,13 +52,19 @@ class Connections:
         self._limits = limits
         self._of: Counter[str] = Counter()
         self._all = 0
+        self._full = False
         self._refusing: set[str] = set()
 
     def enter(self, address: str) -> bool:
         """Takes a place, or says that there is none. One that was taken is to be given back by ``leave``."""
         source = source_of(address)
-        if self._of[source] >= self._limits.per_source or self._all >= self._limits.most:
-            if source not in self._refusing and self._of[source]:
+        if self._all >= self._limits.most:
+            if not self._full:
+                self._full = True
+                log.warning("every connection is taken; none is accepted", open=self._all)
+            return False
+        if self._of[source] >= self._limits.per_source:
+            if source not in self._refusing:
                 self._refusing.add(source)
                 log.warning("connections of a source refused", source=source, open=self._of[source])
             return False
@@ -70,6 +76,8 @@ class Connections:
         source = source_of(address)
         self._of[source] -= 1
         self._all -= 1
+        # Not as soon as one is free: a flood is one line of the log.
+        self._full = self._full and self._all > self._limits.most // 2
         if self._of[source] <= self._limits.per_source // 2:
             self._refusing.discard(source)
         if self._of[source] <= 0:
@@ -116,7 +124,6 @@ class Acceptor:
                 task.cancel()
 
     async def _begin(self, connection: socket.socket, address: str) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         place = _Place(self._open, address)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
