@@ -162,7 +162,7 @@ async def test_people_get_the_key_on_standard_output_alone(home: Home) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("create", "--identity", "x", "--permission", "k8s:pods:list"), 2, "need namespaces"),
+        (("create", "--identity", "x", "--permission", "k8s:pods:list"), 2, "--namespace"),
         (("create", "--identity", "x", "--role", "r", "--expires", "soon"), 2, "as in 30d"),
         (("create", "--role", "r"), 2, "--identity"),
         (("disable", "nosuchkey"), 2, "no key with this id"),

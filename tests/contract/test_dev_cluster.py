@@ -3,8 +3,6 @@
 import base64
 import json
 import os
-import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -21,51 +19,37 @@ import yaml
 KUBECTL = Path(sys.executable).with_name("kubectl")
 DEADLINE = 60.0
 CORE = "kubegate:core"
-RBAC_GROUP = "rbac.authorization.k8s.io"
 
 # What `kubegate cluster rbac` is like: a role's rights bound to its group, and whom the core may impersonate.
-RBAC = [
-    {
-        "apiVersion": f"{RBAC_GROUP}/v1",
-        "kind": "Role",
-        "metadata": {"name": "viewer", "namespace": "development"},
-        "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}],
-    },
-    {
-        "apiVersion": f"{RBAC_GROUP}/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": "viewer", "namespace": "development"},
-        "roleRef": {"apiGroup": RBAC_GROUP, "kind": "Role", "name": "viewer"},
-        "subjects": [{"apiGroup": RBAC_GROUP, "kind": "Group", "name": "kubegate:role:viewer"}],
-    },
-    {
-        "apiVersion": f"{RBAC_GROUP}/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": "impersonator"},
-        "rules": [
-            {"apiGroups": [""], "resources": ["users"], "verbs": ["impersonate"]},
-            {
-                "apiGroups": [""],
-                "resources": ["groups"],
-                "resourceNames": ["kubegate:role:viewer"],
-                "verbs": ["impersonate"],
-            },
-            {
-                "apiGroups": ["authentication.k8s.io"],
-                "resources": ["userextras/request-id"],
-                "resourceNames": ["r-1"],
-                "verbs": ["impersonate"],
-            },
-        ],
-    },
-    {
-        "apiVersion": f"{RBAC_GROUP}/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": "impersonator"},
-        "roleRef": {"apiGroup": RBAC_GROUP, "kind": "ClusterRole", "name": "impersonator"},
-        "subjects": [{"apiGroup": RBAC_GROUP, "kind": "User", "name": CORE}],
-    },
-]
+RBAC = """
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: viewer, namespace: development}
+rules: [{apiGroups: [""], resources: [pods], verbs: [get, list]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: viewer, namespace: development}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: viewer}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "kubegate:role:viewer"}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: impersonator}
+rules:
+  - {apiGroups: [""], resources: [users], verbs: [impersonate]}
+  - {apiGroups: [""], resources: [groups], resourceNames: ["kubegate:role:viewer"], verbs: [impersonate]}
+  - apiGroups: [authentication.k8s.io]
+    resources: [userextras/request-id]
+    resourceNames: [r-1]
+    verbs: [impersonate]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: impersonator}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: impersonator}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: "kubegate:core"}]
+"""
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -188,7 +172,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def address(authority: Authority) -> Iterator[str]:
-    (authority.directory / "rbac.yaml").write_text(yaml.safe_dump_all(RBAC))
+    (authority.directory / "rbac.yaml").write_text(RBAC)
     process = start(authority, authority.config(manifests=["rbac.yaml"]))
     try:
         yield address_of(authority, process)
@@ -326,23 +310,6 @@ def test_a_stranger_learns_only_that_the_server_is_healthy(anonymous: Client) ->
         assert anonymous.raw("GET", "/api/v1/pods", Authorization=token)[0] == 401
 
 
-def test_a_certificate_of_another_authority_does_not_connect(authority: Authority, address: str) -> None:
-    stranger = Client(authority, address)
-    other = trustme.CA(key_type=trustme.KeyType.ECDSA).issue_cert(
-        common_name="admin", organization_name="system:masters", key_type=trustme.KeyType.ECDSA
-    )
-    other.configure_cert(stranger.context)
-    with pytest.raises(OSError):
-        stranger.raw("GET", "/healthz")
-
-
-def test_no_plain_http(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=DEADLINE) as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert not connection.recv(100).startswith(b"HTTP/1.1 200")
-
-
 def test_impersonation_gives_the_rights_of_the_impersonated_and_no_others(core: Client) -> None:
     alice = {"Impersonate_User": "kubegate:kubegate:alice", "Impersonate_Group": "kubegate:role:viewer"}
     assert core.raw("GET", "/api/v1/namespaces/development/pods", **alice)[0] == 200
@@ -425,49 +392,3 @@ def test_malformed_requests_are_refused_not_crashed_on(admin: Client) -> None:
     ):
         status, answer = admin.raw(method, path, body)
         assert (status, answer["kind"]) == (code, "Status"), (path, body, answer)
-
-
-def refused(authority: Authority, config: dict[str, Any], *options: str) -> str:
-    path = authority.directory / "refused.yaml"
-    path.write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "services.dev_cluster", "--config", str(path), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
-
-
-def test_every_problem_of_the_configuration_is_told_at_once(authority: Authority) -> None:
-    config = authority.config(listen="nowhere", colour="red", manifests=["missing.yaml"])
-    config["tls"]["key_file"] = "missing.key"
-    said = refused(authority, config, "--check-config")
-    for part in ("listen: ", "colour: unknown key", "missing.yaml", f"no such file: {authority.directory}/missing.key"):
-        assert part in said
-
-
-def test_a_port_in_use_is_named(authority: Authority, address: str) -> None:
-    assert f"cannot listen on {address}" in refused(authority, authority.config(listen=address, address_file=None))
-
-
-def test_a_manifest_that_cannot_be_applied_is_named(authority: Authority) -> None:
-    broken = [RBAC[0] | {"metadata": {"name": "viewer", "namespace": "missing"}}]
-    (authority.directory / "broken.yaml").write_text(yaml.safe_dump_all(broken))
-    said = refused(authority, authority.config(manifests=["broken.yaml"], address_file=None))
-    assert 'broken.yaml: Role viewer: namespaces "missing" not found' in said
-
-
-def test_it_stops_while_watches_are_open(tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    process = start(authority, authority.config())
-    try:
-        client = Client(authority, address_of(authority, process), "admin", "system:masters")
-        connection = HTTPSConnection(client.host, client.port, context=client.context, timeout=DEADLINE)
-        connection.request("GET", "/api/v1/pods?watch=1")
-        response = connection.getresponse()
-        assert response.readline()
-        process.send_signal(signal.SIGINT)
-        response.read()
-        connection.close()
-        assert process.wait(DEADLINE) == 0
-    finally:
-        stop(process)

@@ -2,6 +2,7 @@
 
 import json
 
+import httpx
 import pytest
 
 from tests.e2e.stack import RunningStack, eventually
@@ -13,6 +14,11 @@ def replicas(stack: RunningStack) -> int:
 
 def scale(stack: RunningStack, count: int) -> int:
     return stack.call("scale_deployment", {"name": "nginx", "namespace": "default", "replicas": count}).status_code
+
+
+def _not_ready(client: httpx.Client) -> str:
+    response = client.get("/readyz")
+    return response.text if response.status_code == 503 else ""
 
 
 @pytest.mark.req("I2.6", "R18")
@@ -36,7 +42,7 @@ def test_without_a_service_nothing_is_executed_or_answered_and_it_heals(own_stac
     assert replicas(stack) == before
     with stack.client() as client:
         # The answer of /readyz may be a second old.
-        ready = eventually(lambda: (r := client.get("/readyz")).status_code == 503 and r.text, "not ready")
+        ready = eventually(lambda: _not_ready(client), "not ready")
         assert service in ready
         assert client.get("/healthz").status_code == 200
     stack.start_service(service)
