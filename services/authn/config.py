@@ -1,5 +1,7 @@
 """Configuration of the authn service."""
 
+from typing import Literal
+
 import pydantic
 
 from services.authn.model import ISSUER
@@ -30,5 +32,9 @@ class AuthnConfig(Model):
     """``aud`` of access tokens: the canonical MCP URL, or ``kubegate``."""
     access_token_ttl: int = pydantic.Field(default=3600, ge=60, le=86_400)
     """Lifetime of access tokens in seconds."""
+    access_token_algorithm: Literal["EdDSA", "ES256", "RS256"] = "EdDSA"
+    """What signs access tokens; a change takes effect with the next signing key."""
+    signing_key_period: int = pydantic.Field(default=30 * 86_400, ge=3600, le=365 * 86_400)
+    """Seconds for which a signing key signs before the next one does."""
     address_file: FilePath | None = None
     """Where to write the bound address, for whoever started the process."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from services.authn.model import ApiKey, Credential, Decision, Entry, Principal, Secret, User
+from services.authn.model import ApiKey, Credential, Decision, Ends, Entry, Principal, Secret, User
 from services.common.call import Call
 from services.common.deadline import Deadline
 
@@ -31,6 +31,22 @@ class Authenticator(Protocol):
         ...
 
 
+class Revisions(Protocol):
+    """The revisions of what ends (R12)."""
+
+    async def current(self) -> int:
+        """The revision that records read from now on have at least.
+
+        Raises:
+            Unavailable: the records at hand may be old, and the store does not answer.
+        """
+        ...
+
+    async def since(self, known: int) -> Ends:
+        """What ended after a revision, by a read of the store that begins now. Raises as ``current``."""
+        ...
+
+
 class ApiKeys(Protocol):
     """API keys by id, without waiting."""
 
@@ -39,6 +55,12 @@ class ApiKeys(Protocol):
     def touch(self, key_id: str, now: datetime) -> None:
         """Notes that a key was accepted, to the minute; written later, off the path of the request."""
         ...
+
+
+class Revoked(Protocol):
+    """Single tokens, and families of them, that were ended."""
+
+    def is_revoked(self, name: str) -> bool: ...
 
 
 class Users(Protocol):
@@ -63,10 +85,21 @@ class Credentials(Protocol):
 
     async def set_key_enabled(self, key_id: str, enabled: bool) -> ApiKey | None: ...
 
+    async def rotate_key(self, old: ApiKey, new: ApiKey, ends_at: datetime) -> ApiKey | None:
+        """Stores a key and the end of the one that it replaces, in one transaction: the old record as it is
+        then; ``None`` where that was replaced before."""
+        ...
+
+    async def undo_rotation(self, old: ApiKey, new: ApiKey) -> None: ...
+
     async def delete_key(self, key_id: str) -> bool: ...
 
-    def alive(self, principal: Principal, now: datetime) -> bool:
-        """Whether the credential behind a principal is still accepted (R5)."""
+    async def delete_keys(self, key_ids: Sequence[str]) -> Sequence[str]:
+        """Returns the ids that there were."""
+        ...
+
+    def alive(self, principal: Principal, revision: int, now: datetime) -> bool:
+        """Whether the credential behind a principal, proven at ``revision``, is still accepted (R5)."""
         ...
 
     @property
@@ -106,8 +139,8 @@ class PasswordHashing(Protocol):
 class PrincipalTokens(Protocol):
     """Signs principal tokens (R5)."""
 
-    def issue(self, principal: Principal, peer: str) -> str:
-        """A token for one asker, named by its SPIFFE path."""
+    def issue(self, principal: Principal, peer: str, revision: int) -> str:
+        """A token for one asker, named by its SPIFFE path. ``revision``: asked for before the credential was judged."""
         ...
 
 
@@ -119,16 +152,47 @@ class AccessTokens(Protocol):
         """Seconds."""
         ...
 
-    def issue(self, principal: Principal, client: str) -> Secret:
-        """An access token for the user that ``principal`` names, asked for by ``client`` (SPIFFE path)."""
+    def issue(self, principal: Principal, client: str, family: str = "") -> Secret:
+        """An access token for the user or key behind ``principal``, asked for by ``client`` (SPIFFE path).
+        ``family``: of the refresh token beside it, with which it ends."""
+        ...
+
+
+class RefreshTokens(Protocol):
+    """Refresh tokens (RFC 6749, 6), each good for one use."""
+
+    async def start(self, principal: Principal) -> tuple[Secret, str]:
+        """A first refresh token for a person, and the family that it founds."""
+        ...
+
+    async def use(self, token: Secret) -> tuple[Principal, Secret, str]:
+        """The person behind a token, the token that takes its place, and the family.
+
+        Raises:
+            Rejected: it is unknown, expired or of an ended user; or was used before, which ends its family.
+        """
+        ...
+
+    def recognises(self, token: Secret) -> bool: ...
+
+    async def end(self, token: Secret) -> None:
+        """Ends the family of a token, if it is one."""
+        ...
+
+
+class TokenRevocation(Protocol):
+    """Ends single tokens."""
+
+    async def revoke(self, credential_id: str, until: datetime) -> None:
+        """Ends a token that would end by itself at ``until``."""
         ...
 
 
 class OperatorTokens(Protocol):
     """Verifies the principal tokens that operators bring."""
 
-    async def verify(self, token: str) -> tuple[Principal, str]:
-        """The principal and the SPIFFE path that the token was issued to.
+    async def verify(self, token: str) -> tuple[Principal, str, int]:
+        """The principal, the SPIFFE path that the token was issued to, and the revision it was issued at.
 
         Raises:
             Unauthenticated: the token is not valid.
@@ -139,8 +203,8 @@ class OperatorTokens(Protocol):
 class Policy(Protocol):
     """authz, for administration actions."""
 
-    async def check(self, token: str, verb: str, call: Call) -> Decision:
-        """Whether the token's principal may ``kubegate:keys:<verb>``; the operator's token is relayed (R15).
+    async def check(self, token: str, area: str, verb: str, call: Call) -> Decision:
+        """Whether the token's principal may ``kubegate:<area>:<verb>``; the operator's token is relayed (R15).
 
         Raises:
             DomainError: authz did not decide.

@@ -16,6 +16,7 @@ _PERMISSION = re.compile(r"(?:k8s|kubegate):(?:\*|[a-z0-9][a-z0-9.-]{0,62}:(?:\*
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?|(?:[a-z0-9][a-z0-9-]*)?\*(?:[a-z0-9-]*[a-z0-9])?")
 _TOOL = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _KEY_ID = re.compile(r"[0-9A-Za-z]{1,32}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_NAMESPACE = 64
 
 
@@ -52,6 +53,8 @@ def checked_scope(asked: NewApiKey, now: datetime) -> NamespaceScope:
     else:
         problems += _check("namespace", scope.patterns, _NAMESPACE, "a name, or a pattern such as feature-*")
         problems += [f"namespace {text[:40]!r}... is too long" for text in scope.patterns if len(text) > _MAX_NAMESPACE]
+    if asked.certificate_sha256 and not _SHA256.fullmatch(asked.certificate_sha256):
+        problems.append("certificate_sha256 must be 64 hexadecimal digits: the SHA-256 of the certificate's DER")
     if asked.expires_at is not None and asked.expires_at <= now:
         problems.append("expires_at lies in the past")
     if problems:

@@ -1,37 +1,53 @@
 """Constructs the authn service."""
 
 import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
-from services.authn.adapters.access_token import AccessTokenAuthenticator, AccessTokenIssuer
+from services.authn.adapters.access_token import LEEWAY, AccessTokenAuthenticator, AccessTokenIssuer
 from services.authn.adapters.api_key import ApiKeyAuthenticator, ApiKeyMaker, Pepper
 from services.authn.adapters.audit import AuditRecorder
 from services.authn.adapters.authz import AuthzPolicy
 from services.authn.adapters.bootstrap_token import BootstrapTokenFile
+from services.authn.adapters.credentials import CredentialStore
+from services.authn.adapters.key_ring import KeyRotation, Schedule, open_ring
 from services.authn.adapters.password import Argon2Pool, PasswordAuthenticator
 from services.authn.adapters.principal_tokens import OperatorTokenVerifier, PrincipalTokenIssuer
-from services.authn.adapters.signing_keys import KeyEncryptionKey, Purpose, open_ring
+from services.authn.adapters.signing_keys import KeyEncryptionKey, Purpose
 from services.authn.adapters.store import Store
+from services.authn.adapters.token_store import RefreshTokenStore, RevokedTokens
 from services.authn.admin import CredentialAdmin
+from services.authn.admission import Admission
 from services.authn.bootstrap import Bootstrap
 from services.authn.config import AuthnConfig
 from services.authn.journal import Journal
-from services.authn.service import AuthnService
+from services.authn.service import AuthnService, Tokens
 from services.authn.servicer import AuthnServicer, CredentialAdminServicer
 from services.common.audit_client import AuditClient
 from services.common.clock import SystemClock
 from services.common.config import read_secret
+from services.common.errors import Unavailable
 from services.common.grpc_client import Peer
 from services.common.grpc_server import GrpcServer
+from services.common.log import get_logger
 from services.common.runtime import announce_address
 from services.common.runtime_errors import ConfigError
+
+log = get_logger("authn")
 
 GRACE = 5.0
 """Seconds that calls in flight have when the service stops."""
 
-USES_PERIOD = 15.0
-"""Seconds between two writings of last uses."""
+UPKEEP_PERIOD = 15.0
+"""Seconds between two writings of last uses, and two looks at the schedule of the signing keys."""
+
+PUBLISHED_AHEAD = timedelta(days=1)
+"""How long a signing key is published before it signs."""
+
+PRINCIPAL_KEPT = timedelta(minutes=10)
+"""How long a key verifies principal tokens after it signed its last."""
 
 MIN_SECRET = 32
 """Bytes of a pepper or key-encryption key at least."""
@@ -42,34 +58,46 @@ async def main(config: AuthnConfig) -> None:
     clock = SystemClock()
     pepper = Pepper(_long_secret(config.pepper_file))
     kek = KeyEncryptionKey(_long_secret(config.kek_file))
-    store = Store.open(config.store)
+    store = Store.open(config.store, clock)
     hashing = Argon2Pool()
     audit = Peer("audit", config.audit, config.tls)
     authz = Peer("authz", config.authz, config.tls)
     client = AuditClient(audit, clock)
     try:
         store.bind_pepper(pepper.version)
-        access = open_ring(store, kek, Purpose.ACCESS, clock.now())
-        principal = open_ring(store, kek, Purpose.PRINCIPAL, clock.now())
+        schedules = _schedules(config)
+        access, access_rotation = await open_ring(store, kek, Purpose.ACCESS, clock, schedules[Purpose.ACCESS])
+        principal, principal_rotation = await open_ring(
+            store, kek, Purpose.PRINCIPAL, clock, schedules[Purpose.PRINCIPAL]
+        )
+        rotations = {Purpose.ACCESS: access_rotation, Purpose.PRINCIPAL: principal_rotation}
         recorder = AuditRecorder(client)
         journal = Journal(recorder, clock)
+        revoked = RevokedTokens(store, clock)
+        credentials = CredentialStore(store)
         authenticators = (
             ApiKeyAuthenticator(store.keys, pepper),
-            AccessTokenAuthenticator(store.users, access, config.issuer, config.audience),
+            AccessTokenAuthenticator(store.users, store.keys, revoked, access, config.issuer, config.audience),
             PasswordAuthenticator(store.users, hashing, await PasswordAuthenticator.make_decoy(hashing)),
         )
         service = AuthnService(
             authenticators,
-            PrincipalTokenIssuer(principal, clock),
-            AccessTokenIssuer(access, config.issuer, config.audience, config.access_token_ttl, clock),
+            Tokens(
+                PrincipalTokenIssuer(principal, clock),
+                AccessTokenIssuer(access, config.issuer, config.audience, config.access_token_ttl, clock),
+                RefreshTokenStore(store, pepper, revoked, config.access_token_ttl, clock),
+                revoked,
+            ),
+            store,
             recorder,
             clock,
         )
         maker = ApiKeyMaker(pepper)
-        admin = CredentialAdmin(
-            store, maker, OperatorTokenVerifier(principal, clock), AuthzPolicy(authz), journal, clock
+        admission = Admission(credentials, OperatorTokenVerifier(principal, clock), AuthzPolicy(authz), journal, clock)
+        admin = CredentialAdmin(credentials, maker, admission, journal, clock)
+        bootstrap = Bootstrap(
+            credentials, BootstrapTokenFile(config.bootstrap_token_file), maker, hashing, journal, clock
         )
-        bootstrap = Bootstrap(store, BootstrapTokenFile(config.bootstrap_token_file), maker, hashing, journal, clock)
         server = GrpcServer(config.listen, config.tls, client.problems)
         server.add(
             authn_pb2_grpc.add_AuthnServiceServicer_to_server,
@@ -84,9 +112,9 @@ async def main(config: AuthnConfig) -> None:
         try:
             port = await server.start()
             announce_address(config.address_file, f"{config.listen.rpartition(':')[0]}:{port}")
-            while True:
-                await asyncio.sleep(USES_PERIOD)
-                await store.write_uses()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(store.follow())
+                tasks.create_task(_upkeep(store, rotations, schedules))
         finally:
             await server.stop(GRACE)
             await journal.drain()
@@ -97,6 +125,29 @@ async def main(config: AuthnConfig) -> None:
         await authz.close()
         hashing.close()
         store.close()
+
+
+def _schedules(config: AuthnConfig) -> dict[Purpose, Schedule]:
+    period = timedelta(seconds=config.signing_key_period)
+    ahead = min(PUBLISHED_AHEAD, period / 4)
+    kept = timedelta(seconds=config.access_token_ttl + 2 * LEEWAY)
+    return {
+        Purpose.ACCESS: Schedule(period, ahead, kept, config.access_token_algorithm),
+        Purpose.PRINCIPAL: Schedule(period, ahead, PRINCIPAL_KEPT),
+    }
+
+
+async def _upkeep(
+    store: Store, rotations: Mapping[Purpose, KeyRotation], schedules: Mapping[Purpose, Schedule]
+) -> None:
+    while True:
+        await asyncio.sleep(UPKEEP_PERIOD)
+        await store.write_uses()
+        for purpose, rotation in rotations.items():
+            try:
+                await rotation.maintain(schedules[purpose])
+            except Unavailable as error:
+                log.warning("signing keys not maintained", purpose=purpose.value, reason=error.public_message)
 
 
 def _long_secret(path: Path) -> bytes:

@@ -14,7 +14,8 @@ from services.common.audit_client import AuditClient
 from services.common.clock import SystemClock
 from services.common.grpc_client import Peer
 from services.common.grpc_server import GrpcServer
-from services.common.principal_token import PrincipalVerifier, RemotePrincipalKeys
+from services.common.principal_token import RemotePrincipalKeys
+from services.common.revocations import LivePrincipalVerifier, RevocationLease
 from services.common.runtime import announce_address
 
 GRACE = 5.0
@@ -29,10 +30,11 @@ async def main(config: AuthzConfig) -> None:
     authn = Peer("authn", config.authn, config.tls)
     audit = Peer("audit", config.audit, config.tls)
     keys = RemotePrincipalKeys(authn, clock)
+    lease = RevocationLease(authn, clock)
     client = AuditClient(audit, clock)
     recorder = AuditLog(client)
-    service = AuthzService(Engine(policy), PrincipalTokens(PrincipalVerifier(keys, clock)), recorder, clock)
-    server = GrpcServer(config.listen, config.tls, lambda: [*keys.problems(), *client.problems()])
+    service = AuthzService(Engine(policy), PrincipalTokens(LivePrincipalVerifier(keys, lease, clock)), recorder, clock)
+    server = GrpcServer(config.listen, config.tls, lambda: [*keys.problems(), *lease.problems(), *client.problems()])
     server.add(
         authz_pb2_grpc.add_AuthzServiceServicer_to_server,
         AuthzServicer(service),
@@ -44,6 +46,7 @@ async def main(config: AuthzConfig) -> None:
         announce_address(config.address_file, f"{config.listen.rpartition(':')[0]}:{port}")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keys.keep_fresh())
+            tasks.create_task(lease.keep())
             tasks.create_task(_follow(file, service))
     finally:
         await server.stop(GRACE)

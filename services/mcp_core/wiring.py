@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 from collections.abc import Mapping
@@ -54,8 +55,10 @@ async def main(config: Config) -> None:
         audit_peer = Peer("audit", config.audit, config.mesh)
         for peer in (authn_peer, authz_peer, audit_peer):
             closing.push_async_callback(peer.close)
-        authn = AuthnAdapter(authn_peer)
+        authn = AuthnAdapter(authn_peer, clock)
         closing.push_async_callback(authn.close)
+        lease = asyncio.create_task(authn.keep())
+        closing.callback(lease.cancel)
         authz = AuthzAdapter(authz_peer)
         closing.push_async_callback(authz.close)
         audit = AuditClient(audit_peer, clock)
