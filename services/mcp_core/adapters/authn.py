@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC
 
 from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
-from services.common.clock import Clock
+from services.common.clock import Clock, SystemClock
 from services.common.deadline import Deadline
 from services.common.errors import DomainError, InvalidArgument, Unauthenticated
 from services.common.grpc_client import Peer
@@ -19,16 +19,16 @@ from services.mcp_core.model import AccessToken, Caller, Principal, RequestConte
 class AuthnAdapter:
     """Asks authn; one stream for all requests. What was proven is remembered under a lease (R12): run ``keep``."""
 
-    def __init__(self, peer: Peer, clock: Clock) -> None:
+    def __init__(self, peer: Peer, clock: Clock | None = None) -> None:
         self._peer = peer
-        self._clock = clock
-        self._cache = PrincipalCache(clock)
+        self._clock = clock or SystemClock()
+        self._cache = PrincipalCache(self._clock)
         self._lease = Lease(
             peer,
             lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).WatchRevocations,
             authn_pb2.WatchRevocationsRequest,
             self._cache.apply,
-            clock,
+            self._clock,
         )
         self._cache.lease = self._lease
         self._stream: StreamClient[authn_pb2.AuthenticateRequest, authn_pb2.AuthenticateResponse] = StreamClient(

@@ -100,8 +100,8 @@ class PrincipalCache:
             self._entries.popitem(last=False)
 
     def apply(self, response: authn_pb2.WatchRevocationsResponse) -> None:
-        """Drops what an answer of the lease ends."""
-        if response.reset:
+        """Drops what an answer of the lease ends; everything where the lease had run out before it came."""
+        if response.reset or not self.lease.fresh():
             self._entries.clear()
         if not response.ended or not self._entries:
             return
