@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from kubegate.authn.v1 import authn_pb2
+from kubegate.authn.v1 import admin_pb2, authn_pb2
 from kubegate.common.v1 import identity_pb2, lease_pb2
 from services.authn.model import (
     KEY_PREFIX,
@@ -19,6 +19,7 @@ from services.authn.model import (
     Secret,
     Source,
     TokenCredential,
+    TrustedIssuer,
 )
 from services.common.errors import InvalidArgument
 
@@ -141,6 +142,48 @@ def grant_from_proto(message: authn_pb2.IssueTokenRequest) -> Credential | None:
     if message.HasField("client"):
         return TokenCredential(Secret(f"{KEY_PREFIX}{message.client.client_id}_{message.client.client_secret}"))
     return None
+
+
+def issuer_from_proto(message: admin_pb2.TrustedIssuer) -> TrustedIssuer:
+    return TrustedIssuer(
+        issuer=message.issuer,
+        audience=message.audience,
+        jwks_uri=message.jwks_uri,
+        ca_pem=message.ca_pem,
+        algorithms=tuple(message.algorithms),
+        token_types=tuple(message.token_types),
+        subject_claim=message.subject_claim,
+        groups_claim=message.groups_claim,
+        roles_claim=message.roles_claim,
+        role_map=dict(message.role_map),
+        default_roles=tuple(message.default_roles),
+        tenant_claim=message.tenant_claim,
+        tenant=message.tenant,
+        permissions_claim=message.permissions_claim,
+        kubernetes=message.kubernetes,
+    )
+
+
+def issuer_to_proto(issuer: TrustedIssuer) -> admin_pb2.TrustedIssuer:
+    return admin_pb2.TrustedIssuer(
+        issuer=issuer.issuer,
+        audience=issuer.audience,
+        jwks_uri=issuer.jwks_uri,
+        ca_pem=issuer.ca_pem,
+        algorithms=issuer.algorithms,
+        token_types=issuer.token_types,
+        subject_claim=issuer.subject_claim,
+        groups_claim=issuer.groups_claim,
+        roles_claim=issuer.roles_claim,
+        role_map=dict(issuer.role_map),
+        default_roles=issuer.default_roles,
+        tenant_claim=issuer.tenant_claim,
+        tenant=issuer.tenant,
+        permissions_claim=issuer.permissions_claim,
+        kubernetes=issuer.kubernetes,
+        enabled=issuer.enabled,
+        configured=issuer.configured,
+    )
 
 
 def ends_to_proto(ends: Ends) -> authn_pb2.WatchRevocationsResponse:

@@ -192,12 +192,51 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class IssuerRecord:
-    """A trusted issuer that an administrator added. ``document``: its settings, as ``IssuerSettings`` reads them."""
+    """A trusted issuer that an administrator added. ``document``: the fields of its ``TrustedIssuer``."""
 
     issuer: str
     document: Mapping[str, Any]
     enabled: bool
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrustedIssuer:
+    """An issuer whose tokens are accepted; fields as in the protobuf message. Claims are named by their path.
+
+    ``secret``: of HS256, only from the configuration; the issuer has no public keys then. ``configured``: from
+    the configuration file, which no RPC changes.
+    """
+
+    issuer: str
+    audience: str
+    jwks_uri: str = ""
+    ca_pem: str = field(default="", repr=False)
+    algorithms: tuple[str, ...] = ("EdDSA", "ES256", "RS256")
+    token_types: tuple[str, ...] = ("at+jwt",)
+    subject_claim: str = "sub"
+    groups_claim: str = ""
+    roles_claim: str = ""
+    role_map: Mapping[str, str] = field(default_factory=dict)
+    default_roles: tuple[str, ...] = ()
+    tenant_claim: str = ""
+    tenant: str = ""
+    permissions_claim: str = ""
+    kubernetes: bool = False
+    enabled: bool = True
+    configured: bool = False
+    secret: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRule:
+    """Whom a client certificate stands for. ``name``: its SPIFFE id, or ``CN=<common name>`` where it has none."""
+
+    name: str
+    identity: str
+    roles: tuple[str, ...] = ()
+    namespaces: NamespaceScope = EVERYWHERE
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +292,28 @@ class Ends:
     revision: int
     ended: tuple[tuple[str, int], ...] = ()
     reset: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """What an administrator asks for. ``password`` is ``None`` where one is to be made."""
+
+    name: str
+    roles: tuple[str, ...] = ()
+    permissions: tuple[str, ...] = ()
+    namespaces: NamespaceScope | None = None
+    tenant: str = ""
+    password: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKeyView:
+    """A signing key without its private part. ``state``: next, current or previous."""
+
+    kid: str
+    purpose: str
+    state: str
+    active_from: datetime
 
 
 class Result(StrEnum):

@@ -4,7 +4,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from services.authn.model import ApiKey, Credential, Decision, Ends, Entry, Principal, Secret, User
+from services.authn.model import (
+    ApiKey,
+    Credential,
+    Decision,
+    Ends,
+    Entry,
+    Principal,
+    Secret,
+    SigningKeyView,
+    TrustedIssuer,
+    User,
+)
 from services.common.call import Call
 from services.common.deadline import Deadline
 
@@ -134,6 +145,95 @@ class PasswordHashing(Protocol):
     async def verify(self, password_hash: str, password: Secret) -> bool:
         """Raises ``ResourceExhausted`` where too many are waiting."""
         ...
+
+
+class Logins(Protocol):
+    """Failed attempts and used second factors. Each change is durable when its call returns, and nothing that
+    fails later takes it back. Every method raises ``Unavailable`` where the store does not answer."""
+
+    def row_of_stranger(self, name: str) -> str:
+        """What stands for a name that no user has."""
+        ...
+
+    async def locked(self, name: str, now: datetime) -> bool:
+        """Whether attempts are refused now, right or wrong."""
+        ...
+
+    async def failed(self, name: str, now: datetime) -> None: ...
+
+    async def succeeded(self, name: str, now: datetime, step: int | None) -> bool:
+        """Ends a row of failures and uses up a step of a second factor, both or neither; false: neither."""
+        ...
+
+    async def use_recovery_code(self, name: str, code: str, now: datetime) -> bool: ...
+
+    async def locked_until(self, name: str) -> datetime | None: ...
+
+    async def unlock(self, name: str) -> None: ...
+
+
+class SecondFactors(Protocol):
+    """Time-based one-time passwords."""
+
+    def make(self, user: str) -> tuple[bytes, Secret]:
+        """A new seed, sealed, and the otpauth:// URI that shows it."""
+        ...
+
+    def make_recovery_codes(self) -> Sequence[Secret]: ...
+
+    def step(self, user: str, sealed: bytes, code: str, now: datetime) -> int | None:
+        """The time step whose code this is."""
+        ...
+
+
+class SigningKeys(Protocol):
+    """Our signing keys of one purpose."""
+
+    def list(self) -> Sequence[SigningKeyView]: ...
+
+    async def rotate(self) -> SigningKeyView:
+        """A new key that signs from now on; raises ``Unavailable`` where the store cannot be written."""
+        ...
+
+
+class IssuerRecords(Protocol):
+    """Trusted issuers. A change is durable and effective when the call returns, and raises ``Unavailable`` where
+    the store cannot be written."""
+
+    def find(self, issuer: str) -> TrustedIssuer | None: ...
+
+    def list(self) -> Sequence[TrustedIssuer]: ...
+
+    async def add(self, issuer: TrustedIssuer, now: datetime) -> bool:
+        """False where it is trusted already."""
+        ...
+
+    async def set_enabled(self, issuer: str, enabled: bool) -> TrustedIssuer | None: ...
+
+    async def delete(self, issuer: str) -> bool: ...
+
+
+class UserRecords(Protocol):
+    """Users as administration sees them. A change is durable and effective when the call returns, and raises
+    ``Unavailable`` where the store cannot be written."""
+
+    def find(self, name: str) -> User | None: ...
+
+    def list(self) -> Sequence[User]: ...
+
+    async def add(self, user: User) -> bool:
+        """False where the name is taken."""
+        ...
+
+    async def change(self, name: str, *, ends_tokens: bool, **fields: object) -> User | None:
+        """Replaces fields of a record. ``ends_tokens``: every token of the user ends with it."""
+        ...
+
+    async def enrol(self, name: str, sealed: bytes, codes: Sequence[Secret]) -> User | None:
+        """Stores a seed that is not confirmed yet, and recovery codes in place of any older ones."""
+        ...
+
+    async def delete(self, name: str) -> bool: ...
 
 
 class PrincipalTokens(Protocol):

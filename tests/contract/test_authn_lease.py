@@ -131,7 +131,8 @@ async def test_a_proof_that_was_overtaken_by_its_end_is_not_kept(rig: Rig) -> No
     known = asyncio.Event()
     lease = rig.adapter._lease
     context = RequestContext(uuid7(), "1" * 32, "mcp", Source("192.0.2.1"), Deadline.after(10))
-    ask = rig.adapter._stream.ask
+    stream: Any = rig.adapter._stream
+    ask = stream.ask
 
     async def late(*arguments: Any) -> Any:
         answer = await ask(*arguments)
@@ -141,10 +142,10 @@ async def test_a_proof_that_was_overtaken_by_its_end_is_not_kept(rig: Rig) -> No
         known.set()
         return answer
 
-    rig.adapter._stream.ask = late  # type: ignore[method-assign]
+    stream.ask = late
     await rig.adapter.authenticate("good", context)
     assert known.is_set()
-    rig.adapter._stream.ask = ask  # type: ignore[method-assign]
+    stream.ask = ask
     assert not (await rig.ask()).cached
     assert (await rig.ask()).cached
 

@@ -14,15 +14,20 @@ from sqlalchemy import create_engine, inspect
 from services.authn.adapters import database, schema
 from services.authn.adapters.credentials import CredentialStore
 from services.authn.adapters.database import checked_url, open_database
+from services.authn.adapters.issuer_store import IssuerStore
 from services.authn.adapters.key_ring import Schedule, open_ring
+from services.authn.adapters.logins import THRESHOLD, LoginStore
 from services.authn.adapters.signing_keys import KeyEncryptionKey, Purpose, generate, sealed
 from services.authn.adapters.store import Store
-from services.authn.model import NamespaceScope
+from services.authn.adapters.token_store import RefreshTokenStore, RevokedTokens
+from services.authn.adapters.user_store import UserStore
+from services.authn.errors import Reason, Rejected
+from services.authn.model import NamespaceScope, Secret, TrustedIssuer
 from services.common.errors import Unavailable
 from services.common.runtime_errors import StartupError
 from tests.fakes.clock import FakeClock
 from tests.fakes.postgres import Postgres
-from tests.unit.authn.support import KEK, NOW, make_key, make_user
+from tests.unit.authn.support import KEK, NOW, PEPPER, make_key, make_user
 
 SCHEDULE = Schedule(timedelta(days=30), timedelta(days=1), timedelta(hours=2))
 
@@ -401,22 +406,22 @@ async def test_signing_keys_rotate_by_the_clock_without_a_gap(target: Target) ->
     def states() -> dict[str, str]:
         return {key.kid: ring.state(key) for key in ring.sealed()}
 
-    await rotation.maintain(SCHEDULE)
+    await rotation.maintain()
     assert states() == {first: "current"}
     target.clock.advance(29 * 86_400)
-    await rotation.maintain(SCHEDULE)
-    await rotation.maintain(SCHEDULE)
+    await rotation.maintain()
+    await rotation.maintain()
     (following,) = set(states()) - {first}
     assert states() == {first: "current", following: "next"}
     assert ring.jwks().count('"kid"') == 2, "published before it signs"
     target.clock.advance(86_400)
     assert states() == {first: "previous", following: "current"}
-    await rotation.maintain(SCHEDULE)
+    await rotation.maintain()
     assert first in states(), "what it signed may still live"
     target.clock.advance(2 * 3600)
-    await rotation.maintain(SCHEDULE)
+    await rotation.maintain()
     assert states() == {following: "current"}
-    now = await rotation.rotate("EdDSA")
+    now = await rotation.rotate()
     assert states() == {following: "previous", now.kid: "current"}
     again, _ = await open_ring(target.reopen(), KEK, Purpose.ACCESS, target.clock, SCHEDULE)
     assert again.current.kid == now.kid
@@ -430,13 +435,165 @@ async def test_the_algorithm_is_the_keys(tmp_path: Path, algorithm: str) -> None
     with target.open()._engine.begin() as connection:
         connection.execute(schema.signing_keys.insert().values(schema.sealed_key_row(key)))
     store = target.reopen()
-    ring, rotation = await open_ring(store, KEK, Purpose.ACCESS, target.clock, replace(SCHEDULE, algorithm=algorithm))
+    ring, _ = await open_ring(store, KEK, Purpose.ACCESS, target.clock, replace(SCHEDULE, algorithm=algorithm))
     assert (ring.current.kid, ring.current.algorithm) == (key.kid, algorithm)
     assert f'"alg": "{algorithm}"' in ring.jwks()
     assert not {'"d"', '"p"', '"q"'} & set(ring.jwks().split())
     # Another algorithm is configured: the next key has it, this one goes on until then.
     changed = replace(SCHEDULE, algorithm="ES256" if algorithm == "EdDSA" else "EdDSA")
-    await rotation.maintain(changed)
+    await open_ring(store, KEK, Purpose.ACCESS, target.clock, changed)
     assert [each.algorithm for each in ring.sealed()] == [algorithm, changed.algorithm]
     assert ring.current.kid == key.kid
     target.close()
+
+
+@pytest.mark.req("I3.3")
+async def test_lock_outs_back_off_and_outlive_a_restart(target: Target) -> None:
+    logins = LoginStore(target.open(), PEPPER)
+    for _ in range(THRESHOLD - 1):
+        await logins.failed("admin", NOW)
+        assert not await logins.locked("admin", NOW)
+    waits = []
+    for _ in range(8):
+        await logins.failed("admin", NOW)
+        until = await logins.locked_until("admin")
+        assert until is not None
+        waits.append((until - NOW).total_seconds())
+    assert waits == [30, 60, 120, 240, 480, 900, 900, 900]
+    logins = LoginStore(target.reopen(), PEPPER)
+    assert await logins.locked("admin", NOW + timedelta(seconds=899))
+    assert not await logins.locked("admin", NOW + timedelta(seconds=900))
+    assert not await logins.succeeded("admin", NOW, None), "a lock that came in between counts"
+    assert await logins.succeeded("admin", NOW + timedelta(hours=1), None)
+    await logins.failed("admin", NOW)
+    assert not await logins.locked("admin", NOW), "a success starts the count anew"
+
+
+@pytest.mark.req("I3.3")
+async def test_strangers_share_rows_and_are_locked_like_users(target: Target) -> None:
+    logins = LoginStore(target.open(), PEPPER)
+    name = logins.row_of_stranger("nobody")
+    assert name == logins.row_of_stranger("nobody")
+    assert "nobody" not in name
+    assert len({logins.row_of_stranger(f"n{number}") for number in range(20_000)}) <= 4096
+    for _ in range(THRESHOLD):
+        await logins.failed(name, NOW)
+    assert await logins.locked(name, NOW)
+
+
+@pytest.mark.req("I3.3")
+async def test_used_steps_and_recovery_codes_stay_used(target: Target) -> None:
+    store = target.open()
+    logins = LoginStore(store, PEPPER)
+    users = UserStore(store, logins)
+    assert await users.add(make_user())
+    await users.enrol("admin", b"sealed", [Secret("AAAA-BBBB"), Secret("CCCC-DDDD")])
+    assert await logins.succeeded("admin", NOW, 100)
+    assert not await logins.succeeded("admin", NOW, 100)
+    assert not await logins.succeeded("admin", NOW, 99)
+    both = await asyncio.gather(*(logins.succeeded("admin", NOW, 101) for _ in range(2)))
+    assert sorted(both) == [False, True]
+    assert await logins.use_recovery_code("admin", "aaaa bbbb", NOW)
+    logins = LoginStore(target.reopen(), PEPPER)
+    assert not await logins.use_recovery_code("admin", "AAAA-BBBB", NOW)
+    assert not await logins.use_recovery_code("bob", "CCCC-DDDD", NOW)
+    assert not await logins.succeeded("admin", NOW, 101)
+    assert await logins.use_recovery_code("admin", "CCCC-DDDD", NOW)
+
+
+@pytest.mark.req("I3.6", "R12")
+async def test_what_is_taken_from_a_user_ends_the_users_tokens(target: Target) -> None:
+    store = target.open()
+    users = UserStore(store, LoginStore(store, PEPPER))
+    assert await users.add(make_user())
+    assert not await users.add(make_user())
+    start = await store.current()
+    made = users.find("admin")
+    assert made is not None
+    disabled = await users.change("admin", ends_tokens=True, enabled=False)
+    assert disabled is not None
+    assert disabled.generation > made.generation
+    assert [name for name, _ in (await store.since(start)).ended] == ["identity:kubegate:admin"]
+    assert await users.delete("admin")
+    assert not await users.delete("admin")
+    assert target.reopen().users.records == {}
+
+
+@pytest.mark.req("I3.5")
+async def test_a_refresh_token_is_good_once_and_its_second_use_ends_the_family(target: Target) -> None:
+    store = target.open()
+    users = UserStore(store, LoginStore(store, PEPPER))
+    await users.add(make_user())
+    user = users.find("admin")
+    assert user is not None
+    revoked = RevokedTokens(store, target.clock)
+    tokens = RefreshTokenStore(store, PEPPER, revoked, 3600, target.clock)
+    first, family = await tokens.start(user.principal("password", "password:admin", NOW, ("pwd", "otp", "mfa")))
+    principal, second, same = await tokens.use(first)
+    assert (principal.subject, principal.amr, principal.auth_time, same) == (
+        "admin",
+        ("pwd", "otp", "mfa"),
+        NOW,
+        family,
+    )
+    with pytest.raises(Rejected) as caught:
+        await tokens.use(first)
+    assert caught.value.reason is Reason.REUSED
+    assert revoked.is_revoked(family), "access tokens of the family end too"
+    for token in (second, Secret("kgr_x"), Secret(second.reveal()[:-1] + "_")):
+        with pytest.raises(Rejected):
+            await tokens.use(token)
+    assert RevokedTokens(target.reopen(), target.clock).is_revoked(family)
+
+
+@pytest.mark.req("I3.5")
+@pytest.mark.parametrize("how", ["expired", "disabled", "password reset", "deleted", "ended", "two at once"])
+async def test_a_refresh_token_ends_with_what_it_stands_for(target: Target, how: str) -> None:
+    store = target.open()
+    users = UserStore(store, LoginStore(store, PEPPER))
+    await users.add(make_user())
+    user = users.find("admin")
+    assert user is not None
+    tokens = RefreshTokenStore(store, PEPPER, RevokedTokens(store, target.clock), 3600, target.clock)
+    token, _ = await tokens.start(user.principal("password", "password:admin", NOW, ("pwd",)))
+    if how == "expired":
+        target.clock.advance(15 * 86_400)
+    elif how == "deleted":
+        await users.delete("admin")
+        await users.add(make_user())
+    elif how == "ended":
+        await tokens.end(token)
+    elif how == "two at once":
+        done = await asyncio.gather(*(tokens.use(token) for _ in range(2)), return_exceptions=True)
+        assert sorted(isinstance(each, Rejected) for each in done) == [False, True]
+    else:
+        await users.change("admin", ends_tokens=True, enabled=how != "disabled")
+    with pytest.raises(Rejected):
+        await tokens.use(token)
+
+
+@pytest.mark.req("I3.6", "R12")
+async def test_issuers_are_kept_and_end_as_a_whole(target: Target) -> None:
+    store = target.open()
+    asked = TrustedIssuer(
+        "https://idp.example", "kubegate", role_map={"ops": "admin"}, default_roles=("viewer",), tenant="t1"
+    )
+    configured = TrustedIssuer("https://fixed.example", "kubegate", configured=True)
+    issuers = IssuerStore(store, [configured])
+    assert await issuers.add(asked, NOW)
+    assert not await issuers.add(asked, NOW)
+    assert not await issuers.add(configured, NOW)
+    found = issuers.find("https://idp.example")
+    assert found is issuers.find("https://idp.example"), "keys are kept under the object"
+    start = await store.current()
+    disabled = await issuers.set_enabled("https://idp.example", False)
+    assert disabled is not None
+    assert not disabled.enabled
+    assert (await store.since(start)).ended[0][0] == "issuer:https://idp.example"
+    again = IssuerStore(target.reopen(), [configured])
+    assert [issuer.issuer for issuer in again.list()] == ["https://fixed.example", "https://idp.example"]
+    stored = again.find("https://idp.example")
+    assert stored is not None
+    assert (stored.role_map, stored.default_roles, stored.tenant) == ({"ops": "admin"}, ("viewer",), "t1")
+    assert await again.delete("https://idp.example")
+    assert again.find("https://idp.example") is None

@@ -6,7 +6,7 @@ long as what it signed may live. Which key does what follows from the clock alon
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -26,6 +26,7 @@ from services.authn.adapters.signing_keys import (
     sealed,
 )
 from services.authn.adapters.store import Store
+from services.authn.model import SigningKeyView
 from services.common.clock import Clock
 from services.common.log import get_logger
 from services.common.runtime_errors import StartupError
@@ -116,20 +117,24 @@ class KeyRing:
 class KeyRotation:
     """Makes and drops the keys of a ring after a schedule."""
 
-    def __init__(self, store: Store, ring: KeyRing, purpose: Purpose, kek: KeyEncryptionKey, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, ring: KeyRing, purpose: Purpose, kek: KeyEncryptionKey, clock: Clock, schedule: Schedule
+    ) -> None:
+        self._schedule = schedule
         self._store = store
         self._ring = ring
         self._purpose = purpose
         self._kek = kek
         self._clock = clock
 
-    async def maintain(self, schedule: Schedule) -> None:
+    async def maintain(self) -> None:
         """Does what is due now, if anything is.
 
         Raises:
             Unavailable: the store cannot be written; what was there stays in use.
         """
         now = self._clock.now()
+        schedule = self._schedule
         keys = self._ring.sealed()
         if not keys:
             await self._add(schedule.algorithm, now, now)
@@ -141,14 +146,21 @@ class KeyRotation:
         if over:
             await self._drop(over)
 
-    async def rotate(self, algorithm: str) -> SealedKey:
+    async def rotate(self) -> SigningKeyView:
         """A new key that signs from now on.
 
         Raises:
             Unavailable: the store cannot be written.
         """
         now = self._clock.now()
-        return await self._add(algorithm, now, now)
+        return self._view(await self._add(self._schedule.algorithm, now, now))
+
+    def list(self) -> Sequence[SigningKeyView]:
+        """The keys in the order in which they sign."""
+        return [self._view(key) for key in self._ring.sealed()]
+
+    def _view(self, key: SealedKey) -> SigningKeyView:
+        return SigningKeyView(key.kid, key.purpose.value, self._ring.state(key), key.active_from)
 
     async def _add(self, algorithm: str, now: datetime, active_from: datetime) -> SealedKey:
         key = sealed(generate(algorithm), self._kek, self._purpose, now, active_from)
@@ -201,6 +213,6 @@ async def open_ring(
     """
     ring = KeyRing(purpose, lambda: store.mirror.signing_keys, kek, clock)
     ring.check()
-    rotation = KeyRotation(store, ring, purpose, kek, clock)
-    await rotation.maintain(replace(schedule, ahead=timedelta(0)) if not ring.sealed() else schedule)
+    rotation = KeyRotation(store, ring, purpose, kek, clock, schedule)
+    await rotation.maintain()
     return ring, rotation

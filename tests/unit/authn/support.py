@@ -7,7 +7,9 @@ from pathlib import Path
 
 from services.authn.adapters.api_key import ApiKeyMaker, Pepper
 from services.authn.adapters.key_ring import KeyRing
+from services.authn.adapters.password import PasswordAuthenticator
 from services.authn.adapters.signing_keys import KeyEncryptionKey, Purpose, generate, sealed
+from services.authn.adapters.totp import Totp
 from services.authn.errors import Reason, Rejected
 from services.authn.model import (
     ApiKey,
@@ -130,6 +132,46 @@ class NoRefresh:
         raise AssertionError("nothing is recognised")
 
 
+class MemoryLogins:
+    """Failures in memory; ``refuses_success`` is a step that was used, or a lock that came in between."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.successes: list[tuple[str, int | None]] = []
+        self.locked_names: set[str] = set()
+        self.used: set[int] = set()
+        self.codes: set[str] = set()
+
+    def row_of_stranger(self, name: str) -> str:
+        return "?1"
+
+    async def locked(self, name: str, now: datetime) -> bool:
+        return name in self.locked_names
+
+    async def failed(self, name: str, now: datetime) -> None:
+        self.failures.append(name)
+
+    async def succeeded(self, name: str, now: datetime, step: int | None) -> bool:
+        if step in self.used:
+            return False
+        self.successes.append((name, step))
+        if step is not None:
+            self.used.add(step)
+        return True
+
+    async def use_recovery_code(self, name: str, code: str, now: datetime) -> bool:
+        if code in self.codes:
+            self.codes.remove(code)
+            return True
+        return False
+
+    async def locked_until(self, name: str) -> datetime | None:
+        return None
+
+    async def unlock(self, name: str) -> None:
+        self.locked_names.discard(name)
+
+
 class PlainHashing:
     """Counts verifications; the hash of a password is the password."""
 
@@ -142,6 +184,11 @@ class PlainHashing:
     async def verify(self, password_hash: str, password: Secret) -> bool:
         self.verified.append(password_hash)
         return password_hash == f"hash:{password.reveal()}"
+
+
+def passwords(users: Users, hashing: PlainHashing, logins: MemoryLogins | None = None) -> PasswordAuthenticator:
+    """The authenticator over fakes, with real second factors."""
+    return PasswordAuthenticator(users, hashing, logins or MemoryLogins(), Totp(KEK), "decoy")
 
 
 class Journalist:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.authn.adapters.access_token import AccessTokenAuthenticator, AccessTokenIssuer
 from services.authn.adapters.api_key import ApiKeyAuthenticator
-from services.authn.adapters.password import PasswordAuthenticator
+from services.authn.adapters.certificate import CertificateAuthenticator
 from services.authn.adapters.principal_tokens import OperatorTokenVerifier, PrincipalTokenIssuer
 from services.authn.errors import PUBLIC_MESSAGE, Rejected
 from services.authn.model import Credential, PasswordCredential, Principal, Secret, Source, TokenCredential
@@ -31,6 +31,7 @@ from tests.unit.authn.support import (
     make_ring,
     make_user,
     password,
+    passwords,
     token,
 )
 
@@ -48,7 +49,7 @@ def service(journalist: Journalist, *extra: Any) -> AuthnService:
             *extra,
             ApiKeyAuthenticator(Keys(RECORD, OTHER), PEPPER),
             AccessTokenAuthenticator(users, Keys(RECORD), Revoked(), ACCESS, "kubegate", "kubegate"),
-            PasswordAuthenticator(users, PlainHashing(), "decoy"),
+            passwords(users, PlainHashing()),
         ),
         Tokens(
             PrincipalTokenIssuer(PRINCIPAL, CLOCK),
@@ -217,7 +218,8 @@ async def test_fuzz_nothing_but_unauthenticated_and_never_a_principal(credential
 JUDGES: dict[str, Callable[[], Any]] = {
     "api_key": lambda: ApiKeyAuthenticator(Keys(RECORD), PEPPER),
     "jwt": lambda: AccessTokenAuthenticator(Users(make_user()), Keys(), Revoked(), ACCESS, "kubegate", "kubegate"),
-    "password": lambda: PasswordAuthenticator(Users(make_user()), PlainHashing(), "decoy"),
+    "password": lambda: passwords(Users(make_user()), PlainHashing()),
+    "certificate": lambda: CertificateAuthenticator([], []),
 }
 
 

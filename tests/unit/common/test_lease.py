@@ -63,7 +63,11 @@ class Rig:
             return call
 
         peer: Any = Peer()
-        self.lease = Lease(peer, method, authn_pb2.WatchRevocationsRequest, self.applied.append, self.clock)
+
+        def take(response: Any) -> None:
+            self.applied.append(response)
+
+        self.lease = Lease(peer, method, authn_pb2.WatchRevocationsRequest, take, self.clock)
 
     async def ping(self) -> None:
         await self.lease.ping(Call(self.reply))
