@@ -169,7 +169,7 @@ class CredentialAdmin:
             InvalidArgument: ``unused`` is shorter than a day.
             Unavailable, FailedPrecondition: as ``set_enabled``.
         """
-        act = await self._admission.admit("keys", "prune", "", call)
+        act = await self._admission.admit("keys", "delete", "", call, "prune")
         since = self._clock.now() - await self._journal.refusing(act, lambda: _checked_unused(unused))
         unwanted = [key for key in self._credentials.list_keys() if (key.last_used_at or key.created_at) < since]
         ids = ",".join(key.id for key in unwanted)

@@ -26,14 +26,15 @@ class Admission:
         self._journal = journal
         self._clock = clock
 
-    async def admit(self, area: str, verb: str, target: str, call: Call) -> Act:
+    async def admit(self, area: str, verb: str, target: str, call: Call, does: str = "") -> Act:
         """An act on ``target``, which is recorded only if it can be what it should name; empty for none.
+        ``does``: what the record calls it, where that says more than the verb of the permission.
 
         Raises:
             Unauthenticated, PermissionDenied: R15.
             Unavailable: authz did not decide, or the refusal could not be recorded.
         """
-        act = self._journal.act(call, f"{area}.{verb}", f"{area}/{target}" if target else area)
+        act = self._journal.act(call, f"{area}.{does or verb}", f"{area}/{target}" if target else area)
         token = call.metadata.get(PRINCIPAL_TOKEN_METADATA, "")
         try:
             principal, party, revision = await self._tokens.verify(token)

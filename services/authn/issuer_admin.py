@@ -93,7 +93,7 @@ class IssuerAdmin:
         await self._journal.change(act, lambda: self._records.delete(name))
 
     async def _existing(self, verb: str, name: str, call: Call) -> tuple[Act, TrustedIssuer]:
-        act = await self._admission.admit("issuers", verb, "", call)
+        act = await self._admission.admit("issuers", "delete" if verb == "delete" else "update", "", call, verb)
 
         def find() -> TrustedIssuer:
             issuer = self._records.find(name)

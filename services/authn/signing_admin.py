@@ -25,7 +25,7 @@ class SigningKeyAdmin:
             Unauthenticated, PermissionDenied: R15.
             Unavailable: the reading could not be recorded.
         """
-        act = await self._admission.admit("keys", "list-signing", "", call)
+        act = await self._admission.admit("keys", "list", "", call, "list-signing")
         views = [view for keys in self._keys.values() for view in keys.list()]
         await self._journal.done(act)
         return views
@@ -39,7 +39,7 @@ class SigningKeyAdmin:
             Unavailable: nothing was changed.
             FailedPrecondition: the key is made, and that is not recorded.
         """
-        act = await self._admission.admit("keys", "rotate-signing", "", call)
+        act = await self._admission.admit("keys", "rotate", "", call, "rotate-signing")
 
         def choose() -> SigningKeys:
             if purpose not in self._keys:

@@ -187,7 +187,8 @@ class UserAdmin:
         return until if until is not None and until > self._clock.now() else None
 
     async def _admit(self, verb: str, name: str, call: Call) -> Act:
-        return await self._admission.admit("users", verb, name if is_user_name(name) else "", call)
+        allowed_by = verb if verb in ("create", "list", "enable", "disable", "delete") else "update"
+        return await self._admission.admit("users", allowed_by, name if is_user_name(name) else "", call, verb)
 
     async def _existing(self, verb: str, name: str, call: Call) -> tuple[Act, User]:
         act = await self._admit(verb, name, call)

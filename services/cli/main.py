@@ -2,7 +2,7 @@
 
 import typer
 
-from services.cli import audit, certs, cluster_rbac, keys, policy, up
+from services.cli import audit, certs, cluster_rbac, issuers, keys, policy, signing_keys, up, users
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,6 +14,9 @@ app.command()(up.down)
 app.command()(up.status)
 app.command()(up.restart)
 app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="users")
+app.add_typer(issuers.app, name="issuers")
+app.add_typer(signing_keys.app, name="signing-keys")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
 app.add_typer(certs.app, name="certs")

@@ -127,9 +127,9 @@ def _hs_with_public_key(provider: Issuer) -> str:
 
 
 def _unsigned(provider: Issuer) -> str:
-    return jwt.encode(
-        provider.claims(NOW), None, algorithm="none", headers={"typ": "at+jwt", "kid": provider.keys[-1].kid}
-    )
+    header = {"alg": "none", "typ": "at+jwt", "kid": provider.keys[-1].kid}
+    parts = [json.dumps(part).encode() for part in (header, provider.claims(NOW))]
+    return b".".join([*(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts), b""]).decode()
 
 
 HOSTILE: dict[str, Callable[[Issuer], str]] = {

@@ -665,8 +665,8 @@ class IssuerAdminService:
 
 
 class SigningKeyAdminServiceStub:
-    """Administration of our own signing keys: kubegate:keys:list-signing
-    and kubegate:keys:rotate-signing (R15).
+    """Administration of our own signing keys: kubegate:keys:list
+    and kubegate:keys:rotate (R15).
     """
 
     def __init__(self, channel):
@@ -688,8 +688,8 @@ class SigningKeyAdminServiceStub:
 
 
 class SigningKeyAdminServiceServicer:
-    """Administration of our own signing keys: kubegate:keys:list-signing
-    and kubegate:keys:rotate-signing (R15).
+    """Administration of our own signing keys: kubegate:keys:list
+    and kubegate:keys:rotate (R15).
     """
 
     def ListSigningKeys(self, request, context):
@@ -728,8 +728,8 @@ def add_SigningKeyAdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SigningKeyAdminService:
-    """Administration of our own signing keys: kubegate:keys:list-signing
-    and kubegate:keys:rotate-signing (R15).
+    """Administration of our own signing keys: kubegate:keys:list
+    and kubegate:keys:rotate (R15).
     """
 
     @staticmethod

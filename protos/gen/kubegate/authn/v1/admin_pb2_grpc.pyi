@@ -227,8 +227,8 @@ class IssuerAdminServiceServicer(metaclass=_abc_1.ABCMeta):
 def add_IssuerAdminServiceServicer_to_server(servicer: IssuerAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class SigningKeyAdminServiceStub:
-    """Administration of our own signing keys: kubegate:keys:list-signing
-    and kubegate:keys:rotate-signing (R15).
+    """Administration of our own signing keys: kubegate:keys:list
+    and kubegate:keys:rotate (R15).
     """
 
     @_typing.overload
@@ -242,8 +242,8 @@ class SigningKeyAdminServiceStub:
 
 @_typing.type_check_only
 class SigningKeyAdminServiceAsyncStub(SigningKeyAdminServiceStub):
-    """Administration of our own signing keys: kubegate:keys:list-signing
-    and kubegate:keys:rotate-signing (R15).
+    """Administration of our own signing keys: kubegate:keys:list
+    and kubegate:keys:rotate (R15).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -253,8 +253,8 @@ class SigningKeyAdminServiceAsyncStub(SigningKeyAdminServiceStub):
     """Makes a new key sign from now on; what the old ones signed stays valid."""
 
 class SigningKeyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Administration of our own signing keys: kubegate:keys:list-signing
-    and kubegate:keys:rotate-signing (R15).
+    """Administration of our own signing keys: kubegate:keys:list
+    and kubegate:keys:rotate (R15).
     """
 
     @_abc_1.abstractmethod
