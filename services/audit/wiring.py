@@ -20,7 +20,8 @@ from services.common.config import read_secret
 from services.common.grpc_client import Peer
 from services.common.grpc_server import GrpcServer
 from services.common.log import get_logger
-from services.common.principal_token import PrincipalVerifier, RemotePrincipalKeys
+from services.common.principal_token import RemotePrincipalKeys
+from services.common.revocations import LivePrincipalVerifier, RevocationLease
 from services.common.runtime import announce_address
 from services.common.runtime_errors import ConfigError
 
@@ -51,10 +52,11 @@ async def main(config: Config) -> None:
     authn = Peer("authn", config.authn, config.tls)
     authz = Peer("authz", config.authz, config.tls)
     keys = RemotePrincipalKeys(authn, clock)
-    principals = TokenPrincipals(PrincipalVerifier(keys, clock), keys.problems)
+    lease = RevocationLease(authn, clock)
+    principals = TokenPrincipals(LivePrincipalVerifier(keys, lease, clock), keys.problems)
     service = AuditService(log, principals, AuthzPolicy(authz), clock)
 
-    server = GrpcServer(config.listen, config.tls, lambda: [*log.problems(), *keys.problems()])
+    server = GrpcServer(config.listen, config.tls, lambda: [*log.problems(), *keys.problems(), *lease.problems()])
     server.add(
         audit_pb2_grpc.add_AuditServiceServicer_to_server,
         AuditServicer(service),
@@ -65,6 +67,7 @@ async def main(config: Config) -> None:
         announce_address(config.address_file, f"{config.listen.rpartition(':')[0]}:{port}")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keys.keep_fresh())
+            tasks.create_task(lease.keep())
             tasks.create_task(OrphanWatch(intents, clock).run())
     finally:
         await server.stop(STOP_GRACE)

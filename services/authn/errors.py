@@ -19,6 +19,11 @@ class Reason(StrEnum):
     DISABLED = "disabled credential"
     EXPIRED = "expired credential"
     INVALID_TOKEN = "invalid token"
+    REVOKED = "revoked token"
+    REUSED = "refresh token used twice"
+    LOCKED = "locked out"
+    SECOND_FACTOR = "wrong or missing second factor"
+    CERTIFICATE = "wrong or missing client certificate"
 
 
 class Rejected(Unauthenticated):

@@ -4,11 +4,14 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from kubegate.authn.v1 import authn_pb2
-from kubegate.common.v1 import identity_pb2
+from kubegate.authn.v1 import admin_pb2, authn_pb2
+from kubegate.common.v1 import identity_pb2, lease_pb2
 from services.authn.model import (
+    KEY_PREFIX,
     ApiKey,
+    CertificateCredential,
     Credential,
+    Ends,
     NamespaceScope,
     NewApiKey,
     PasswordCredential,
@@ -16,6 +19,7 @@ from services.authn.model import (
     Secret,
     Source,
     TokenCredential,
+    TrustedIssuer,
 )
 from services.common.errors import InvalidArgument
 
@@ -57,6 +61,7 @@ def principal_to_proto(principal: Principal) -> identity_pb2.Principal:
         credential_id=principal.credential_id,
         auth_type=principal.auth_type,
         tenant=principal.tenant,
+        groups=principal.groups,
         roles=principal.roles,
         permissions=principal.permissions,
         namespaces=scope_to_proto(principal.namespaces),
@@ -74,6 +79,7 @@ def principal_from_proto(message: identity_pb2.Principal) -> Principal:
         credential_id=message.credential_id,
         auth_type=message.auth_type,
         tenant=message.tenant,
+        groups=tuple(message.groups),
         roles=tuple(message.roles),
         permissions=tuple(message.permissions),
         namespaces=scope_from_proto(message.namespaces),
@@ -97,6 +103,8 @@ def api_key_to_proto(key: ApiKey) -> authn_pb2.ApiKey:
         created_at=stamp(key.created_at),
         expires_at=stamp(key.expires_at) if key.expires_at else None,
         last_used_at=stamp(key.last_used_at) if key.last_used_at else None,
+        certificate_sha256=key.certificate_sha256,
+        replaced_by=key.replaced_by,
     )
 
 
@@ -109,21 +117,86 @@ def new_api_key_from_proto(message: authn_pb2.CreateApiKeyRequest) -> NewApiKey:
         tools=tuple(message.tools),
         tenant=message.tenant,
         expires_at=moment(message.expires_at) if message.HasField("expires_at") else None,
+        certificate_sha256=message.certificate_sha256.lower(),
     )
 
 
-def credential_from_proto(message: authn_pb2.Credential) -> Credential | None:
-    """The credential that was sent, ``None`` where there is none."""
+def credential_from_proto(message: authn_pb2.Credential, certificate: bytes = b"") -> Credential | None:
+    """The credential that was sent, ``None`` where there is none. ``certificate``: what came along (DER)."""
     match message.WhichOneof("kind"):
         case "token":
-            return TokenCredential(Secret(message.token))
+            return TokenCredential(Secret(message.token), certificate)
         case "password":
             return password_from_proto(message.password)
+        case "certificate":
+            return CertificateCredential(certificate)
     return None
 
 
+def grant_from_proto(message: authn_pb2.IssueTokenRequest) -> Credential | None:
+    """The grant of a token request other than a refresh token; ``None`` where there is not exactly one."""
+    if message.refresh_token or (message.HasField("password") and message.HasField("client")):
+        return None
+    if message.HasField("password"):
+        return password_from_proto(message.password)
+    if message.HasField("client"):
+        return TokenCredential(Secret(f"{KEY_PREFIX}{message.client.client_id}_{message.client.client_secret}"))
+    return None
+
+
+def issuer_from_proto(message: admin_pb2.TrustedIssuer) -> TrustedIssuer:
+    return TrustedIssuer(
+        issuer=message.issuer,
+        audience=message.audience,
+        jwks_uri=message.jwks_uri,
+        ca_pem=message.ca_pem,
+        algorithms=tuple(message.algorithms),
+        token_types=tuple(message.token_types),
+        subject_claim=message.subject_claim,
+        groups_claim=message.groups_claim,
+        roles_claim=message.roles_claim,
+        role_map=dict(message.role_map),
+        default_roles=tuple(message.default_roles),
+        tenant_claim=message.tenant_claim,
+        tenant=message.tenant,
+        permissions_claim=message.permissions_claim,
+        kubernetes=message.kubernetes,
+    )
+
+
+def issuer_to_proto(issuer: TrustedIssuer) -> admin_pb2.TrustedIssuer:
+    return admin_pb2.TrustedIssuer(
+        issuer=issuer.issuer,
+        audience=issuer.audience,
+        jwks_uri=issuer.jwks_uri,
+        ca_pem=issuer.ca_pem,
+        algorithms=issuer.algorithms,
+        token_types=issuer.token_types,
+        subject_claim=issuer.subject_claim,
+        groups_claim=issuer.groups_claim,
+        roles_claim=issuer.roles_claim,
+        role_map=dict(issuer.role_map),
+        default_roles=issuer.default_roles,
+        tenant_claim=issuer.tenant_claim,
+        tenant=issuer.tenant,
+        permissions_claim=issuer.permissions_claim,
+        kubernetes=issuer.kubernetes,
+        enabled=issuer.enabled,
+        configured=issuer.configured,
+    )
+
+
+def ends_to_proto(ends: Ends) -> authn_pb2.WatchRevocationsResponse:
+    return authn_pb2.WatchRevocationsResponse(
+        answer=lease_pb2.LeaseAnswer(revision=ends.revision),
+        ended=[name for name, _ in ends.ended],
+        ended_revisions=[revision for _, revision in ends.ended],
+        reset=ends.reset,
+    )
+
+
 def password_from_proto(message: authn_pb2.PasswordCredential) -> PasswordCredential:
-    return PasswordCredential(message.username, Secret(message.password))
+    return PasswordCredential(message.username, Secret(message.password), Secret(message.otp))
 
 
 def source_from_proto(message: identity_pb2.Source) -> Source:

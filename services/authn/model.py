@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ISSUER = "kubegate"
 """Issuer of our own users and keys (R1)."""
+
+
+KEY_PREFIX = "kg_"
+"""API keys begin with it."""
 
 
 class Secret:
@@ -32,22 +36,34 @@ class Secret:
         raise TypeError("a secret is not pickled or copied")
 
 
+NOTHING = Secret("")
+
+
 @dataclass(frozen=True, slots=True)
 class TokenCredential:
-    """What followed ``Bearer`` or ``ApiKey``."""
+    """What followed ``Bearer`` or ``ApiKey``, and the client certificate (DER) that came with it, if one did."""
 
     token: Secret
+    certificate: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class PasswordCredential:
-    """A user name and password."""
+    """A user name and password, and the code of a second factor where there is one."""
 
     username: str
     password: Secret
+    otp: Secret = NOTHING
 
 
-Credential = TokenCredential | PasswordCredential
+@dataclass(frozen=True, slots=True)
+class CertificateCredential:
+    """A client certificate (DER) whose key the caller has proven in a handshake with the asker."""
+
+    der: bytes = field(repr=False)
+
+
+Credential = TokenCredential | PasswordCredential | CertificateCredential
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +101,9 @@ class Principal:
     amr: tuple[str, ...] = ()
     expires_at: datetime | None = None
     issuer: str = ISSUER
+    groups: tuple[str, ...] = ()
+    generation: int = field(default=0, compare=False)
+    """Of the user's record when it was read; stays within authn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +123,10 @@ class ApiKey:
     enabled: bool = True
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
+    certificate_sha256: str = ""
+    """Hex digest of the only client certificate that it may be used with; empty for any."""
+    replaced_by: str = ""
+    """Id of the key that took its place."""
 
     def principal(self, now: datetime) -> Principal:
         """The principal that this key proves; everything in it comes from this record (R3)."""
@@ -133,6 +156,15 @@ class User:
     namespaces: NamespaceScope = EVERYWHERE
     tenant: str = ""
     enabled: bool = True
+    generation: int = 0
+    """Revision of the last change that ended the user's tokens; a token carries the one it was issued under."""
+    totp_sealed: bytes | None = field(default=None, repr=False)
+    totp_confirmed: bool = False
+
+    @property
+    def second_factor(self) -> bytes | None:
+        """The sealed seed, where a second factor is demanded."""
+        return self.totp_sealed if self.totp_confirmed else None
 
     def principal(
         self,
@@ -154,7 +186,57 @@ class User:
             tenant=self.tenant,
             amr=amr,
             expires_at=expires_at,
+            generation=self.generation,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerRecord:
+    """A trusted issuer that an administrator added. ``document``: the fields of its ``TrustedIssuer``."""
+
+    issuer: str
+    document: Mapping[str, Any]
+    enabled: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrustedIssuer:
+    """An issuer whose tokens are accepted; fields as in the protobuf message. Claims are named by their path.
+
+    ``secret``: of HS256, only from the configuration; the issuer has no public keys then. ``configured``: from
+    the configuration file, which no RPC changes.
+    """
+
+    issuer: str
+    audience: str
+    jwks_uri: str = ""
+    ca_pem: str = field(default="", repr=False)
+    algorithms: tuple[str, ...] = ("EdDSA", "ES256", "RS256")
+    token_types: tuple[str, ...] = ("at+jwt",)
+    subject_claim: str = "sub"
+    groups_claim: str = ""
+    roles_claim: str = ""
+    role_map: Mapping[str, str] = field(default_factory=dict)
+    default_roles: tuple[str, ...] = ()
+    tenant_claim: str = ""
+    tenant: str = ""
+    permissions_claim: str = ""
+    kubernetes: bool = False
+    enabled: bool = True
+    configured: bool = False
+    secret: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRule:
+    """Whom a client certificate stands for. ``name``: its SPIFFE id, or ``CN=<common name>`` where it has none."""
+
+    name: str
+    identity: str
+    roles: tuple[str, ...] = ()
+    namespaces: NamespaceScope = EVERYWHERE
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +250,70 @@ class NewApiKey:
     tools: tuple[str, ...] = ()
     tenant: str = ""
     expires_at: datetime | None = None
+    certificate_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A proven principal: its principal token for the asker, the id of the record, and the revision of the
+    revocations that was known before it was judged."""
+
+    principal: Principal
+    token: str = field(repr=False)
+    event_id: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """An access token. ``lifetime`` in seconds; ``refresh`` is empty where the grant gives none."""
+
+    token: Secret
+    lifetime: int
+    event_id: str
+    refresh: Secret = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshable:
+    """What a refresh token stands for: who proved what when, in which family of tokens."""
+
+    family: str
+    user: str
+    generation: int
+    auth_time: datetime
+    amr: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What ended after a known revision, oldest first, up to ``revision``. ``reset``: that is not known."""
+
+    revision: int
+    ended: tuple[tuple[str, int], ...] = ()
+    reset: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """What an administrator asks for. ``password`` is ``None`` where one is to be made."""
+
+    name: str
+    roles: tuple[str, ...] = ()
+    permissions: tuple[str, ...] = ()
+    namespaces: NamespaceScope | None = None
+    tenant: str = ""
+    password: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKeyView:
+    """A signing key without its private part. ``state``: next, current or previous."""
+
+    kid: str
+    purpose: str
+    state: str
+    active_from: datetime
 
 
 class Result(StrEnum):

@@ -4,7 +4,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from services.authn.model import ApiKey, Credential, Decision, Entry, Principal, Secret, User
+from services.authn.model import (
+    ApiKey,
+    Credential,
+    Decision,
+    Ends,
+    Entry,
+    Principal,
+    Secret,
+    SigningKeyView,
+    TrustedIssuer,
+    User,
+)
 from services.common.call import Call
 from services.common.deadline import Deadline
 
@@ -31,6 +42,22 @@ class Authenticator(Protocol):
         ...
 
 
+class Revisions(Protocol):
+    """The revisions of what ends (R12)."""
+
+    async def current(self) -> int:
+        """The revision that records read from now on have at least.
+
+        Raises:
+            Unavailable: the records at hand may be old, and the store does not answer.
+        """
+        ...
+
+    async def since(self, known: int) -> Ends:
+        """What ended after a revision, by a read of the store that begins now. Raises as ``current``."""
+        ...
+
+
 class ApiKeys(Protocol):
     """API keys by id, without waiting."""
 
@@ -39,6 +66,12 @@ class ApiKeys(Protocol):
     def touch(self, key_id: str, now: datetime) -> None:
         """Notes that a key was accepted, to the minute; written later, off the path of the request."""
         ...
+
+
+class Revoked(Protocol):
+    """Single tokens, and families of them, that were ended."""
+
+    def is_revoked(self, name: str) -> bool: ...
 
 
 class Users(Protocol):
@@ -63,10 +96,21 @@ class Credentials(Protocol):
 
     async def set_key_enabled(self, key_id: str, enabled: bool) -> ApiKey | None: ...
 
+    async def rotate_key(self, old: ApiKey, new: ApiKey, ends_at: datetime) -> ApiKey | None:
+        """Stores a key and the end of the one that it replaces, in one transaction: the old record as it is
+        then; ``None`` where that was replaced before."""
+        ...
+
+    async def undo_rotation(self, old: ApiKey, new: ApiKey) -> None: ...
+
     async def delete_key(self, key_id: str) -> bool: ...
 
-    def alive(self, principal: Principal, now: datetime) -> bool:
-        """Whether the credential behind a principal is still accepted (R5)."""
+    async def delete_keys(self, key_ids: Sequence[str]) -> Sequence[str]:
+        """Returns the ids that there were."""
+        ...
+
+    def alive(self, principal: Principal, revision: int, now: datetime) -> bool:
+        """Whether the credential behind a principal, proven at ``revision``, is still accepted (R5)."""
         ...
 
     @property
@@ -103,11 +147,100 @@ class PasswordHashing(Protocol):
         ...
 
 
+class Logins(Protocol):
+    """Failed attempts and used second factors. Each change is durable when its call returns, and nothing that
+    fails later takes it back. Every method raises ``Unavailable`` where the store does not answer."""
+
+    def row_of_stranger(self, name: str) -> str:
+        """What stands for a name that no user has."""
+        ...
+
+    async def locked(self, name: str, now: datetime) -> bool:
+        """Whether attempts are refused now, right or wrong."""
+        ...
+
+    async def failed(self, name: str, now: datetime) -> None: ...
+
+    async def succeeded(self, name: str, now: datetime, step: int | None) -> bool:
+        """Ends a row of failures and uses up a step of a second factor, both or neither; false: neither."""
+        ...
+
+    async def use_recovery_code(self, name: str, code: str, now: datetime) -> bool: ...
+
+    async def locked_until(self, name: str) -> datetime | None: ...
+
+    async def unlock(self, name: str) -> None: ...
+
+
+class SecondFactors(Protocol):
+    """Time-based one-time passwords."""
+
+    def make(self, user: str) -> tuple[bytes, Secret]:
+        """A new seed, sealed, and the otpauth:// URI that shows it."""
+        ...
+
+    def make_recovery_codes(self) -> Sequence[Secret]: ...
+
+    def step(self, user: str, sealed: bytes, code: str, now: datetime) -> int | None:
+        """The time step whose code this is."""
+        ...
+
+
+class SigningKeys(Protocol):
+    """Our signing keys of one purpose."""
+
+    def list(self) -> Sequence[SigningKeyView]: ...
+
+    async def rotate(self) -> SigningKeyView:
+        """A new key that signs from now on; raises ``Unavailable`` where the store cannot be written."""
+        ...
+
+
+class IssuerRecords(Protocol):
+    """Trusted issuers. A change is durable and effective when the call returns, and raises ``Unavailable`` where
+    the store cannot be written."""
+
+    def find(self, issuer: str) -> TrustedIssuer | None: ...
+
+    def list(self) -> Sequence[TrustedIssuer]: ...
+
+    async def add(self, issuer: TrustedIssuer, now: datetime) -> bool:
+        """False where it is trusted already."""
+        ...
+
+    async def set_enabled(self, issuer: str, enabled: bool) -> TrustedIssuer | None: ...
+
+    async def delete(self, issuer: str) -> bool: ...
+
+
+class UserRecords(Protocol):
+    """Users as administration sees them. A change is durable and effective when the call returns, and raises
+    ``Unavailable`` where the store cannot be written."""
+
+    def find(self, name: str) -> User | None: ...
+
+    def list(self) -> Sequence[User]: ...
+
+    async def add(self, user: User) -> bool:
+        """False where the name is taken."""
+        ...
+
+    async def change(self, name: str, *, ends_tokens: bool, **fields: object) -> User | None:
+        """Replaces fields of a record. ``ends_tokens``: every token of the user ends with it."""
+        ...
+
+    async def enrol(self, name: str, sealed: bytes, codes: Sequence[Secret]) -> User | None:
+        """Stores a seed that is not confirmed yet, and recovery codes in place of any older ones."""
+        ...
+
+    async def delete(self, name: str) -> bool: ...
+
+
 class PrincipalTokens(Protocol):
     """Signs principal tokens (R5)."""
 
-    def issue(self, principal: Principal, peer: str) -> str:
-        """A token for one asker, named by its SPIFFE path."""
+    def issue(self, principal: Principal, peer: str, revision: int) -> str:
+        """A token for one asker, named by its SPIFFE path. ``revision``: asked for before the credential was judged."""
         ...
 
 
@@ -119,16 +252,47 @@ class AccessTokens(Protocol):
         """Seconds."""
         ...
 
-    def issue(self, principal: Principal, client: str) -> Secret:
-        """An access token for the user that ``principal`` names, asked for by ``client`` (SPIFFE path)."""
+    def issue(self, principal: Principal, client: str, family: str = "") -> Secret:
+        """An access token for the user or key behind ``principal``, asked for by ``client`` (SPIFFE path).
+        ``family``: of the refresh token beside it, with which it ends."""
+        ...
+
+
+class RefreshTokens(Protocol):
+    """Refresh tokens (RFC 6749, 6), each good for one use."""
+
+    async def start(self, principal: Principal) -> tuple[Secret, str]:
+        """A first refresh token for a person, and the family that it founds."""
+        ...
+
+    async def use(self, token: Secret) -> tuple[Principal, Secret, str]:
+        """The person behind a token, the token that takes its place, and the family.
+
+        Raises:
+            Rejected: it is unknown, expired or of an ended user; or was used before, which ends its family.
+        """
+        ...
+
+    def recognises(self, token: Secret) -> bool: ...
+
+    async def end(self, token: Secret) -> None:
+        """Ends the family of a token, if it is one."""
+        ...
+
+
+class TokenRevocation(Protocol):
+    """Ends single tokens."""
+
+    async def revoke(self, credential_id: str, until: datetime) -> None:
+        """Ends a token that would end by itself at ``until``."""
         ...
 
 
 class OperatorTokens(Protocol):
     """Verifies the principal tokens that operators bring."""
 
-    async def verify(self, token: str) -> tuple[Principal, str]:
-        """The principal and the SPIFFE path that the token was issued to.
+    async def verify(self, token: str) -> tuple[Principal, str, int]:
+        """The principal, the SPIFFE path that the token was issued to, and the revision it was issued at.
 
         Raises:
             Unauthenticated: the token is not valid.
@@ -139,8 +303,8 @@ class OperatorTokens(Protocol):
 class Policy(Protocol):
     """authz, for administration actions."""
 
-    async def check(self, token: str, verb: str, call: Call) -> Decision:
-        """Whether the token's principal may ``kubegate:keys:<verb>``; the operator's token is relayed (R15).
+    async def check(self, token: str, area: str, verb: str, call: Call) -> Decision:
+        """Whether the token's principal may ``kubegate:<area>:<verb>``; the operator's token is relayed (R15).
 
         Raises:
             DomainError: authz did not decide.

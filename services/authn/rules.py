@@ -1,10 +1,11 @@
-"""What an API key may be made of. All problems are told at once."""
+"""What an API key or a user may be made of. All problems are told at once."""
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 
-from services.authn.model import EVERYWHERE, NamespaceScope, NewApiKey
+from services.authn.model import EVERYWHERE, ISSUER, NamespaceScope, NewApiKey, NewUser, Secret, TrustedIssuer
 from services.common.errors import InvalidArgument
 
 MAX_ENTRIES = 100
@@ -13,18 +14,109 @@ MAX_ENTRIES = 100
 MAX_TEXT = 2000
 """Characters of all entries of one list together, so that the record holds each list whole."""
 
+ASYMMETRIC = ("EdDSA", "ES256", "RS256")
+SYMMETRIC = ("HS256",)
+"""Algorithms of issuers with public keys, and of those with a secret: never both of one issuer."""
+
+MAX_PEM = 64 * 1024
+
+_HTTPS = re.compile(r"https://[^\s/?#@]+(/[^\s?#]*)?")
+
+MIN_PASSWORD = 12
+MAX_PASSWORD = 1024
+"""Characters of a password."""
+
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@-]{0,126}[A-Za-z0-9])?")
 _ROLE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _PERMISSION = re.compile(r"(?:k8s|kubegate):(?:\*|[a-z0-9][a-z0-9.-]{0,62}:(?:\*|[a-z0-9][a-z0-9-]{0,62}))")
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?|(?:[a-z0-9][a-z0-9-]*)?\*(?:[a-z0-9-]*[a-z0-9])?")
 _TOOL = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _KEY_ID = re.compile(r"[0-9A-Za-z]{1,32}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_NAMESPACE = 64
 
 
 def is_key_id(text: str) -> bool:
     """Whether a text can be a key's id. Where it cannot, it may be a whole key, and is not recorded."""
     return _KEY_ID.fullmatch(text) is not None
+
+
+def is_role(text: str) -> bool:
+    """Whether a text can be a role of the policy."""
+    return _ROLE.fullmatch(text) is not None
+
+
+def is_permission(text: str) -> bool:
+    """Whether a text can be a permission."""
+    return _PERMISSION.fullmatch(text) is not None
+
+
+def checked_issuer(issuer: TrustedIssuer, own: str) -> TrustedIssuer:
+    """The issuer, with what is left out filled in. ``own``: the issuer of our own access tokens.
+
+    Raises:
+        InvalidArgument: lists every problem.
+    """
+    problems = []
+    if not _HTTPS.fullmatch(issuer.issuer) and issuer.secret is None:
+        problems.append("issuer must be an https URL")
+    if issuer.issuer in (own, ISSUER):
+        problems.append("issuer is our own; tokens of ours are accepted as they are")
+    if not issuer.audience:
+        problems.append("audience must say whom its tokens are for; a token for anybody is accepted nowhere")
+    if issuer.jwks_uri and not _HTTPS.fullmatch(issuer.jwks_uri):
+        problems.append("jwks_uri must be an https URL")
+    allowed = SYMMETRIC if issuer.secret is not None else ASYMMETRIC
+    algorithms = issuer.algorithms or allowed
+    unknown = sorted(set(algorithms) - set(allowed))
+    if unknown:
+        problems.append(f"algorithms may be {', '.join(allowed)}, not {', '.join(unknown)}")
+    roles = [*issuer.role_map.values(), *issuer.default_roles]
+    problems += [f"role {text[:64]!r} must be letters, digits and . _ -" for text in roles if not is_role(text)]
+    if issuer.tenant and not _NAME.fullmatch(issuer.tenant):
+        problems.append("tenant must be letters, digits and . _ @ -")
+    if issuer.tenant and issuer.tenant_claim:
+        problems.append("name a tenant or a tenant_claim, not both")
+    if len(issuer.ca_pem) > MAX_PEM or len(issuer.role_map) > MAX_ENTRIES:
+        problems.append("ca_pem or role_map is too long")
+    if problems:
+        raise InvalidArgument("The issuer cannot be trusted: " + "; ".join(problems) + ".")
+    types = issuer.token_types or (("", "jwt") if issuer.kubernetes else ("at+jwt",))
+    return replace(
+        issuer,
+        algorithms=algorithms,
+        token_types=tuple(text.lower().removeprefix("application/") for text in types),
+        subject_claim=issuer.subject_claim or "sub",
+    )
+
+
+def is_user_name(text: str) -> bool:
+    """Whether a text can be a user's name. Where it cannot, it may be a password, and is not recorded."""
+    return _NAME.fullmatch(text) is not None
+
+
+def checked_user(asked: NewUser) -> NamespaceScope:
+    """As ``checked_scope``, for a user.
+
+    Raises:
+        InvalidArgument: lists every problem.
+    """
+    grants = NewApiKey(asked.name, asked.roles, asked.permissions, asked.namespaces, (), asked.tenant)
+    problems, scope = _problems(grants, "a user")
+    if asked.password is not None:
+        problems += password_problems(asked.password, asked.name)
+    if problems:
+        raise InvalidArgument("The user cannot be made: " + "; ".join(problems) + ".")
+    return scope
+
+
+def password_problems(password: Secret, name: str) -> list[str]:
+    """What is wrong with a password (NIST SP 800-63B, 5.1.1.2: length matters, composition does not)."""
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        return [f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters"]
+    if name.lower() in password.reveal().lower() and len(password) - len(name) < MIN_PASSWORD:
+        return ["the password is little more than the user's name"]
+    return []
 
 
 def checked_scope(asked: NewApiKey, now: datetime) -> NamespaceScope:
@@ -37,6 +129,17 @@ def checked_scope(asked: NewApiKey, now: datetime) -> NamespaceScope:
     Raises:
         InvalidArgument: lists every problem.
     """
+    problems, scope = _problems(asked, "a key")
+    if asked.certificate_sha256 and not _SHA256.fullmatch(asked.certificate_sha256):
+        problems.append("certificate_sha256 must be 64 hexadecimal digits: the SHA-256 of the certificate's DER")
+    if asked.expires_at is not None and asked.expires_at <= now:
+        problems.append("expires_at lies in the past")
+    if problems:
+        raise InvalidArgument("The key cannot be made: " + "; ".join(problems) + ".")
+    return scope
+
+
+def _problems(asked: NewApiKey, what: str) -> tuple[list[str], NamespaceScope]:
     problems = [
         *_check("identity", [asked.identity], _NAME, "letters, digits and . _ @ -, at most 128 characters"),
         *_check("tenant", [asked.tenant] if asked.tenant else [], _NAME, "letters, digits and . _ @ -"),
@@ -45,7 +148,7 @@ def checked_scope(asked: NewApiKey, now: datetime) -> NamespaceScope:
         *_check("tool", asked.tools, _TOOL, "a tool's name such as list_pods"),
     ]
     if not asked.roles and not asked.permissions:
-        problems.append("a key needs at least one role or permission")
+        problems.append(f"{what} needs at least one role or permission")
     scope = asked.namespaces
     if scope is None:
         if asked.permissions:
@@ -55,11 +158,7 @@ def checked_scope(asked: NewApiKey, now: datetime) -> NamespaceScope:
     else:
         problems += _check("namespace", scope.patterns, _NAMESPACE, "a name, or a pattern such as feature-*")
         problems += [f"namespace {text[:40]!r}... is too long" for text in scope.patterns if len(text) > _MAX_NAMESPACE]
-    if asked.expires_at is not None and asked.expires_at <= now:
-        problems.append("expires_at lies in the past")
-    if problems:
-        raise InvalidArgument("The key cannot be made: " + "; ".join(problems) + ".")
-    return scope if scope is not None else EVERYWHERE
+    return problems, scope if scope is not None else EVERYWHERE
 
 
 def _check(what: str, values: Iterable[str], form: re.Pattern[str], expected: str) -> list[str]:

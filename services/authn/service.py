@@ -1,84 +1,178 @@
 """The decision: which principal a credential proves. No gRPC, no IO of its own.
 
 1. Refuse what is missing or larger than any credential of ours.
-2. The first authenticator that recognises the form judges it; nothing recognises it: refused. There is no
+2. Note the revision of the revocations that is known now: what ends from here on ends this proof too (R12).
+3. The first authenticator that recognises the form judges it; nothing recognises it: refused. There is no
    fallback identity.
-3. Record the decision, durable, before anything is answered (R18); failures are folded (R25).
-4. Only then answer, with a signed token. The same token proves to audit whom the record speaks of.
+4. Record the decision, durable, before anything is answered (R18); failures are folded (R25).
+5. Only then answer, with a signed token. The same token proves to audit whom the record speaks of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from services.authn.errors import PUBLIC_MESSAGE, Reason, Rejected
 from services.authn.model import (
+    CertificateCredential,
     Credential,
+    Ends,
     Entry,
+    Issued,
     Kind,
     PasswordCredential,
     Principal,
+    Proof,
     Result,
     Secret,
     Source,
     TokenCredential,
 )
-from services.authn.ports import AccessTokens, Authenticator, PrincipalTokens, Recorder
+from services.authn.ports import (
+    AccessTokens,
+    Authenticator,
+    PrincipalTokens,
+    Recorder,
+    RefreshTokens,
+    Revisions,
+    TokenRevocation,
+)
 from services.common.call import Call
 from services.common.clock import Clock
 from services.common.errors import DomainError, Unauthenticated
 
 MAX_TOKEN = 8 * 1024
-"""Characters of a token at most."""
+"""Characters of a token at most, and bytes of a certificate."""
 
 UNKNOWN_TYPE = "unknown"
 """``auth_type`` in the record of a credential that nothing recognises; the record's is never empty."""
 
+CERTIFICATE_WITNESS = "service/mcp-core"
+"""The only asker whose word on a client certificate is believed: it ends the callers' TLS connections."""
+
+TOKEN_TYPE = "jwt"
+"""``auth_type`` of what ``revoke`` can end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What signs, renews and ends tokens."""
+
+    principal: PrincipalTokens
+    access: AccessTokens
+    refresh: RefreshTokens
+    revocation: TokenRevocation
+
 
 class AuthnService:
-    """Authenticates and issues access tokens."""
+    """Authenticates, issues access tokens, tells about them and ends them."""
 
     def __init__(
         self,
         authenticators: Sequence[Authenticator],
-        principal_tokens: PrincipalTokens,
-        access_tokens: AccessTokens,
+        tokens: Tokens,
+        revisions: Revisions,
         recorder: Recorder,
         clock: Clock,
     ) -> None:
         self._authenticators = tuple(authenticators)
-        self._principal_tokens = principal_tokens
-        self._access_tokens = access_tokens
+        self._tokens = tokens
+        self._revisions = revisions
         self._recorder = recorder
         self._clock = clock
 
-    async def authenticate(
-        self, credential: Credential | None, source: Source, call: Call
-    ) -> tuple[Principal, str, str]:
-        """Proves a credential: the principal, a principal token for the asker, the id of the record.
+    async def authenticate(self, credential: Credential | None, source: Source, call: Call) -> Proof:
+        """Proves a credential.
 
         Raises:
             Unauthenticated: always the same, whatever was wrong.
-            Unavailable: the decision could not be recorded.
+            Unavailable: the decision could not be recorded, or the store does not answer.
         """
-        return await self._decide("authenticate", credential, source, call)
+        return await self._decide("authenticate", lambda: self._prove(credential, call), source, call)
 
-    async def issue_token(
-        self, credential: PasswordCredential | None, source: Source, call: Call
-    ) -> tuple[Secret, int, str]:
-        """Exchanges a password for an access token: the token, its lifetime in seconds, the record's id.
+    async def issue_token(self, credential: Credential | None, source: Source, call: Call) -> Issued:
+        """Exchanges a password, or an API key (client credentials), for an access token.
 
         Raises:
             As ``authenticate``.
         """
-        principal, _, event_id = await self._decide("issue_token", credential, source, call)
-        token = self._access_tokens.issue(principal, call.peer)
-        return token, self._access_tokens.lifetime, event_id
+        if isinstance(credential, CertificateCredential):
+            credential = None
+        proof = await self._decide("issue_token", lambda: self._prove(credential, call), source, call)
+        if isinstance(credential, PasswordCredential):
+            refresh, family = await self._tokens.refresh.start(proof.principal)
+            token = self._tokens.access.issue(proof.principal, call.peer, family)
+            return Issued(token, self._tokens.access.lifetime, proof.event_id, refresh)
+        token = self._tokens.access.issue(proof.principal, call.peer)
+        return Issued(token, self._tokens.access.lifetime, proof.event_id)
+
+    async def refresh_token(self, token: Secret, source: Source, call: Call) -> Issued:
+        """Exchanges a refresh token for an access token and the next refresh token.
+
+        Raises:
+            As ``authenticate``.
+        """
+        renewed: list[tuple[Secret, str]] = []
+
+        async def use() -> Principal:
+            if not 0 < len(token) <= MAX_TOKEN:
+                raise Rejected(Reason.MALFORMED, "refresh_token")
+            principal, following, family = await self._tokens.refresh.use(token)
+            renewed.append((following, family))
+            return principal
+
+        proof = await self._decide("refresh_token", use, source, call)
+        ((following, family),) = renewed
+        access = self._tokens.access.issue(proof.principal, call.peer, family)
+        return Issued(access, self._tokens.access.lifetime, proof.event_id, following)
+
+    async def introspect(self, token: Secret, source: Source, call: Call) -> Proof | None:
+        """What there is to say about a token (RFC 7662); ``None`` where it would not be accepted.
+
+        Raises:
+            Unavailable: as ``authenticate``.
+        """
+        try:
+            return await self._decide("introspect", lambda: self._prove(TokenCredential(token), call), source, call)
+        except Unauthenticated:
+            return None
+
+    async def revoke(self, token: Secret, source: Source, call: Call) -> None:
+        """Ends an access or refresh token (RFC 7009); what is not active stays so, without an error. An API
+        key is not ended by who holds it.
+
+        Raises:
+            Unavailable: as ``authenticate``; the token may still be active.
+        """
+        if self._tokens.refresh.recognises(token):
+            await self._tokens.refresh.end(token)
+            await self._recorder.append(
+                self._entry("revoke_token", Result.SUCCESS, "refresh_token", source, call, self._clock.monotonic()),
+                call.deadline,
+            )
+            return
+        try:
+            proof = await self._decide("revoke_token", lambda: self._prove(TokenCredential(token), call), source, call)
+        except Unauthenticated:
+            return
+        principal = proof.principal
+        if principal.auth_type == TOKEN_TYPE and principal.expires_at is not None:
+            await self._tokens.revocation.revoke(principal.credential_id, principal.expires_at)
+
+    async def ends_since(self, known: int) -> Ends:
+        """What ended after a revision, by a read of the store that begins now (R12).
+
+        Raises:
+            Unavailable: the store does not answer; the asker's lease must run out.
+        """
+        return await self._revisions.since(known)
 
     async def _decide(
-        self, action: str, credential: Credential | None, source: Source, call: Call
-    ) -> tuple[Principal, str, str]:
+        self, action: str, prove: Callable[[], Awaitable[Principal]], source: Source, call: Call
+    ) -> Proof:
         started = self._clock.monotonic()
         try:
-            principal = await self._prove(credential)
+            revision = await self._revisions.current()
+            principal = await prove()
         except Rejected as rejected:
             await self._refuse(action, rejected, source, call, started)
             raise Unauthenticated(PUBLIC_MESSAGE) from None
@@ -99,17 +193,28 @@ class AuthnService:
             tenant=principal.tenant,
             credential_id=principal.credential_id,
         )
-        token = self._principal_tokens.issue(principal, call.peer)
-        return principal, token, await self._recorder.append(entry, call.deadline, token)
+        token = self._tokens.principal.issue(principal, call.peer, revision)
+        try:
+            event_id = await self._recorder.append(entry, call.deadline, token)
+        except Unauthenticated:
+            # audit knows of an end that came after this proof began: it is refused, and recorded as that.
+            ended = Rejected(Reason.DISABLED, principal.auth_type, credential_id=principal.credential_id)
+            await self._refuse(action, ended, source, call, started)
+            raise Unauthenticated(PUBLIC_MESSAGE) from None
+        return Proof(principal, token, event_id, revision)
 
-    async def _prove(self, credential: Credential | None) -> Principal:
+    async def _prove(self, credential: Credential | None, call: Call) -> Principal:
         if credential is None:
             raise Rejected(Reason.MISSING, UNKNOWN_TYPE)
+        if _certificate(credential) and call.peer != CERTIFICATE_WITNESS:
+            raise Rejected(Reason.CERTIFICATE, UNKNOWN_TYPE)
         if isinstance(credential, TokenCredential):
             if not len(credential.token):
                 raise Rejected(Reason.MISSING, UNKNOWN_TYPE)
             if len(credential.token) > MAX_TOKEN:
                 raise Rejected(Reason.OVERSIZED, UNKNOWN_TYPE)
+        if len(_certificate(credential)) > MAX_TOKEN:
+            raise Rejected(Reason.OVERSIZED, UNKNOWN_TYPE)
         for authenticator in self._authenticators:
             if authenticator.recognises(credential):
                 return await authenticator.authenticate(credential, self._clock.now())
@@ -165,3 +270,10 @@ class AuthnService:
             request_id=call.request_id,
             duration_ms=(self._clock.monotonic() - started) * 1000,
         )
+
+
+def _certificate(credential: Credential) -> bytes:
+    match credential:
+        case TokenCredential(certificate=der) | CertificateCredential(der=der):
+            return der
+    return b""

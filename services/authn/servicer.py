@@ -1,7 +1,8 @@
 """protobuf <-> domain for both services of authn. No decision is made here."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
@@ -10,8 +11,9 @@ from services.authn.bootstrap import Bootstrap
 from services.authn.messages import (
     api_key_to_proto,
     credential_from_proto,
+    ends_to_proto,
+    grant_from_proto,
     new_api_key_from_proto,
-    password_from_proto,
     principal_to_proto,
     source_from_proto,
 )
@@ -20,6 +22,10 @@ from services.authn.service import AuthnService
 from services.common.call import Call
 from services.common.grpc_server import current_call
 from services.common.grpc_stream import serve_stream
+from services.common.lease import serve_lease
+
+MAX_SECONDS = 100 * 365 * 86_400
+"""What a longer time is taken for; the service refuses it."""
 
 
 def _call(request_id: str) -> Call:
@@ -30,7 +36,9 @@ def _call(request_id: str) -> Call:
 class AuthnServicer(authn_pb2_grpc.AuthnServiceServicer):
     """kubegate.authn.v1.AuthnService."""
 
-    def __init__(self, service: AuthnService, access_jwks: str, principal_jwks: str) -> None:
+    def __init__(
+        self, service: AuthnService, access_jwks: Callable[[], str], principal_jwks: Callable[[], str]
+    ) -> None:
         self._service = service
         self._access_jwks = access_jwks
         self._principal_jwks = principal_jwks
@@ -52,27 +60,61 @@ class AuthnServicer(authn_pb2_grpc.AuthnServiceServicer):
             yield response
 
     async def _authenticate(self, request: authn_pb2.AuthenticateRequest) -> authn_pb2.AuthenticateResponse:
-        principal, token, event_id = await self._service.authenticate(
-            credential_from_proto(request.credential), source_from_proto(request.source), _call(request.request_id)
+        proof = await self._service.authenticate(
+            credential_from_proto(request.credential, request.client_certificate),
+            source_from_proto(request.source),
+            _call(request.request_id),
         )
         return authn_pb2.AuthenticateResponse(
-            principal=principal_to_proto(principal), principal_token=token, event_id=event_id
+            principal=principal_to_proto(proof.principal),
+            principal_token=proof.token,
+            event_id=proof.event_id,
+            revocation_revision=proof.revision,
         )
 
     async def IssueToken(self, request: authn_pb2.IssueTokenRequest, context: Any) -> authn_pb2.IssueTokenResponse:
-        credential = password_from_proto(request.password) if request.HasField("password") else None
-        token, lifetime, event_id = await self._service.issue_token(
-            credential, source_from_proto(request.source), _call(request.request_id)
+        source, call = source_from_proto(request.source), _call(request.request_id)
+        if request.refresh_token and not request.HasField("password") and not request.HasField("client"):
+            issued = await self._service.refresh_token(Secret(request.refresh_token), source, call)
+        else:
+            issued = await self._service.issue_token(grant_from_proto(request), source, call)
+        return authn_pb2.IssueTokenResponse(
+            access_token=issued.token.reveal(),
+            expires_in=issued.lifetime,
+            event_id=issued.event_id,
+            refresh_token=issued.refresh.reveal(),
         )
-        return authn_pb2.IssueTokenResponse(access_token=token.reveal(), expires_in=lifetime, event_id=event_id)
+
+    async def Introspect(self, request: authn_pb2.IntrospectRequest, context: Any) -> authn_pb2.IntrospectResponse:
+        proof = await self._service.introspect(
+            Secret(request.token), source_from_proto(request.source), _call(request.request_id)
+        )
+        if proof is None:
+            return authn_pb2.IntrospectResponse()
+        return authn_pb2.IntrospectResponse(
+            active=True, principal=principal_to_proto(proof.principal), event_id=proof.event_id
+        )
+
+    async def Revoke(self, request: authn_pb2.RevokeRequest, context: Any) -> authn_pb2.RevokeResponse:
+        await self._service.revoke(Secret(request.token), source_from_proto(request.source), _call(request.request_id))
+        return authn_pb2.RevokeResponse()
+
+    async def WatchRevocations(
+        self, request_iterator: AsyncIterator[authn_pb2.WatchRevocationsRequest], context: Any
+    ) -> AsyncIterator[authn_pb2.WatchRevocationsResponse]:
+        async for response in serve_lease(request_iterator, self._ends_since):
+            yield response
+
+    async def _ends_since(self, known: int) -> authn_pb2.WatchRevocationsResponse:
+        return ends_to_proto(await self._service.ends_since(known))
 
     async def GetJwks(self, request: authn_pb2.GetJwksRequest, context: Any) -> authn_pb2.GetJwksResponse:
-        return authn_pb2.GetJwksResponse(jwks_json=self._access_jwks)
+        return authn_pb2.GetJwksResponse(jwks_json=self._access_jwks())
 
     async def GetPrincipalKeys(
         self, request: authn_pb2.GetPrincipalKeysRequest, context: Any
     ) -> authn_pb2.GetPrincipalKeysResponse:
-        return authn_pb2.GetPrincipalKeysResponse(jwks_json=self._principal_jwks)
+        return authn_pb2.GetPrincipalKeysResponse(jwks_json=self._principal_jwks())
 
 
 class CredentialAdminServicer(authn_pb2_grpc.CredentialAdminServiceServicer):
@@ -105,6 +147,23 @@ class CredentialAdminServicer(authn_pb2_grpc.CredentialAdminServiceServicer):
     ) -> authn_pb2.SetApiKeyEnabledResponse:
         record = await self._admin.set_enabled(request.id, request.enabled, current_call())
         return authn_pb2.SetApiKeyEnabledResponse(api_key=api_key_to_proto(record))
+
+    async def RotateApiKey(
+        self, request: authn_pb2.RotateApiKeyRequest, context: Any
+    ) -> authn_pb2.RotateApiKeyResponse:
+        record, key, replaced = await self._admin.rotate(
+            request.id, timedelta(seconds=request.overlap_seconds), current_call()
+        )
+        return authn_pb2.RotateApiKeyResponse(
+            api_key=api_key_to_proto(record), key=key.reveal(), replaced=api_key_to_proto(replaced)
+        )
+
+    async def PruneApiKeys(
+        self, request: authn_pb2.PruneApiKeysRequest, context: Any
+    ) -> authn_pb2.PruneApiKeysResponse:
+        unused = timedelta(seconds=min(request.unused_seconds, MAX_SECONDS))
+        keys = await self._admin.prune(unused, request.dry_run, current_call())
+        return authn_pb2.PruneApiKeysResponse(api_keys=[api_key_to_proto(key) for key in keys])
 
     async def DeleteApiKey(
         self, request: authn_pb2.DeleteApiKeyRequest, context: Any

@@ -1,37 +1,65 @@
 """Constructs the authn service."""
 
 import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
-from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
-from services.authn.adapters.access_token import AccessTokenAuthenticator, AccessTokenIssuer
+from kubegate.authn.v1 import admin_pb2, admin_pb2_grpc, authn_pb2, authn_pb2_grpc
+from services.authn.adapters.access_token import LEEWAY, AccessTokenAuthenticator, AccessTokenIssuer
 from services.authn.adapters.api_key import ApiKeyAuthenticator, ApiKeyMaker, Pepper
 from services.authn.adapters.audit import AuditRecorder
 from services.authn.adapters.authz import AuthzPolicy
 from services.authn.adapters.bootstrap_token import BootstrapTokenFile
+from services.authn.adapters.certificate import CertificateAuthenticator
+from services.authn.adapters.credentials import CredentialStore
+from services.authn.adapters.external_token import ExternalTokenAuthenticator
+from services.authn.adapters.issuer_store import IssuerStore
+from services.authn.adapters.jwks import HttpsDocuments, KeySets
+from services.authn.adapters.key_ring import KeyRotation, Schedule, open_ring
+from services.authn.adapters.logins import LoginStore
 from services.authn.adapters.password import Argon2Pool, PasswordAuthenticator
 from services.authn.adapters.principal_tokens import OperatorTokenVerifier, PrincipalTokenIssuer
-from services.authn.adapters.signing_keys import KeyEncryptionKey, Purpose, open_ring
+from services.authn.adapters.signing_keys import KeyEncryptionKey, Purpose
 from services.authn.adapters.store import Store
+from services.authn.adapters.token_store import RefreshTokenStore, RevokedTokens
+from services.authn.adapters.totp import Totp
+from services.authn.adapters.user_store import UserStore
 from services.authn.admin import CredentialAdmin
+from services.authn.admin_servicer import IssuerAdminServicer, SigningKeyAdminServicer, UserAdminServicer
+from services.authn.admission import Admission
 from services.authn.bootstrap import Bootstrap
 from services.authn.config import AuthnConfig
+from services.authn.issuer_admin import IssuerAdmin
 from services.authn.journal import Journal
-from services.authn.service import AuthnService
+from services.authn.service import AuthnService, Tokens
 from services.authn.servicer import AuthnServicer, CredentialAdminServicer
+from services.authn.signing_admin import SigningKeyAdmin
+from services.authn.trust import certificate_rules, client_authorities, configured_issuers
+from services.authn.user_admin import UserAdmin
 from services.common.audit_client import AuditClient
 from services.common.clock import SystemClock
 from services.common.config import read_secret
+from services.common.errors import Unavailable
 from services.common.grpc_client import Peer
 from services.common.grpc_server import GrpcServer
+from services.common.log import get_logger
 from services.common.runtime import announce_address
 from services.common.runtime_errors import ConfigError
+
+log = get_logger("authn")
 
 GRACE = 5.0
 """Seconds that calls in flight have when the service stops."""
 
-USES_PERIOD = 15.0
-"""Seconds between two writings of last uses."""
+UPKEEP_PERIOD = 15.0
+"""Seconds between two writings of last uses, and two looks at the schedule of the signing keys."""
+
+PUBLISHED_AHEAD = timedelta(days=1)
+"""How long a signing key is published before it signs."""
+
+PRINCIPAL_KEPT = timedelta(minutes=10)
+"""How long a key verifies principal tokens after it signed its last."""
 
 MIN_SECRET = 32
 """Bytes of a pepper or key-encryption key at least."""
@@ -42,40 +70,76 @@ async def main(config: AuthnConfig) -> None:
     clock = SystemClock()
     pepper = Pepper(_long_secret(config.pepper_file))
     kek = KeyEncryptionKey(_long_secret(config.kek_file))
-    store = Store.open(config.store)
+    password = read_secret(config.store_password_file).decode() if config.store_password_file else ""
+    issuers_of_config = configured_issuers(config)
+    store = Store.open(config.store, clock, password=password)
+    documents = HttpsDocuments()
     hashing = Argon2Pool()
     audit = Peer("audit", config.audit, config.tls)
     authz = Peer("authz", config.authz, config.tls)
     client = AuditClient(audit, clock)
     try:
         store.bind_pepper(pepper.version)
-        access = open_ring(store, kek, Purpose.ACCESS, clock.now())
-        principal = open_ring(store, kek, Purpose.PRINCIPAL, clock.now())
+        schedules = _schedules(config)
+        access, access_rotation = await open_ring(store, kek, Purpose.ACCESS, clock, schedules[Purpose.ACCESS])
+        principal, principal_rotation = await open_ring(
+            store, kek, Purpose.PRINCIPAL, clock, schedules[Purpose.PRINCIPAL]
+        )
+        rotations = {Purpose.ACCESS.value: access_rotation, Purpose.PRINCIPAL.value: principal_rotation}
         recorder = AuditRecorder(client)
         journal = Journal(recorder, clock)
+        revoked = RevokedTokens(store, clock)
+        credentials = CredentialStore(store)
+        logins = LoginStore(store, pepper)
+        totp = Totp(kek)
+        issuers = IssuerStore(store, issuers_of_config)
         authenticators = (
             ApiKeyAuthenticator(store.keys, pepper),
-            AccessTokenAuthenticator(store.users, access, config.issuer, config.audience),
-            PasswordAuthenticator(store.users, hashing, await PasswordAuthenticator.make_decoy(hashing)),
+            ExternalTokenAuthenticator(issuers, KeySets(documents, clock), revoked),
+            AccessTokenAuthenticator(store.users, store.keys, revoked, access, config.issuer, config.audience),
+            PasswordAuthenticator(store.users, hashing, logins, totp, await PasswordAuthenticator.make_decoy(hashing)),
+            CertificateAuthenticator(client_authorities(config), certificate_rules(config)),
         )
         service = AuthnService(
             authenticators,
-            PrincipalTokenIssuer(principal, clock),
-            AccessTokenIssuer(access, config.issuer, config.audience, config.access_token_ttl, clock),
+            Tokens(
+                PrincipalTokenIssuer(principal, clock),
+                AccessTokenIssuer(access, config.issuer, config.audience, config.access_token_ttl, clock),
+                RefreshTokenStore(store, pepper, revoked, config.access_token_ttl, clock),
+                revoked,
+            ),
+            store,
             recorder,
             clock,
         )
         maker = ApiKeyMaker(pepper)
-        admin = CredentialAdmin(
-            store, maker, OperatorTokenVerifier(principal, clock), AuthzPolicy(authz), journal, clock
+        admission = Admission(credentials, OperatorTokenVerifier(principal, clock), AuthzPolicy(authz), journal, clock)
+        admin = CredentialAdmin(credentials, maker, admission, journal, clock)
+        users = UserAdmin(UserStore(store, logins), hashing, maker, totp, logins, admission, journal, clock)
+        signing = SigningKeyAdmin(rotations, admission, journal)
+        bootstrap = Bootstrap(
+            credentials, BootstrapTokenFile(config.bootstrap_token_file), maker, hashing, journal, clock
         )
-        bootstrap = Bootstrap(store, BootstrapTokenFile(config.bootstrap_token_file), maker, hashing, journal, clock)
         server = GrpcServer(config.listen, config.tls, client.problems)
         server.add(
             authn_pb2_grpc.add_AuthnServiceServicer_to_server,
             AuthnServicer(service, access.jwks, principal.jwks),
             authn_pb2.DESCRIPTOR.services_by_name["AuthnService"].full_name,
         )
+        for name, register, servicer in (
+            ("UserAdminService", admin_pb2_grpc.add_UserAdminServiceServicer_to_server, UserAdminServicer(users)),
+            (
+                "IssuerAdminService",
+                admin_pb2_grpc.add_IssuerAdminServiceServicer_to_server,
+                IssuerAdminServicer(IssuerAdmin(issuers, config.issuer, admission, journal, clock)),
+            ),
+            (
+                "SigningKeyAdminService",
+                admin_pb2_grpc.add_SigningKeyAdminServiceServicer_to_server,
+                SigningKeyAdminServicer(signing),
+            ),
+        ):
+            server.add(register, servicer, admin_pb2.DESCRIPTOR.services_by_name[name].full_name)
         server.add(
             authn_pb2_grpc.add_CredentialAdminServiceServicer_to_server,
             CredentialAdminServicer(admin, bootstrap),
@@ -84,9 +148,9 @@ async def main(config: AuthnConfig) -> None:
         try:
             port = await server.start()
             announce_address(config.address_file, f"{config.listen.rpartition(':')[0]}:{port}")
-            while True:
-                await asyncio.sleep(USES_PERIOD)
-                await store.write_uses()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(store.follow())
+                tasks.create_task(_upkeep(store, list(rotations.values())))
         finally:
             await server.stop(GRACE)
             await journal.drain()
@@ -96,7 +160,29 @@ async def main(config: AuthnConfig) -> None:
         await audit.close()
         await authz.close()
         hashing.close()
+        documents.close()
         store.close()
+
+
+def _schedules(config: AuthnConfig) -> dict[Purpose, Schedule]:
+    period = timedelta(seconds=config.signing_key_period)
+    ahead = min(PUBLISHED_AHEAD, period / 4)
+    kept = timedelta(seconds=config.access_token_ttl + 2 * LEEWAY)
+    return {
+        Purpose.ACCESS: Schedule(period, ahead, kept, config.access_token_algorithm),
+        Purpose.PRINCIPAL: Schedule(period, ahead, PRINCIPAL_KEPT),
+    }
+
+
+async def _upkeep(store: Store, rotations: Sequence[KeyRotation]) -> None:
+    while True:
+        await asyncio.sleep(UPKEEP_PERIOD)
+        await store.write_uses()
+        for rotation in rotations:
+            try:
+                await rotation.maintain()
+            except Unavailable as error:
+                log.warning("signing keys not maintained", reason=error.public_message)
 
 
 def _long_secret(path: Path) -> bytes:

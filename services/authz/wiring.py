@@ -26,7 +26,8 @@ from services.common.audit_client import AuditClient
 from services.common.clock import SystemClock
 from services.common.grpc_client import Peer
 from services.common.grpc_server import GrpcServer
-from services.common.principal_token import PrincipalVerifier, RemotePrincipalKeys
+from services.common.principal_token import RemotePrincipalKeys
+from services.common.revocations import LivePrincipalVerifier, RevocationLease
 from services.common.runtime import announce_address
 
 GRACE = 5.0
@@ -42,15 +43,19 @@ async def main(config: AuthzConfig) -> None:
     authn = Peer("authn", config.authn, config.tls)
     audit = Peer("audit", config.audit, config.tls)
     keys = RemotePrincipalKeys(authn, clock)
+    lease = RevocationLease(authn, clock)
     client = AuditClient(audit, clock)
     recorder = AuditLog(client)
     in_force = InForce(policy, content, store, recorder, clock)
-    service = AuthzService(in_force, PrincipalTokens(PrincipalVerifier(keys, clock)), recorder, clock)
+    service = AuthzService(in_force, PrincipalTokens(LivePrincipalVerifier(keys, lease, clock)), recorder, clock)
     admission = Admission(service, recorder, clock)
     elevations = Elevations(admission, in_force, store, clock)
     policy_admin = PolicyAdmin(admission, service, in_force, file.now)
     server = GrpcServer(
-        config.listen, config.tls, lambda: [*keys.problems(), *client.problems()], notices=in_force.notices
+        config.listen,
+        config.tls,
+        lambda: [*keys.problems(), *lease.problems(), *client.problems()],
+        notices=in_force.notices,
     )
     server.add(
         authz_pb2_grpc.add_AuthzServiceServicer_to_server,
@@ -73,6 +78,7 @@ async def main(config: AuthzConfig) -> None:
         announce_address(config.address_file, f"{config.listen.rpartition(':')[0]}:{port}")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keys.keep_fresh())
+            tasks.create_task(lease.keep())
             tasks.create_task(_follow(file, in_force))
     finally:
         await server.stop(GRACE)

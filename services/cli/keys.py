@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
 from kubegate.common.v1 import identity_pb2
 from services.authz.policy.permissions import GRANTABLE, explain_malformed
+from services.cli.administration import call
 from services.cli.options import DEFAULT_HOME, Home, Json
-from services.cli.output import emit_json, emit_table, fail, run
-from services.cli.stack import PATIENCE, Stack
-from services.common.deadline import Deadline
+from services.cli.output import emit_json, emit_table, fail
 
 app = typer.Typer(no_args_is_help=True, help="Create and administer API keys.")
 
@@ -39,6 +40,9 @@ def create(
     tool: Annotated[list[str] | None, typer.Option(metavar="T", help="The only tools it may use.")] = None,
     tenant: Annotated[str, typer.Option(metavar="T", help="Tenant of the key.")] = "",
     expires: Annotated[str, typer.Option(metavar="30d", help="Lifetime: a number and m, h, d or w.")] = "",
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The only client certificate (PEM) it may be used with.")
+    ] = None,
     home: Home = DEFAULT_HOME,
     json_output: Json = False,
 ) -> None:
@@ -51,10 +55,12 @@ def create(
     request = authn_pb2.CreateApiKeyRequest(
         identity=identity, roles=role or [], permissions=permission or [], tools=tool or [], tenant=tenant
     )
+    if certificate is not None:
+        request.certificate_sha256 = _fingerprint(certificate)
     if namespace or all_namespaces:
         request.namespaces.CopyFrom(identity_pb2.NamespaceScope(all=all_namespaces, patterns=namespace or []))
     if expires:
-        request.expires_at.FromDatetime(datetime.now(UTC) + _duration(expires))
+        request.expires_at.FromDatetime(datetime.now(UTC) + _duration(expires, "--expires"))
     response: authn_pb2.CreateApiKeyResponse = _call(home, lambda stub: stub.CreateApiKey, request)
     if json_output:
         described = _described(response.api_key)
@@ -99,6 +105,47 @@ def enable(key_id: KeyId, home: Home = DEFAULT_HOME, json_output: Json = False) 
 
 
 @app.command()
+def rotate(
+    key_id: KeyId,
+    overlap: Annotated[
+        str, typer.Option(metavar="7d", help="How long the old key still works: a number and m, h, d or w, or 0.")
+    ] = "7d",
+    home: Home = DEFAULT_HOME,
+    json_output: Json = False,
+) -> None:
+    """Make a key that takes the place of another one, and print it. The old one ends after the overlap."""
+    seconds = 0 if overlap == "0" else int(_duration(overlap, "--overlap").total_seconds())
+    request = authn_pb2.RotateApiKeyRequest(id=key_id, overlap_seconds=seconds)
+    response: authn_pb2.RotateApiKeyResponse = _call(home, lambda stub: stub.RotateApiKey, request)
+    if json_output:
+        described = _described(response.api_key)
+        replaced = _described(response.replaced)
+        emit_json({"id": described.pop("id"), "key": response.key, **described, "replaces": replaced})
+    else:
+        print(response.key)
+        ends = _time(response.replaced, "expires_at")
+        typer.echo(f"Keep it now: it cannot be shown again. {key_id} works until {ends}.", err=True)
+
+
+@app.command()
+def prune(
+    unused: Annotated[str, typer.Option(metavar="90d", help="Time without use: a number and m, h, d or w.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which keys would go.")] = False,
+    home: Home = DEFAULT_HOME,
+    json_output: Json = False,
+) -> None:
+    """Delete the keys that were neither made nor used for that long."""
+    seconds = int(_duration(unused, "--unused").total_seconds())
+    request = authn_pb2.PruneApiKeysRequest(unused_seconds=seconds, dry_run=dry_run)
+    response: authn_pb2.PruneApiKeysResponse = _call(home, lambda stub: stub.PruneApiKeys, request)
+    if json_output:
+        emit_json([_described(key) for key in response.api_keys])
+        return
+    rows = [(key.id, key.identity, _time(key, "last_used_at") or "never") for key in response.api_keys]
+    emit_table(("ID", "IDENTITY", "LAST USED"), rows, "no key was unused for that long")
+
+
+@app.command()
 def delete(key_id: KeyId, home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
     """Delete a key for good."""
     _call(home, lambda stub: stub.DeleteApiKey, authn_pb2.DeleteApiKeyRequest(id=key_id))
@@ -121,23 +168,22 @@ def _set_enabled(home: Path, key_id: str, enabled: bool, json_output: bool) -> N
 
 
 def _call(home: Path, method: Callable[[Any], Any], request: Any) -> Any:
-    async def ask() -> Any:
-        async with Stack.load(home) as stack:
-            return await stack.peer("authn").unary(
-                lambda channel: method(authn_pb2_grpc.CredentialAdminServiceStub(channel)),
-                request,
-                Deadline.after(PATIENCE),
-                await stack.admin_metadata(),
-            )
-
-    return run(ask())
+    return call(home, lambda channel: method(authn_pb2_grpc.CredentialAdminServiceStub(channel)), request)
 
 
-def _duration(text: str) -> timedelta:
+def _duration(text: str, option: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if match is None:
-        fail(f"--expires {text!r}: write a number and m, h, d or w, as in 30d")
+        fail(f"{option} {text!r}: write a number and m, h, d or w, as in 30d")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def _fingerprint(path: Path) -> str:
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        fail(f"--certificate {path}: is no readable PEM certificate")
+    return certificate.fingerprint(SHA256()).hex()
 
 
 def _time(key: authn_pb2.ApiKey, field: str) -> str | None:
@@ -155,6 +201,8 @@ def _described(key: authn_pb2.ApiKey) -> dict[str, Any]:
         "all_namespaces": key.namespaces.all,
         "tools": list(key.tools),
         "tenant": key.tenant,
+        "certificate_sha256": key.certificate_sha256,
+        "replaced_by": key.replaced_by,
         "enabled": key.enabled,
         "created_at": _time(key, "created_at"),
         "expires_at": _time(key, "expires_at"),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli import audit, certs, cluster_rbac, elevation, keys, policy, up
+from services.cli import audit, certs, cluster_rbac, elevation, issuers, keys, policy, signing_keys, up, users
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,6 +16,9 @@ app.command()(up.down)
 app.command()(up.status)
 app.command()(up.restart)
 app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="users")
+app.add_typer(issuers.app, name="issuers")
+app.add_typer(signing_keys.app, name="signing-keys")
 app.add_typer(policy.app, name="policy")
 app.add_typer(elevation.app, name="elevation")
 app.add_typer(audit.app, name="audit")

@@ -7,6 +7,7 @@ machine all end it by themselves.
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
@@ -28,6 +29,9 @@ PATIENCE = 2.0
 
 RETRY = 0.1
 """Seconds before a lost stream is opened again."""
+
+MAX_AGE = 3600.0
+"""Seconds after which a stream is opened anew, less a random tenth, so that it carries the newest certificate."""
 
 log = get_logger("lease")
 
@@ -59,6 +63,8 @@ class Lease:
         self._sequence = 0
         self.revision = 0
         """The newest revision seen; what was computed under an older one must not be cached."""
+        self._wanted = asyncio.Event()
+        self._answered = asyncio.Event()
 
     def fresh(self) -> bool:
         """Whether what is cached may be used now."""
@@ -68,18 +74,34 @@ class Lease:
         """Why caches are off; empty while the lease holds."""
         return [] if self.fresh() else [f"{self._peer.name} service: no lease, caches are off"]
 
+    async def wait(self, seconds: float) -> bool:
+        """Whether the lease is fresh, or becomes so within ``seconds``: asks for a ping now. Waiting extends
+        nothing; only the answer to a ping does."""
+        if self.fresh():
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                while not self.fresh():
+                    self._wanted.set()
+                    await self._answered.wait()
+        except TimeoutError:
+            return self.fresh()
+        return True
+
     async def keep(self) -> None:
         """Runs until cancelled: pings, applies answers, opens lost streams again."""
         while True:
             call: Any = None
+            renew_at = self._clock.monotonic() + MAX_AGE * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
             try:
                 call = self._method(self._peer.channel())()
                 # A stream that ends is known to be lost before the next ping finds out.
                 call.add_done_callback(lambda _: self._lose())
-                while True:
+                while self._clock.monotonic() < renew_at:
                     await self.ping(call)
-                    await asyncio.sleep(PERIOD)
-            except (aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
+                    await self._pause()
+                continue
+            except Exception as error:  # noqa: BLE001 - whatever it is, the lease runs out and is tried again
                 self._lose()
                 log.warning("lease stream lost", peer=self._peer.name, cause=type(error).__name__)
             finally:
@@ -90,6 +112,13 @@ class Lease:
     def _lose(self) -> None:
         self._sent_at = float("-inf")
 
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(PERIOD):
+                await self._wanted.wait()
+        except TimeoutError:
+            pass
+
     async def ping(self, call: Any) -> None:
         """One ping and its answer.
 
@@ -97,6 +126,7 @@ class Lease:
             TimeoutError: no answer in ``PATIENCE`` seconds, or one to another ping.
             AioRpcError: the stream is lost.
         """
+        self._wanted.clear()
         self._sequence += 1
         sent_at = self._clock.monotonic()
         ping = lease_pb2.LeasePing(sequence=self._sequence, known_revision=self.revision)
@@ -108,6 +138,8 @@ class Lease:
         self._apply(response)
         self.revision = max(self.revision, response.answer.revision)
         self._sent_at = sent_at
+        self._answered.set()
+        self._answered = asyncio.Event()
 
 
 async def serve_lease(requests: AsyncIterator[Any], answer: Callable[[int], Awaitable[Any]]) -> AsyncIterator[Any]:

@@ -2,6 +2,7 @@
 
 An EdDSA JWT (RFC 8037) with a ``typ`` and a key of its own, valid for 60 seconds, addressed to services only.
 ``azp`` is the SPIFFE ID of the peer that it was issued to; verifiers compare it with the peer that shows it.
+``rev`` is the revision of the revocations that authn knew when it judged the credential (R12).
 The claim ``principal`` is a serialized ``kubegate.common.v1.Principal`` in base64url.
 """
 
@@ -74,8 +75,11 @@ def issue(
     *,
     now: datetime,
     token_id: str,
+    revision: int = 0,
 ) -> str:
-    """A principal token for ``peer`` (a SPIFFE path), signed with authn's Ed25519 private key."""
+    """A principal token for ``peer`` (a SPIFFE path), signed with authn's Ed25519 private key.
+
+    ``revision``: read before the credential was judged, so that a change in between ends the token."""
     issued = int(now.timestamp())
     claims = {
         "iss": ISSUER,
@@ -84,6 +88,7 @@ def issue(
         "iat": issued,
         "exp": issued + LIFETIME,
         "jti": token_id,
+        "rev": revision,
         **encode_principal(principal),
     }
     return jwt.encode(claims, key, algorithm=ALGORITHM, headers={"typ": TYP, "kid": key_id})
@@ -91,12 +96,13 @@ def issue(
 
 @dataclass(frozen=True, slots=True)
 class VerifiedPrincipal:
-    """What a valid principal token says. ``authorized_party`` is a SPIFFE path."""
+    """What a valid principal token says. ``authorized_party`` is a SPIFFE path, ``revision`` the claim ``rev``."""
 
     principal: identity_pb2.Principal
     authorized_party: str
     expires_at: datetime
     token_id: str
+    revision: int = 0
 
 
 class KeySource(Protocol):
@@ -170,6 +176,7 @@ class PrincipalVerifier:
             azp.removeprefix(prefix),
             expires_at,
             str(claims["jti"]),
+            rev if type(rev := claims.get("rev", 0)) is int else 0,
         )
 
 

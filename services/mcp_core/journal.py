@@ -95,6 +95,8 @@ class Journal:
             "interface": caller.context.interface,
             "authn_event_id": caller.authn_event_id,
         }
+        if caller.cached:
+            metadata["cached"] = "true"
         return Entry(caller, bounded(action, 128), self._clock.monotonic(), metadata=metadata)
 
     async def intent(self, entry: Entry) -> None:

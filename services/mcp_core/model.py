@@ -61,12 +61,14 @@ class Caller:
     """An authenticated request: what is left after step 1, when the client's credential has been dropped.
 
     token: the principal token (R5), for authz and audit only. authn_event_id: authn's record (R18).
+    cached: that record is of an earlier request, whose proof was found again in the cache (R12).
     """
 
     context: RequestContext
     principal: Principal
     token: str = field(repr=False)
     authn_event_id: str = ""
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,9 @@ async def main(config: Config) -> None:
         audit_peer = Peer("audit", config.audit, config.mesh)
         for peer in (authn_peer, authz_peer, audit_peer):
             closing.push_async_callback(peer.close)
-        authn = AuthnAdapter(authn_peer)
+        authn = AuthnAdapter(authn_peer, clock)
         closing.push_async_callback(authn.close)
+        closing.push_async_callback(_cancel, asyncio.create_task(authn.keep()))
         authz = AuthzAdapter(authz_peer)
         closing.push_async_callback(authz.close)
         decisions = CachedAuthorizer(authz, clock)

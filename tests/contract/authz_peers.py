@@ -20,11 +20,12 @@ from services.common.ids import uuid7
 from services.common.principal_token import issue
 from services.common.tls import server_name
 from tests.fakes.mesh import Mesh
+from tests.fakes.revocations import Leases
 
 EVERYWHERE = identity_pb2.NamespaceScope(all=True)
 
 
-class Keys(authn_pb2_grpc.AuthnServiceServicer):
+class Keys(Leases, authn_pb2_grpc.AuthnServiceServicer):
     """Signs principal tokens and publishes the key, as authn does."""
 
     def __init__(self) -> None:

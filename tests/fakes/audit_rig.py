@@ -30,13 +30,14 @@ from services.common.ids import uuid7
 from services.common.principal_token import issue
 from services.common.tls import server_name
 from tests.fakes.mesh import Mesh
+from tests.fakes.revocations import Leases
 
 TYPE = audit_pb2.EventType
 SIGNING_KEY = Ed25519PrivateKey.generate()
 TOKEN_KEY = Ed25519PrivateKey.generate()
 
 
-class Authn(authn_pb2_grpc.AuthnServiceServicer):
+class Authn(Leases, authn_pb2_grpc.AuthnServiceServicer):
     """Takes every credential for the subject that it names."""
 
     async def Authenticate(self, request: authn_pb2.AuthenticateRequest, context: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+from services.common.clock import SystemClock
+
 
 class FakeClock:
     """Starts at a fixed time; ``advance`` moves wall and monotonic time together."""
@@ -20,3 +22,20 @@ class FakeClock:
         """Lets time pass."""
         self._now += timedelta(seconds=seconds)
         self._monotonic += seconds
+
+
+class SlippingClock(SystemClock):
+    """The machine's clock, which the test can set forward, as a suspension of the machine does."""
+
+    def __init__(self) -> None:
+        self._slipped = 0.0
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self._slipped)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._slipped
+
+    def slip(self, seconds: float) -> None:
+        """As if that much time had passed while nobody ran."""
+        self._slipped += seconds

@@ -1,4 +1,4 @@
-"""Our own access tokens: JWTs after RFC 9068, signed with Ed25519 (RFC 8037).
+"""Our own access tokens: JWTs after RFC 9068.
 
 The token names the user; roles and whether the user may come in at all are read from the store each time, so
 that disabling a user ends the user's tokens. ``typ`` and key differ from those of principal tokens: neither
@@ -6,15 +6,17 @@ passes for the other (R5).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
 
-from services.authn.adapters.signing_keys import ALGORITHM, KeyRing
+from services.authn.adapters import api_key
+from services.authn.adapters.key_ring import KeyRing
 from services.authn.errors import Reason, Rejected
 from services.authn.model import Credential, Principal, Secret, TokenCredential
-from services.authn.ports import Users
+from services.authn.ports import ApiKeys, Revoked, Users
 from services.common.clock import Clock
 from services.common.ids import uuid7
 
@@ -36,13 +38,14 @@ class AccessTokenIssuer:
         self._clock = clock
         self.lifetime = lifetime
 
-    def issue(self, principal: Principal, client: str) -> Secret:
+    def issue(self, principal: Principal, client: str, family: str = "") -> Secret:
         issued = int(self._clock.now().timestamp())
         claims = {
             "iss": self._issuer,
             "aud": self._audience,
             "sub": principal.subject,
             "client_id": client,
+            **_origin(principal, family),
             "iat": issued,
             "nbf": issued,
             "exp": issued + self.lifetime,
@@ -51,7 +54,14 @@ class AccessTokenIssuer:
             "amr": list(principal.amr),
         }
         key = self._ring.current
-        return Secret(jwt.encode(claims, key.private, algorithm=ALGORITHM, headers={"typ": TYP, "kid": key.kid}))
+        return Secret(jwt.encode(claims, key.private, algorithm=key.algorithm, headers={"typ": TYP, "kid": key.kid}))
+
+
+def _origin(principal: Principal, family: str) -> dict[str, Any]:
+    """What the token ends with: the API key that it was made from, or the user's generation and the family."""
+    if principal.auth_type == api_key.AUTH_TYPE:
+        return {"key": principal.credential_id}
+    return {"gen": principal.generation, **({"fam": family} if family else {})}
 
 
 class AccessTokenAuthenticator:
@@ -59,8 +69,12 @@ class AccessTokenAuthenticator:
 
     auth_type = AUTH_TYPE
 
-    def __init__(self, users: Users, ring: KeyRing, issuer: str, audience: str) -> None:
+    def __init__(
+        self, users: Users, keys: ApiKeys, revoked: Revoked, ring: KeyRing, issuer: str, audience: str
+    ) -> None:
         self._users = users
+        self._keys = keys
+        self._revoked = revoked
         self._ring = ring
         self._issuer = issuer
         self._audience = audience
@@ -75,29 +89,53 @@ class AccessTokenAuthenticator:
             claims = self._verify(credential.token.reveal())
             expires_at, auth_time = self._times(claims, now)
             subject, token_id, amr = claims["sub"], claims["jti"], tuple(claims.get("amr", ()))
+            key_id, family, generation = claims.get("key", ""), claims.get("fam", ""), claims.get("gen", 0)
         except Rejected:
             raise
         except Exception:  # noqa: BLE001
             # Parsers of hostile input raise more kinds than they document; all of them mean the same here.
             raise Rejected(Reason.INVALID_TOKEN, AUTH_TYPE) from None
+        own_name = _named(key_id or family, token_id)
+        if self._revoked.is_revoked(own_name) or (family and self._revoked.is_revoked(family)):
+            raise Rejected(Reason.REVOKED, AUTH_TYPE, credential_id=token_id)
+        if key_id:
+            return self._of_key(key_id, subject, own_name, credential.certificate, now, expires_at)
         user = self._users.find(subject)
         # A user made anew under an old name does not inherit the old one's tokens.
         if user is None or claims["iat"] < int(user.created_at.timestamp()):
             raise Rejected(Reason.UNKNOWN, AUTH_TYPE)
         if not user.enabled:
             raise Rejected(Reason.DISABLED, AUTH_TYPE, credential_id=token_id, user=user.name)
-        return user.principal(AUTH_TYPE, token_id, auth_time, amr, expires_at)
+        if user.generation != generation:
+            raise Rejected(Reason.REVOKED, AUTH_TYPE, credential_id=token_id, user=user.name)
+        return user.principal(AUTH_TYPE, own_name, auth_time, amr, expires_at)
+
+    def _of_key(
+        self, key_id: str, subject: str, token_id: str, certificate: bytes, now: datetime, expires_at: datetime
+    ) -> Principal:
+        """The principal of a token that was made from an API key: that of the key as it is now (R3, R4)."""
+        key = self._keys.find(key_id)
+        if key is None or key.identity != subject:
+            raise Rejected(Reason.UNKNOWN, AUTH_TYPE)
+        api_key.check_usable(key, certificate, now, AUTH_TYPE)
+        self._keys.touch(key.id, now)
+        return replace(
+            key.principal(now),
+            auth_type=AUTH_TYPE,
+            credential_id=token_id,
+            expires_at=min(expires_at, key.expires_at or expires_at),
+        )
 
     def _verify(self, token: str) -> Mapping[str, Any]:
         """The claims of a token whose signature, type, issuer and audience are right."""
         header = jwt.get_unverified_header(token)
-        key = self._ring.public(header.get("kid", ""))
-        if key is None or header.get("typ") != TYP or header.get("alg") != ALGORITHM:
+        key = self._ring.find_signing(header.get("kid"))
+        if key is None or header.get("typ") != TYP or header.get("alg") != key.algorithm:
             raise Rejected(Reason.INVALID_TOKEN, AUTH_TYPE)
         return jwt.decode(
             token,
-            key,
-            algorithms=[ALGORITHM],
+            key.public,
+            algorithms=[key.algorithm],
             audience=self._audience,
             issuer=self._issuer,
             options={
@@ -121,3 +159,8 @@ class AccessTokenAuthenticator:
         if any(datetime.fromtimestamp(claims[name], UTC) - leeway > now for name in ("nbf", "iat")):
             raise Rejected(Reason.INVALID_TOKEN, AUTH_TYPE)
         return expires_at, datetime.fromtimestamp(claims["auth_time"], UTC)
+
+
+def _named(origin: str, token_id: str) -> str:
+    """The credential id of a token: it ends with its own id, and with what it was made from."""
+    return f"{origin}/{token_id}" if origin else token_id

@@ -12,7 +12,7 @@ import string
 from datetime import datetime
 
 from services.authn.errors import Reason, Rejected
-from services.authn.model import Credential, Principal, Secret, TokenCredential
+from services.authn.model import KEY_PREFIX, ApiKey, Credential, Principal, Secret, TokenCredential
 from services.authn.ports import ApiKeys
 
 AUTH_TYPE = "api_key"
@@ -20,7 +20,6 @@ ALPHABET = string.digits + string.ascii_letters
 ID_LENGTH = 12
 SECRET_LENGTH = 43
 PASSWORD_LENGTH = 24
-PREFIX = "kg_"
 
 _FORM = re.compile(rf"kg_([0-9A-Za-z]{{{ID_LENGTH}}})_([0-9A-Za-z]{{{SECRET_LENGTH}}})")
 _NO_MAC = bytes(hashlib.sha256().digest_size)
@@ -48,7 +47,7 @@ class ApiKeyMaker:
         key_id, secret = random_base62(ID_LENGTH), random_base62(SECRET_LENGTH)
         return (
             key_id,
-            Secret(f"{PREFIX}{key_id}_{secret}"),
+            Secret(f"{KEY_PREFIX}{key_id}_{secret}"),
             self._pepper.mac(key_id, secret),
             self._pepper.version,
         )
@@ -72,7 +71,7 @@ class ApiKeyAuthenticator:
         self._pepper = pepper
 
     def recognises(self, credential: Credential) -> bool:
-        return isinstance(credential, TokenCredential) and credential.token.reveal().startswith(PREFIX)
+        return isinstance(credential, TokenCredential) and credential.token.reveal().startswith(KEY_PREFIX)
 
     async def authenticate(self, credential: Credential, now: datetime) -> Principal:
         form = _FORM.fullmatch(credential.token.reveal()) if isinstance(credential, TokenCredential) else None
@@ -85,9 +84,23 @@ class ApiKeyAuthenticator:
             raise Rejected(Reason.UNKNOWN, AUTH_TYPE)
         if not matches:
             raise Rejected(Reason.MISMATCH, AUTH_TYPE, credential_id=key.id)
-        if not key.enabled:
-            raise Rejected(Reason.DISABLED, AUTH_TYPE, credential_id=key.id, user=key.identity)
-        if key.expires_at is not None and key.expires_at <= now:
-            raise Rejected(Reason.EXPIRED, AUTH_TYPE, credential_id=key.id, user=key.identity)
+        certificate = credential.certificate if isinstance(credential, TokenCredential) else b""
+        check_usable(key, certificate, now, AUTH_TYPE)
         self._keys.touch(key.id, now)
         return key.principal(now)
+
+
+def check_usable(key: ApiKey, certificate: bytes, now: datetime, auth_type: str) -> None:
+    """Whether what a key stands for is accepted now, with the client certificate (DER) that came along.
+
+    Raises:
+        Rejected: it is disabled or expired, or bound to another certificate.
+    """
+    if not key.enabled:
+        raise Rejected(Reason.DISABLED, auth_type, credential_id=key.id, user=key.identity)
+    if key.expires_at is not None and key.expires_at <= now:
+        raise Rejected(Reason.EXPIRED, auth_type, credential_id=key.id, user=key.identity)
+    if key.certificate_sha256 and not hmac.compare_digest(
+        key.certificate_sha256, hashlib.sha256(certificate).hexdigest()
+    ):
+        raise Rejected(Reason.CERTIFICATE, auth_type, credential_id=key.id, user=key.identity)

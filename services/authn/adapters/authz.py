@@ -13,12 +13,12 @@ class AuthzPolicy:
     def __init__(self, authz: Peer) -> None:
         self._authz = authz
 
-    async def check(self, token: str, verb: str, call: Call) -> Decision:
+    async def check(self, token: str, area: str, verb: str, call: Call) -> Decision:
         response: authz_pb2.CheckResponse = await self._authz.unary(
             lambda channel: authz_pb2_grpc.AuthzServiceStub(channel).Check,
             authz_pb2.CheckRequest(
                 principal_token=token,
-                action=identity_pb2.Action(group="kubegate", resource="keys", verb=verb),
+                action=identity_pb2.Action(group="kubegate", resource=area, verb=verb),
                 request_id=call.request_id,
             ),
             call.deadline,

@@ -1,33 +1,43 @@
-"""authn's store: SQLite (WAL, synchronous=FULL) with a mirror of its records in memory.
+"""authn's store: its engine, a mirror of its records in memory, and the revision that the mirror is at.
 
-Reading never waits and costs the same for known and unknown names, for every record is in memory. That is
-right as long as this process is the only writer, which a lock on the file makes sure of. A change is written
-in a thread, committed, and then seen in the mirror, all in one step that no cancellation divides; only that
-thread changes the mirror.
+Reading a record never waits and costs the same for known and unknown names, for every record is in memory. A
+change is written in a thread, committed, and then seen in the mirror, all in one step that no cancellation
+divides; only that thread changes the mirror.
+
+A SQLite file has one process, which a lock makes sure of: its mirror is always right. PostgreSQL may have
+several. There the mirror is a cache under the same rule as every other (R12): it may be used for ``TERM``
+seconds after the begin of the last read that found it right, and no longer.
 """
 
 import asyncio
 import fcntl
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, bindparam, select
+from sqlalchemy import URL, Connection, Engine, bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.authn.adapters import schema
-from services.authn.adapters.database import open_database
+from services.authn.adapters import history, schema
+from services.authn.adapters.database import checked_url, is_url, open_database
 from services.authn.adapters.signing_keys import SealedKey
-from services.authn.model import ApiKey, Principal, User
+from services.authn.model import ApiKey, Ends, IssuerRecord, User
+from services.common.clock import Clock, SystemClock
 from services.common.errors import Unavailable
 from services.common.log import get_logger
 from services.common.runtime_errors import StartupError
 
 T = TypeVar("T")
+
+TERM = 1.0
+"""Seconds for which a mirror that others may have overtaken is used after it was found right."""
+
+SYNC_PERIOD = 0.25
+"""Seconds between two looks at the revision of a shared store."""
 
 log = get_logger("store")
 
@@ -50,9 +60,11 @@ class KeyTable:
             self.unwritten.add(key_id)
 
     def described(self, key: ApiKey) -> ApiKey:
-        """The record with its newest use."""
+        """The record with its newest use, by this process or by another."""
         used = self.used.get(key.id)
-        return replace(key, last_used_at=used) if used is not None else key
+        if used is None or (key.last_used_at is not None and key.last_used_at > used):
+            return key
+        return replace(key, last_used_at=used)
 
 
 class UserTable:
@@ -65,45 +77,204 @@ class UserTable:
         return self.records.get(name)
 
 
-class Store:
-    """Everything that authn keeps."""
+@dataclass(slots=True)
+class Mirror:
+    """Every record of the store at ``revision``."""
 
-    def __init__(self, engine: Engine, lock: int) -> None:
+    keys: KeyTable = field(default_factory=KeyTable)
+    users: UserTable = field(default_factory=UserTable)
+    issuers: dict[str, IssuerRecord] = field(default_factory=dict)
+    revoked: dict[str, datetime] = field(default_factory=dict)
+    signing_keys: dict[str, SealedKey] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
+    bootstrapped: bool = False
+    revision: int = 0
+
+    def load(self, connection: Connection) -> None:
+        """Reads everything. The revision comes first and is shown last: a reader who asked for it before may
+        see newer records than it says, never older ones."""
+        revision = history.newest(connection)
+        keys = {row.id: schema.api_key(row) for row in connection.execute(select(schema.api_keys))}
+        users = {row.name: schema.user(row) for row in connection.execute(select(schema.users))}
+        issuers = {row.issuer: schema.issuer(row) for row in connection.execute(select(schema.issuers))}
+        signing = {row.kid: schema.sealed_key(row) for row in connection.execute(select(schema.signing_keys))}
+        revoked = {row.credential_id: row.until for row in connection.execute(select(schema.revoked_tokens))}
+        ended = dict(history.since(connection, 0).ended)
+        bootstrapped = connection.execute(select(schema.bootstraps.c.one)).first() is not None
+        self.keys.records, self.users.records = keys, users
+        self.issuers, self.signing_keys, self.revoked, self.ended = issuers, signing, revoked, ended
+        self.bootstrapped = bootstrapped
+        self.revision = revision
+
+
+class Store:
+    """The engine and the mirror. What is done with them lies in the files beside this one."""
+
+    def __init__(self, engine: Engine, lock: int | None, clock: Clock) -> None:
         self._engine = engine
         self._lock = lock
+        self._clock = clock
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self.keys = KeyTable()
-        self.users = UserTable()
-        self._bootstrapped = False
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-read")
+        self._found_right_at = float("-inf")
+        self._unsure = False
+        self.mirror = Mirror()
 
     @classmethod
-    def open(cls, path: Path) -> "Store":
-        """Opens the store, making it where there is none, and reads it.
+    def open(cls, target: Path | str, clock: Clock | None = None, *, password: str = "") -> "Store":
+        """Opens the store, making or migrating it where that is due, and reads it.
 
         Raises:
-            StartupError: another process has it, or it is damaged, foreign or of another version.
+            StartupError: another process has the file, or the store is damaged, foreign or of another version.
         """
-        lock = _lock(path)
+        url: URL | None = None
+        if isinstance(target, str) and is_url(target):
+            url = checked_url(target)
+            url = url.set(password=password) if password else url
+        path = Path(target) if url is None else None
+        lock = _lock(path) if path is not None else None
         try:
-            store = cls(open_database(path), lock)
+            store = cls(open_database(url or Path(target)), lock, clock or SystemClock())
             with store._engine.connect() as connection:
-                store._load(connection)
+                store.mirror.load(connection)
         except StartupError:
-            os.close(lock)
+            _unlock(lock)
             raise
         except (SQLAlchemyError, ValueError, TypeError) as error:
-            os.close(lock)
+            _unlock(lock)
             raise StartupError(
-                f"{path}: a record in the credential store cannot be read; restore the file from a backup"
+                f"{path or 'the credential store'}: a record in the credential store cannot be read; restore it "
+                "from a backup"
             ) from error
         return store
 
-    def _load(self, connection: Connection) -> None:
-        keys = map(schema.api_key, connection.execute(select(schema.api_keys)))
-        users = map(schema.user, connection.execute(select(schema.users)))
-        self.keys.records = {key.id: key for key in keys}
-        self.users.records = {user.name: user for user in users}
-        self._bootstrapped = connection.execute(select(schema.bootstraps.c.one)).first() is not None
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may change the store."""
+        return self._lock is None
+
+    @property
+    def keys(self) -> KeyTable:
+        return self.mirror.keys
+
+    @property
+    def users(self) -> UserTable:
+        return self.mirror.users
+
+    async def current(self) -> int:
+        """The revision that what is read from now on has at least.
+
+        Raises:
+            Unavailable: the mirror may have been overtaken, and the store does not answer.
+        """
+        if self._unsure or (self.shared and self._clock.monotonic() - self._found_right_at >= TERM):
+            await self.sync()
+        return self.mirror.revision
+
+    async def sync(self) -> None:
+        """Finds out whether the mirror is right, and makes it so.
+
+        Raises:
+            Unavailable: the store does not answer.
+        """
+        began = self._clock.monotonic()
+
+        def look() -> None:
+            with self._engine.connect() as connection:
+                if self._unsure or history.newest(connection) != self.mirror.revision:
+                    self.mirror.load(connection)
+            self._unsure = False
+
+        await self._in(self._writer, look, "read")
+        self._found_right_at = max(self._found_right_at, began)
+
+    async def follow(self) -> None:
+        """Runs until cancelled: keeps the mirror of a shared store right."""
+        while self.shared:
+            try:
+                await self.sync()
+            except Unavailable as error:
+                log.warning("store not followed", reason=error.public_message)
+            await asyncio.sleep(SYNC_PERIOD)
+
+    async def since(self, known: int) -> Ends:
+        """What ended after a revision, by a read of the store that begins now (R12).
+
+        Raises:
+            Unavailable: the store does not answer.
+        """
+        if self.shared:
+            await self.sync()
+        return await self.read(lambda connection: history.since(connection, known))
+
+    def ended_since(self, names: Iterable[str], revision: int) -> bool:
+        """Whether one of the names has ended after a revision, as far back as principal tokens live."""
+        return any(self.mirror.ended.get(name, 0) > revision for name in names)
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """What a query finds in the store itself.
+
+        Raises:
+            Unavailable: the store does not answer.
+        """
+
+        def ask() -> T:
+            with self._engine.connect() as connection:
+                return query(connection)
+
+        return await self._in(self._reader, ask, "read")
+
+    async def write(self, statements: Callable[[Connection], T]) -> T:
+        """Commits what changes no record of the mirror.
+
+        Raises:
+            Unavailable: nothing was changed, or it is not known.
+        """
+
+        def commit() -> T:
+            with self._engine.begin() as connection:
+                return statements(connection)
+
+        return await self._in(self._writer, commit, "written")
+
+    async def change(self, statements: Callable[[Connection, int], Callable[[], T]], ends: Sequence[str] = ()) -> T:
+        """Commits a change of records under the next revision, then runs what ``statements`` returns, which
+        shows the change in the mirror. ``ends``: names of what ends or changes with it.
+
+        Raises:
+            Unavailable: nothing was changed.
+        """
+
+        def commit_and_show() -> T:
+            now = self._clock.now()
+            try:
+                with self._engine.begin() as connection:
+                    revision = history.advance(connection, now)
+                    show = statements(connection, revision)
+                    history.note(connection, revision, ends, now)
+            except SQLAlchemyError:
+                # A commit whose acknowledgement was lost may have happened.
+                self._unsure = self.shared
+                raise
+            result = show()
+            for name in ends:
+                self.mirror.ended[name] = revision
+            if revision == self.mirror.revision + 1:
+                self.mirror.revision = revision
+            else:
+                self._unsure = True
+            return result
+
+        return await self._in(self._writer, commit_and_show, "written")
+
+    async def _in(self, pool: ThreadPoolExecutor, work: Callable[[], T], verb: str) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, work)
+        except SQLAlchemyError as error:
+            log.error("store does not answer", verb=verb, cause=type(error).__name__)
+            if verb == "written":
+                raise Unavailable("The credential store cannot be written; nothing was changed.") from None
+            raise Unavailable("The credential store does not answer; try again shortly.") from None
 
     def bind_pepper(self, version: str) -> None:
         """Ties the store to the pepper that its keys are made under; only at start.
@@ -123,110 +294,6 @@ class Store:
                     "under; restore the pepper_file that belongs to the store"
                 )
 
-    def signing_keys(self) -> Sequence[SealedKey]:
-        """The sealed signing keys; only at start."""
-        with self._engine.connect() as connection:
-            return [schema.sealed_key(row) for row in connection.execute(select(schema.signing_keys))]
-
-    def add_signing_key(self, key: SealedKey) -> None:
-        """Stores a sealed signing key; only at start."""
-        with self._engine.begin() as connection:
-            connection.execute(
-                schema.signing_keys.insert().values(
-                    kid=key.kid,
-                    purpose=key.purpose.value,
-                    created_at=key.created_at,
-                    kek_version=key.kek_version,
-                    sealed=key.sealed,
-                )
-            )
-
-    def list_keys(self) -> Sequence[ApiKey]:
-        oldest_first = sorted(self.keys.records.values(), key=lambda key: (key.created_at, key.id))
-        return [self.keys.described(key) for key in oldest_first]
-
-    def find_key(self, key_id: str) -> ApiKey | None:
-        key = self.keys.find(key_id)
-        return self.keys.described(key) if key is not None else None
-
-    def alive(self, principal: Principal, now: datetime) -> bool:
-        if principal.auth_type == "api_key":
-            key = self.keys.find(principal.credential_id)
-            return key is not None and key.enabled and (key.expires_at is None or key.expires_at > now)
-        user = self.users.find(principal.subject)
-        return user is not None and user.enabled
-
-    @property
-    def bootstrapped(self) -> bool:
-        return self._bootstrapped
-
-    async def add_key(self, key: ApiKey) -> None:
-        def write(connection: Connection) -> Callable[[], None]:
-            connection.execute(schema.api_keys.insert().values(schema.api_key_row(key)))
-            return lambda: self.keys.records.update({key.id: key})
-
-        await self._change(write)
-
-    async def set_key_enabled(self, key_id: str, enabled: bool) -> ApiKey | None:
-        table = schema.api_keys
-
-        def write(connection: Connection) -> Callable[[], ApiKey | None]:
-            connection.execute(table.update().where(table.c.id == key_id).values(enabled=enabled))
-
-            def show() -> ApiKey | None:
-                key = self.keys.find(key_id)
-                if key is None:
-                    return None
-                self.keys.records[key_id] = replace(key, enabled=enabled)
-                return self.find_key(key_id)
-
-            return show
-
-        return await self._change(write)
-
-    async def delete_key(self, key_id: str) -> bool:
-        def write(connection: Connection) -> Callable[[], bool]:
-            connection.execute(schema.api_keys.delete().where(schema.api_keys.c.id == key_id))
-            return lambda: self.keys.records.pop(key_id, None) is not None
-
-        return await self._change(write)
-
-    async def bootstrap(self, keys: Sequence[ApiKey], user: User, at: datetime) -> bool:
-        def write(connection: Connection) -> Callable[[], bool]:
-            if connection.execute(select(schema.bootstraps.c.one)).first() is not None:
-                return lambda: False
-            row = {"one": True, "done_at": at, "key_ids": [key.id for key in keys], "user": user.name}
-            connection.execute(schema.bootstraps.insert().values(row))
-            connection.execute(schema.api_keys.insert(), [schema.api_key_row(key) for key in keys])
-            connection.execute(schema.users.insert().values(schema.user_row(user)))
-
-            def show() -> bool:
-                self._bootstrapped = True
-                self.keys.records.update({key.id: key for key in keys})
-                self.users.records[user.name] = user
-                return True
-
-            return show
-
-        return await self._change(write)
-
-    async def undo_bootstrap(self) -> None:
-        def write(connection: Connection) -> Callable[[], None]:
-            done = connection.execute(select(schema.bootstraps)).one()
-            connection.execute(schema.api_keys.delete().where(schema.api_keys.c.id.in_(done.key_ids)))
-            connection.execute(schema.users.delete().where(schema.users.c.name == done.user))
-            connection.execute(schema.bootstraps.delete())
-
-            def show() -> None:
-                self._bootstrapped = False
-                for key_id in done.key_ids:
-                    self.keys.records.pop(key_id, None)
-                self.users.records.pop(done.user, None)
-
-            return show
-
-        await self._change(write)
-
     async def write_uses(self) -> None:
         """Writes the last uses that are not written yet; what cannot be written now is tried the next time."""
         uses = {key_id: self.keys.used[key_id] for key_id in self.keys.unwritten}
@@ -234,37 +301,25 @@ class Store:
             return
         self.keys.unwritten.clear()
         table = schema.api_keys
-
-        def write(connection: Connection) -> Callable[[], None]:
-            statement = table.update().where(table.c.id == bindparam("key")).values(last_used_at=bindparam("at"))
-            connection.execute(statement, [{"key": key_id, "at": at} for key_id, at in uses.items()])
-            return lambda: None
-
+        statement = table.update().where(table.c.id == bindparam("key")).values(last_used_at=bindparam("at"))
+        rows: list[dict[str, Any]] = [{"key": key_id, "at": at} for key_id, at in uses.items()]
         try:
-            await self._change(write)
+            await self.write(lambda connection: connection.execute(statement, rows))
         except Unavailable as error:
             self.keys.unwritten.update(uses)
             log.warning("last uses not written", reason=error.public_message)
 
-    async def _change(self, write: Callable[[Connection], Callable[[], T]]) -> T:
-        """Commits what ``write`` does, then runs what it returns, which shows the change to readers."""
-
-        def commit_and_show() -> T:
-            with self._engine.begin() as connection:
-                show = write(connection)
-            return show()
-
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._writer, commit_and_show)
-        except SQLAlchemyError as error:
-            log.error("store not written", cause=type(error).__name__)
-            raise Unavailable("The credential store cannot be written; nothing was changed.") from None
-
     def close(self) -> None:
-        """Waits for what is being written and closes the file."""
+        """Waits for what is being written and closes the store."""
+        self._reader.shutdown(wait=True)
         self._writer.shutdown(wait=True)
         self._engine.dispose()
-        os.close(self._lock)
+        _unlock(self._lock)
+
+
+def _unlock(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
 
 
 def _lock(path: Path) -> int:

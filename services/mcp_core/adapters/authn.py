@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC
 
 from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
 from kubegate.common.v1 import identity_pb2
+from services.common.clock import Clock, SystemClock
 from services.common.deadline import Deadline
 from services.common.errors import DomainError, InvalidArgument, Unauthenticated
 from services.common.grpc_client import Peer
 from services.common.grpc_stream import StreamClient
+from services.common.lease import Lease
 from services.mcp_core.adapters.peers import away_or_refused, question_deadline, source
+from services.mcp_core.adapters.principal_cache import PrincipalCache, Proven
 from services.mcp_core.model import AccessToken, Caller, Principal, RequestContext
 
 
 class AuthnAdapter:
-    """Asks authn; one stream for all requests."""
+    """Asks authn; one stream for all requests. What was proven is remembered under a lease (R12): run ``keep``."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, clock: Clock | None = None) -> None:
         self._peer = peer
+        self._clock = clock or SystemClock()
+        self._cache = PrincipalCache(self._clock)
+        self._lease = Lease(
+            peer,
+            lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).WatchRevocations,
+            authn_pb2.WatchRevocationsRequest,
+            self._cache.apply,
+            self._clock,
+        )
+        self._cache.lease = self._lease
         self._stream: StreamClient[authn_pb2.AuthenticateRequest, authn_pb2.AuthenticateResponse] = StreamClient(
             peer,
             lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).AuthenticateStream,
@@ -26,7 +40,15 @@ class AuthnAdapter:
             authn_pb2.AuthenticateItem,
         )
 
+    async def keep(self) -> None:
+        """Keeps the lease until cancelled; without it nothing is remembered."""
+        await self._lease.keep()
+
     async def authenticate(self, credential: str, context: RequestContext) -> Caller:
+        known = self._cache.find(credential)
+        if known is not None:
+            return Caller(context, known.principal, known.token, known.event_id, cached=True)
+        asked_at = self._clock.monotonic()
         request = authn_pb2.AuthenticateRequest(
             credential=authn_pb2.Credential(token=credential),
             source=source(context.source),
@@ -45,6 +67,9 @@ class AuthnAdapter:
             tenant=proven.tenant,
             digest=_digest(proven),
         )
+        ends = proven.expires_at.ToDatetime(UTC) if proven.HasField("expires_at") else None
+        known = Proven(principal, answer.principal_token, answer.event_id, ends)
+        self._cache.keep(credential, known, asked_at=asked_at, revision=answer.revocation_revision)
         return Caller(context, principal, answer.principal_token, answer.event_id)
 
     async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:

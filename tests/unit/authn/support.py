@@ -5,18 +5,32 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from services.authn.adapters.api_key import ApiKeyMaker, Pepper
-from services.authn.adapters.signing_keys import KeyRing, SigningKey, jwk
-from services.authn.model import ApiKey, Decision, Entry, PasswordCredential, Secret, TokenCredential, User
+from services.authn.adapters.key_ring import KeyRing
+from services.authn.adapters.password import PasswordAuthenticator
+from services.authn.adapters.signing_keys import KeyEncryptionKey, Purpose, generate, sealed
+from services.authn.adapters.totp import Totp
+from services.authn.errors import Reason, Rejected
+from services.authn.model import (
+    ApiKey,
+    Decision,
+    Ends,
+    Entry,
+    PasswordCredential,
+    Principal,
+    Secret,
+    TokenCredential,
+    User,
+)
 from services.common.call import Call
 from services.common.deadline import Deadline
 from services.common.errors import Unavailable
+from tests.fakes.clock import FakeClock
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 PEPPER = Pepper(b"p" * 32)
 MAKER = ApiKeyMaker(PEPPER)
+KEK = KeyEncryptionKey(b"k" * 32)
 
 
 def token(text: str) -> TokenCredential:
@@ -39,9 +53,9 @@ def make_user(**fields: object) -> User:
     return replace(record, **fields)  # type: ignore[arg-type]
 
 
-def make_ring() -> KeyRing:
-    private = Ed25519PrivateKey.generate()
-    return KeyRing([SigningKey(jwk(private.public_key())["kid"], private)])
+def make_ring(algorithm: str = "EdDSA") -> KeyRing:
+    key = sealed(generate(algorithm), KEK, Purpose.ACCESS, NOW, NOW)
+    return KeyRing(Purpose.ACCESS, lambda: {key.kid: key}, KEK, FakeClock(NOW))
 
 
 def call(peer: str = "service/mcp-core", seconds: float = 10, **metadata: str) -> Call:
@@ -73,6 +87,91 @@ class Users:
         return self.records.get(name)
 
 
+class Revoked:
+    """Tokens that were ended."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = set(names)
+
+    def is_revoked(self, name: str) -> bool:
+        return name in self.names
+
+    async def revoke(self, credential_id: str, until: datetime) -> None:
+        self.names.add(credential_id)
+
+
+class FixedRevisions:
+    """A revision that the test sets."""
+
+    def __init__(self) -> None:
+        self.revision = 7
+        self.away = False
+
+    async def current(self) -> int:
+        if self.away:
+            raise Unavailable("The credential store does not answer.")
+        return self.revision
+
+    async def since(self, known: int) -> Ends:
+        return Ends(await self.current())
+
+
+class NoRefresh:
+    """Refresh tokens that are made and never taken."""
+
+    def recognises(self, token: Secret) -> bool:
+        return False
+
+    async def start(self, principal: Principal) -> tuple[Secret, str]:
+        return Secret("kgr_none"), "family"
+
+    async def use(self, token: Secret) -> tuple[Principal, Secret, str]:
+        raise Rejected(Reason.UNKNOWN, "refresh_token")
+
+    async def end(self, token: Secret) -> None:
+        raise AssertionError("nothing is recognised")
+
+
+class MemoryLogins:
+    """Failures in memory; ``refuses_success`` is a step that was used, or a lock that came in between."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.successes: list[tuple[str, int | None]] = []
+        self.locked_names: set[str] = set()
+        self.used: set[int] = set()
+        self.codes: set[str] = set()
+
+    def row_of_stranger(self, name: str) -> str:
+        return "?1"
+
+    async def locked(self, name: str, now: datetime) -> bool:
+        return name in self.locked_names
+
+    async def failed(self, name: str, now: datetime) -> None:
+        self.failures.append(name)
+
+    async def succeeded(self, name: str, now: datetime, step: int | None) -> bool:
+        if step in self.used:
+            return False
+        self.successes.append((name, step))
+        if step is not None:
+            self.used.add(step)
+        return True
+
+    async def use_recovery_code(self, name: str, code: str, now: datetime) -> bool:
+        if code in self.codes:
+            self.codes.remove(code)
+            return True
+        return False
+
+    async def locked_until(self, name: str) -> datetime | None:
+        return None
+
+    async def unlock(self, name: str) -> None:
+        self.locked_names.discard(name)
+
+
 class PlainHashing:
     """Counts verifications; the hash of a password is the password."""
 
@@ -85,6 +184,11 @@ class PlainHashing:
     async def verify(self, password_hash: str, password: Secret) -> bool:
         self.verified.append(password_hash)
         return password_hash == f"hash:{password.reveal()}"
+
+
+def passwords(users: Users, hashing: PlainHashing, logins: MemoryLogins | None = None) -> PasswordAuthenticator:
+    """The authenticator over fakes, with real second factors."""
+    return PasswordAuthenticator(users, hashing, logins or MemoryLogins(), Totp(KEK), "decoy")
 
 
 class Journalist:
@@ -125,7 +229,7 @@ class FixedPolicy:
         self.decision = decision or Decision(True, rule="direct#1", policy_revision="r1")
         self.asked: list[tuple[str, str]] = []
 
-    async def check(self, token: str, verb: str, call: Call) -> Decision:
+    async def check(self, token: str, area: str, verb: str, call: Call) -> Decision:
         self.asked.append((token, verb))
         return self.decision
 

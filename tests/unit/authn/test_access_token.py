@@ -19,7 +19,7 @@ from services.authn.errors import PUBLIC_MESSAGE, Rejected
 from services.authn.model import Principal
 from services.common.errors import Unauthenticated
 from tests.fakes.clock import FakeClock
-from tests.unit.authn.support import NOW, Users, make_ring, make_user, token
+from tests.unit.authn.support import NOW, Keys, Revoked, Users, make_ring, make_user, token
 
 AUDIENCE = "https://localhost:8443/mcp"
 CLOCK = FakeClock(NOW)
@@ -32,7 +32,7 @@ def issuer(clock: FakeClock = CLOCK, lifetime: int = 3600) -> AccessTokenIssuer:
 
 
 def authenticator(users: Users | None = None) -> AccessTokenAuthenticator:
-    return AccessTokenAuthenticator(users or Users(make_user()), RING, "kubegate", AUDIENCE)
+    return AccessTokenAuthenticator(users or Users(make_user()), Keys(), Revoked(), RING, "kubegate", AUDIENCE)
 
 
 def principal() -> Principal:
@@ -154,9 +154,9 @@ async def test_clocks_may_differ_by_the_leeway(changes: dict[str, int]) -> None:
 @pytest.mark.req("R5")
 async def test_principal_and_access_tokens_never_pass_for_each_other() -> None:
     """Not even under one key: the types differ."""
-    principal_token = PrincipalTokenIssuer(RING, CLOCK).issue(principal(), "operator/alice")
+    principal_token = PrincipalTokenIssuer(RING, CLOCK).issue(principal(), "operator/alice", 7)
     verifier = OperatorTokenVerifier(RING, CLOCK)
-    assert (await verifier.verify(principal_token))[1] == "operator/alice"
+    assert (await verifier.verify(principal_token))[1:] == ("operator/alice", 7)
     with pytest.raises(Rejected):
         await authenticator().authenticate(token(principal_token), NOW)
     access_token = issuer().issue(principal(), "service/mcp-core").reveal()
@@ -175,9 +175,9 @@ async def test_disabling_a_user_ends_the_users_tokens() -> None:
 async def test_a_principal_token_carries_the_whole_principal_for_a_minute() -> None:
     clock = FakeClock(NOW)
     proved = make_user(permissions=("kubegate:*",), tenant="t").principal("jwt", "id-1", NOW, ("pwd",), NOW)
-    text = PrincipalTokenIssuer(RING, clock).issue(proved, "service/mcp-core")
+    text = PrincipalTokenIssuer(RING, clock).issue(proved, "service/mcp-core", 3)
     verifier = OperatorTokenVerifier(RING, clock)
-    assert await verifier.verify(text) == (proved, "service/mcp-core")
+    assert await verifier.verify(text) == (proved, "service/mcp-core", 3)
     clock.advance(60)
     with pytest.raises(Unauthenticated):
         await verifier.verify(text)

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from services.authn.adapters.credentials import CredentialStore
 from services.authn.adapters.principal_tokens import OperatorTokenVerifier, PrincipalTokenIssuer
 from services.authn.adapters.store import Store
 from services.authn.admin import CredentialAdmin
+from services.authn.admission import Admission
 from services.authn.bootstrap import Bootstrap
 from services.authn.journal import Journal
 from services.authn.model import Decision, NamespaceScope, NewApiKey, Phase, Principal, Secret
@@ -37,13 +39,14 @@ class Admin:
 
     def __init__(self, path: Path) -> None:
         self.clock = FakeClock(NOW)
-        self.store = Store.open(path / "authn.db")
+        self.raw = Store.open(path / "authn.db", self.clock)
+        self.store = CredentialStore(self.raw)
         self.journalist = Journalist()
         self.policy = FixedPolicy()
         self.journal = Journal(self.journalist, self.clock)
-        self.subject = CredentialAdmin(
-            self.store, MAKER, OperatorTokenVerifier(RING, self.clock), self.policy, self.journal, self.clock
-        )
+        tokens = OperatorTokenVerifier(RING, self.clock)
+        admission = Admission(self.store, tokens, self.policy, self.journal, self.clock)
+        self.subject = CredentialAdmin(self.store, MAKER, admission, self.journal, self.clock)
         self.token_file: Secret | None = Secret("bootstrap-token")
         self.bootstrap = Bootstrap(self.store, self, MAKER, PlainHashing(), self.journal, self.clock)
         self.issuer = PrincipalTokenIssuer(RING, self.clock)
@@ -58,14 +61,15 @@ class Admin:
         return record.principal(NOW)
 
     def call(self, principal: Principal, party: str = OPERATOR, peer: str = OPERATOR) -> Call:
-        return replace(call(peer), metadata={PRINCIPAL_TOKEN_METADATA: self.issuer.issue(principal, party)})
+        token = self.issuer.issue(principal, party, self.raw.mirror.revision)
+        return replace(call(peer), metadata={PRINCIPAL_TOKEN_METADATA: token})
 
 
 @pytest.fixture
 def admin(tmp_path: Path) -> Any:
     admin = Admin(tmp_path)
     yield admin
-    admin.store.close()
+    admin.raw.close()
 
 
 ASKED = NewApiKey(identity="bob", roles=("viewer",))
@@ -97,7 +101,7 @@ async def test_a_key_is_made_between_intent_and_outcome_and_the_events_name_the_
 
 
 @pytest.mark.req("R15", "R5")
-@pytest.mark.parametrize("verb", ["create", "list", "enable", "disable", "delete"])
+@pytest.mark.parametrize("verb", ["create", "list", "enable", "disable", "rotate", "prune", "delete"])
 @pytest.mark.parametrize(
     "fault", ["no token", "junk", "issued to another", "dead credential", "expired", "access token"]
 )
@@ -126,7 +130,7 @@ async def test_without_a_valid_token_of_this_operator_nothing_happens(admin: Adm
 
 
 @pytest.mark.req("R15")
-@pytest.mark.parametrize("verb", ["create", "list", "enable", "disable", "delete"])
+@pytest.mark.parametrize("verb", ["create", "list", "enable", "disable", "rotate", "prune", "delete"])
 async def test_what_policy_denies_does_not_happen(admin: Admin, verb: str) -> None:
     principal = await admin.with_admin()
     admin.policy.decision = Decision(False, "Not you.")
@@ -134,7 +138,7 @@ async def test_what_policy_denies_does_not_happen(admin: Admin, verb: str) -> No
     with pytest.raises(PermissionDenied, match="Not you"):
         await _do(admin, verb, admin.call(principal), principal.credential_id)
     assert admin.store.list_keys() == before
-    assert [asked[1] for asked in admin.policy.asked] == [verb]
+    assert [asked[1] for asked in admin.policy.asked] == ["delete" if verb == "prune" else verb]
     assert [(entry.result, entry.user) for entry in admin.journalist.entries] == [("failure", "root")]
 
 
@@ -146,6 +150,10 @@ async def _do(admin: Admin, verb: str, asker: Call, key_id: str) -> Any:
             return await admin.subject.list(asker)
         case "enable" | "disable":
             return await admin.subject.set_enabled(key_id, verb == "enable", asker)
+        case "rotate":
+            return await admin.subject.rotate(key_id, timedelta(days=1), asker)
+        case "prune":
+            return await admin.subject.prune(timedelta(days=2), False, asker)
         case "delete":
             return await admin.subject.delete(key_id, asker)
 
@@ -296,7 +304,7 @@ async def test_bootstrap_makes_the_first_credentials_once(admin: Admin) -> None:
     assert by_name["admin"].namespaces.all
     assert by_name["viewer"].roles == ("viewer",)
     assert by_name["viewer"].permissions == ()
-    user = admin.store.users.find("admin")
+    user = admin.raw.users.find("admin")
     assert user is not None
     assert user.password_hash == f"hash:{first.admin_password.reveal()}"
     assert (user.roles, user.permissions) == (("admin",), ("kubegate:*",))
@@ -344,7 +352,7 @@ async def test_a_bootstrap_that_cannot_be_recorded_leaves_nothing_and_may_be_rep
     admin.journalist.away_from = away_from
     with pytest.raises(Unavailable):
         await admin.bootstrap.run(Secret("bootstrap-token"), call(OPERATOR))
-    assert (admin.store.list_keys(), admin.store.users.find("admin")) == ([], None)
+    assert (admin.store.list_keys(), admin.raw.users.find("admin")) == ([], None)
     admin.journalist.away_from = float("inf")
     await admin.bootstrap.run(Secret("bootstrap-token"), call(OPERATOR))
     assert admin.store.bootstrapped

@@ -9,25 +9,29 @@ from hypothesis import strategies as st
 
 from services.authn.adapters.access_token import AccessTokenAuthenticator, AccessTokenIssuer
 from services.authn.adapters.api_key import ApiKeyAuthenticator
-from services.authn.adapters.password import PasswordAuthenticator
+from services.authn.adapters.certificate import CertificateAuthenticator
 from services.authn.adapters.principal_tokens import OperatorTokenVerifier, PrincipalTokenIssuer
 from services.authn.errors import PUBLIC_MESSAGE, Rejected
 from services.authn.model import Credential, PasswordCredential, Principal, Secret, Source, TokenCredential
-from services.authn.service import MAX_TOKEN, AuthnService
+from services.authn.service import MAX_TOKEN, AuthnService, Tokens
 from services.common.errors import ResourceExhausted, Unauthenticated, Unavailable
 from tests.fakes.clock import FakeClock
 from tests.unit.authn.support import (
     NOW,
     PEPPER,
+    FixedRevisions,
     Journalist,
     Keys,
+    NoRefresh,
     PlainHashing,
+    Revoked,
     Users,
     call,
     make_key,
     make_ring,
     make_user,
     password,
+    passwords,
     token,
 )
 
@@ -44,11 +48,16 @@ def service(journalist: Journalist, *extra: Any) -> AuthnService:
         (
             *extra,
             ApiKeyAuthenticator(Keys(RECORD, OTHER), PEPPER),
-            AccessTokenAuthenticator(users, ACCESS, "kubegate", "kubegate"),
-            PasswordAuthenticator(users, PlainHashing(), "decoy"),
+            AccessTokenAuthenticator(users, Keys(RECORD), Revoked(), ACCESS, "kubegate", "kubegate"),
+            passwords(users, PlainHashing()),
         ),
-        PrincipalTokenIssuer(PRINCIPAL, CLOCK),
-        AccessTokenIssuer(ACCESS, "kubegate", "kubegate", 3600, CLOCK),
+        Tokens(
+            PrincipalTokenIssuer(PRINCIPAL, CLOCK),
+            AccessTokenIssuer(ACCESS, "kubegate", "kubegate", 3600, CLOCK),
+            NoRefresh(),
+            Revoked(),
+        ),
+        FixedRevisions(),
         journalist,
         CLOCK,
     )
@@ -57,15 +66,16 @@ def service(journalist: Journalist, *extra: Any) -> AuthnService:
 @pytest.mark.req("R18", "R5", "I2.5", "I2.7")
 async def test_a_success_is_recorded_with_the_token_that_proves_its_user() -> None:
     journalist = Journalist()
-    principal, text, event_id = await service(journalist).authenticate(token(TEXT), SOURCE, call())
+    proof = await service(journalist).authenticate(token(TEXT), SOURCE, call())
     (entry,) = journalist.entries
-    assert event_id == "event-1"
+    assert (proof.event_id, proof.revision) == ("event-1", 7)
     assert (entry.kind, entry.action, entry.result) == ("authentication", "authenticate", "success")
     assert entry.user == "alice"
     assert entry.metadata == {"auth_type": "api_key", "asker": "service/mcp-core", "credential_id": RECORD.id}
     assert (entry.source, entry.request_id) == (SOURCE, "request-1")
-    assert journalist.tokens == [text]
-    assert await OperatorTokenVerifier(PRINCIPAL, CLOCK).verify(text) == (principal, "service/mcp-core")
+    assert journalist.tokens == [proof.token]
+    verified = await OperatorTokenVerifier(PRINCIPAL, CLOCK).verify(proof.token)
+    assert verified == (proof.principal, "service/mcp-core", 7)
 
 
 @pytest.mark.req("R18", "I2.6")
@@ -140,11 +150,11 @@ async def test_failures_fold_by_source_and_by_known_credentials_only() -> None:
 async def test_a_password_becomes_an_access_token_that_authenticates() -> None:
     journalist = Journalist()
     subject = service(journalist)
-    text, lifetime, event_id = await subject.issue_token(password("admin", "right"), SOURCE, call())
-    assert (lifetime, event_id) == (3600, "event-1")
+    issued = await subject.issue_token(password("admin", "right"), SOURCE, call())
+    assert (issued.lifetime, issued.event_id) == (3600, "event-1")
     assert journalist.entries[0].action == "issue_token"
     assert journalist.entries[0].metadata["auth_type"] == "password"
-    principal, _, _ = await subject.authenticate(TokenCredential(text), SOURCE, call())
+    principal = (await subject.authenticate(TokenCredential(issued.token), SOURCE, call())).principal
     assert (principal.subject, principal.auth_type, principal.amr) == ("admin", "jwt", ("pwd",))
     with pytest.raises(Unauthenticated):
         await subject.issue_token(password("admin", "wrong"), SOURCE, call())
@@ -154,7 +164,7 @@ async def test_a_password_becomes_an_access_token_that_authenticates() -> None:
 
 @pytest.mark.req("R5")
 async def test_a_principal_token_is_no_credential_of_the_edge() -> None:
-    _, text, _ = await service(Journalist()).authenticate(token(TEXT), SOURCE, call())
+    text = (await service(Journalist()).authenticate(token(TEXT), SOURCE, call())).token
     with pytest.raises(Unauthenticated):
         await service(Journalist()).authenticate(token(text), SOURCE, call())
 
@@ -207,8 +217,9 @@ async def test_fuzz_nothing_but_unauthenticated_and_never_a_principal(credential
 
 JUDGES: dict[str, Callable[[], Any]] = {
     "api_key": lambda: ApiKeyAuthenticator(Keys(RECORD), PEPPER),
-    "jwt": lambda: AccessTokenAuthenticator(Users(make_user()), ACCESS, "kubegate", "kubegate"),
-    "password": lambda: PasswordAuthenticator(Users(make_user()), PlainHashing(), "decoy"),
+    "jwt": lambda: AccessTokenAuthenticator(Users(make_user()), Keys(), Revoked(), ACCESS, "kubegate", "kubegate"),
+    "password": lambda: passwords(Users(make_user()), PlainHashing()),
+    "certificate": lambda: CertificateAuthenticator([], []),
 }
 
 

@@ -30,27 +30,52 @@ class Credential(_message.Message):
 
     TOKEN_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """What followed "Bearer" or "ApiKey": an API key or a JWT."""
     @_builtins.property
     def password(self) -> Global___PasswordCredential:
         """A user name and password."""
 
+    @_builtins.property
+    def certificate(self) -> Global___CertificateCredential:
+        """The client certificate of the connection, see client_certificate."""
+
     def __init__(
         self,
         *,
         token: _builtins.str = ...,
         password: Global___PasswordCredential | None = ...,
+        certificate: Global___CertificateCredential | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "password", b"password", "token", b"token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "kind", b"kind", "password", b"password", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "password", b"password", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "kind", b"kind", "password", b"password", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["token", "password"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["token", "password", "certificate"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Credential: _TypeAlias = Credential  # noqa: Y015
+
+@_typing.final
+class CertificateCredential(_message.Message):
+    """Says that the certificate of AuthenticateRequest.client_certificate is the
+    credential itself.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CertificateCredential: _TypeAlias = CertificateCredential  # noqa: Y015
 
 @_typing.final
 class PasswordCredential(_message.Message):
@@ -91,8 +116,13 @@ class AuthenticateRequest(_message.Message):
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_CERTIFICATE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Correlates the record with the request."""
+    client_certificate: _builtins.bytes
+    """The certificate (DER) whose key the caller proved in its TLS handshake with
+    the asker; empty where it showed none. Believed from the core alone.
+    """
     @_builtins.property
     def credential(self) -> Global___Credential:
         """What the caller sent."""
@@ -107,10 +137,11 @@ class AuthenticateRequest(_message.Message):
         credential: Global___Credential | None = ...,
         source: _identity_pb2.Source | None = ...,
         request_id: _builtins.str = ...,
+        client_certificate: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_certificate", b"client_certificate", "credential", b"credential", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -268,15 +299,19 @@ Global___AuthenticateAnswer: _TypeAlias = AuthenticateAnswer  # noqa: Y015
 
 @_typing.final
 class IssueTokenRequest(_message.Message):
-    """Asks for an access token."""
+    """Asks for an access token. Exactly one grant."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PASSWORD_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
+    REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Correlates the record with the request."""
+    refresh_token: _builtins.str
+    """A refresh token (RFC 6749, 6); each is used once."""
     @_builtins.property
     def password(self) -> Global___PasswordCredential:
         """User name and password."""
@@ -285,20 +320,52 @@ class IssueTokenRequest(_message.Message):
     def source(self) -> _identity_pb2.Source:
         """Where it came from."""
 
+    @_builtins.property
+    def client(self) -> Global___ClientCredentials:
+        """Client credentials (RFC 6749, 4.4): an API key."""
+
     def __init__(
         self,
         *,
         password: Global___PasswordCredential | None = ...,
         source: _identity_pb2.Source | None = ...,
         request_id: _builtins.str = ...,
+        client: Global___ClientCredentials | None = ...,
+        refresh_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["password", b"password", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "password", b"password", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["password", b"password", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "password", b"password", "refresh_token", b"refresh_token", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IssueTokenRequest: _TypeAlias = IssueTokenRequest  # noqa: Y015
+
+@_typing.final
+class ClientCredentials(_message.Message):
+    """An API key in the two parts of RFC 6749."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_FIELD_NUMBER: _builtins.int
+    client_id: _builtins.str
+    """The id of the key."""
+    client_secret: _builtins.str
+    """Its secret part. Never logged, never recorded."""
+    def __init__(
+        self,
+        *,
+        client_id: _builtins.str = ...,
+        client_secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_secret", b"client_secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientCredentials: _TypeAlias = ClientCredentials  # noqa: Y015
 
 @_typing.final
 class IssueTokenResponse(_message.Message):
@@ -309,26 +376,143 @@ class IssueTokenResponse(_message.Message):
     ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
+    REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
     access_token: _builtins.str
     """Signed JWT (RFC 9068 profile, typ at+jwt)."""
     expires_in: _builtins.int
     """Lifetime in seconds."""
     event_id: _builtins.str
     """The record of this decision in audit."""
+    refresh_token: _builtins.str
+    """For a new access token later; only with the grants of a person."""
     def __init__(
         self,
         *,
         access_token: _builtins.str = ...,
         expires_in: _builtins.int = ...,
         event_id: _builtins.str = ...,
+        refresh_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "event_id", b"event_id", "expires_in", b"expires_in"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "event_id", b"event_id", "expires_in", b"expires_in", "refresh_token", b"refresh_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IssueTokenResponse: _TypeAlias = IssueTokenResponse  # noqa: Y015
+
+@_typing.final
+class IntrospectRequest(_message.Message):
+    """Asks about a token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The token."""
+    request_id: _builtins.str
+    """Correlates the record with the request."""
+    @_builtins.property
+    def source(self) -> _identity_pb2.Source:
+        """Where it came from."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        source: _identity_pb2.Source | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "source", b"source", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IntrospectRequest: _TypeAlias = IntrospectRequest  # noqa: Y015
+
+@_typing.final
+class IntrospectResponse(_message.Message):
+    """What there is to say about a token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    active: _builtins.bool
+    """Whether it would be accepted now. False: every other field is unset."""
+    event_id: _builtins.str
+    """The record of this decision in audit."""
+    @_builtins.property
+    def principal(self) -> _identity_pb2.Principal:
+        """Whose it is, with its end in expires_at."""
+
+    def __init__(
+        self,
+        *,
+        active: _builtins.bool = ...,
+        principal: _identity_pb2.Principal | None = ...,
+        event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "event_id", b"event_id", "principal", b"principal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IntrospectResponse: _TypeAlias = IntrospectResponse  # noqa: Y015
+
+@_typing.final
+class RevokeRequest(_message.Message):
+    """Ends a token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """An access token or a refresh token."""
+    request_id: _builtins.str
+    """Correlates the record with the request."""
+    @_builtins.property
+    def source(self) -> _identity_pb2.Source:
+        """Where it came from."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        source: _identity_pb2.Source | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "source", b"source", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeRequest: _TypeAlias = RevokeRequest  # noqa: Y015
+
+@_typing.final
+class RevokeResponse(_message.Message):
+    """The token is not active any more, or never was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeResponse: _TypeAlias = RevokeResponse  # noqa: Y015
 
 @_typing.final
 class WatchRevocationsRequest(_message.Message):
@@ -363,6 +547,7 @@ class WatchRevocationsResponse(_message.Message):
     ANSWER_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
+    ENDED_REVISIONS_FIELD_NUMBER: _builtins.int
     reset: _builtins.bool
     """The history does not reach back that far: everything known is to be
     dropped, principal tokens issued before this revision included.
@@ -373,7 +558,16 @@ class WatchRevocationsResponse(_message.Message):
 
     @_builtins.property
     def ended(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Credential ids that ended or changed after the ping's known_revision."""
+        """What ended or changed after the ping's known_revision: credential ids, or
+        "identity:<issuer>:<subject>" for everything that proves that identity, or
+        "issuer:<issuer>" for all of its identities.
+        """
+
+    @_builtins.property
+    def ended_revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The revision of each entry of `ended`, in its order. A principal token
+        whose claim `rev` is older than that is dead.
+        """
 
     def __init__(
         self,
@@ -381,10 +575,11 @@ class WatchRevocationsResponse(_message.Message):
         answer: _lease_pb2.LeaseAnswer | None = ...,
         ended: _abc.Iterable[_builtins.str] | None = ...,
         reset: _builtins.bool = ...,
+        ended_revisions: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "ended", b"ended", "reset", b"reset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "ended", b"ended", "ended_revisions", b"ended_revisions", "reset", b"reset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -485,6 +680,8 @@ class ApiKey(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_SHA256_FIELD_NUMBER: _builtins.int
+    REPLACED_BY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Public part, found in the key itself."""
     identity: _builtins.str
@@ -493,6 +690,12 @@ class ApiKey(_message.Message):
     """Tenant; empty where there is none."""
     enabled: _builtins.bool
     """Whether it is accepted."""
+    certificate_sha256: _builtins.str
+    """The only client certificate it may be used with: SHA-256 of its DER, hex;
+    empty where any will do.
+    """
+    replaced_by: _builtins.str
+    """The key that took its place."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Roles."""
@@ -535,10 +738,12 @@ class ApiKey(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
+        certificate_sha256: _builtins.str = ...,
+        replaced_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "namespaces", b"namespaces"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "enabled", b"enabled", "expires_at", b"expires_at", "id", b"id", "identity", b"identity", "last_used_at", b"last_used_at", "namespaces", b"namespaces", "permissions", b"permissions", "roles", b"roles", "tenant", b"tenant", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_sha256", b"certificate_sha256", "created_at", b"created_at", "enabled", b"enabled", "expires_at", b"expires_at", "id", b"id", "identity", b"identity", "last_used_at", b"last_used_at", "namespaces", b"namespaces", "permissions", b"permissions", "replaced_by", b"replaced_by", "roles", b"roles", "tenant", b"tenant", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -609,10 +814,13 @@ class CreateApiKeyRequest(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_SHA256_FIELD_NUMBER: _builtins.int
     identity: _builtins.str
     """Subject of the principal."""
     tenant: _builtins.str
     """Tenant."""
+    certificate_sha256: _builtins.str
+    """SHA-256 (hex) of the only client certificate it may be used with."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Roles."""
@@ -643,10 +851,11 @@ class CreateApiKeyRequest(_message.Message):
         tools: _abc.Iterable[_builtins.str] | None = ...,
         tenant: _builtins.str = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        certificate_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "namespaces", b"namespaces"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "identity", b"identity", "namespaces", b"namespaces", "permissions", b"permissions", "roles", b"roles", "tenant", b"tenant", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_sha256", b"certificate_sha256", "expires_at", b"expires_at", "identity", b"identity", "namespaces", b"namespaces", "permissions", b"permissions", "roles", b"roles", "tenant", b"tenant", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -809,3 +1018,113 @@ class DeleteApiKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteApiKeyResponse: _TypeAlias = DeleteApiKeyResponse  # noqa: Y015
+
+@_typing.final
+class RotateApiKeyRequest(_message.Message):
+    """Replaces a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    OVERLAP_SECONDS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Key id."""
+    overlap_seconds: _builtins.int
+    """Seconds for which the old key still works; 0 ends it at once."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        overlap_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "overlap_seconds", b"overlap_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateApiKeyRequest: _TypeAlias = RotateApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateApiKeyResponse(_message.Message):
+    """Old and new."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    REPLACED_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The new key; cannot be shown again."""
+    @_builtins.property
+    def api_key(self) -> Global___ApiKey:
+        """The record of the new key."""
+
+    @_builtins.property
+    def replaced(self) -> Global___ApiKey:
+        """The record of the old key, with its end."""
+
+    def __init__(
+        self,
+        *,
+        api_key: Global___ApiKey | None = ...,
+        key: _builtins.str = ...,
+        replaced: Global___ApiKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "replaced", b"replaced"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "key", b"key", "replaced", b"replaced"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateApiKeyResponse: _TypeAlias = RotateApiKeyResponse  # noqa: Y015
+
+@_typing.final
+class PruneApiKeysRequest(_message.Message):
+    """Deletes what is unused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNUSED_SECONDS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    unused_seconds: _builtins.int
+    """Keys neither made nor used within that many seconds."""
+    dry_run: _builtins.bool
+    """Only say which."""
+    def __init__(
+        self,
+        *,
+        unused_seconds: _builtins.int = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "unused_seconds", b"unused_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PruneApiKeysRequest: _TypeAlias = PruneApiKeysRequest  # noqa: Y015
+
+@_typing.final
+class PruneApiKeysResponse(_message.Message):
+    """What was deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def api_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApiKey]:
+        """Records as they were."""
+
+    def __init__(
+        self,
+        *,
+        api_keys: _abc.Iterable[Global___ApiKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_keys", b"api_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PruneApiKeysResponse: _TypeAlias = PruneApiKeysResponse  # noqa: Y015

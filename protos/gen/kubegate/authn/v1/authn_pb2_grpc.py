@@ -45,6 +45,16 @@ class AuthnServiceStub:
                 request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.AuthenticateStreamRequest.SerializeToString,
                 response_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.AuthenticateStreamResponse.FromString,
                 _registered_method=True)
+        self.Introspect = channel.unary_unary(
+                '/kubegate.authn.v1.AuthnService/Introspect',
+                request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.IntrospectRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.IntrospectResponse.FromString,
+                _registered_method=True)
+        self.Revoke = channel.unary_unary(
+                '/kubegate.authn.v1.AuthnService/Revoke',
+                request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.RevokeRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.RevokeResponse.FromString,
+                _registered_method=True)
         self.IssueToken = channel.unary_unary(
                 '/kubegate.authn.v1.AuthnService/IssueToken',
                 request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.IssueTokenRequest.SerializeToString,
@@ -80,6 +90,22 @@ class AuthnServiceServicer:
 
     def AuthenticateStream(self, request_iterator, context):
         """The same with many questions in flight; answers come in any order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Introspect(self, request, context):
+        """Whether a token is active, and whose it is (RFC 7662). An inactive token is
+        an answer that says nothing else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Revoke(self, request, context):
+        """Ends a token that the caller holds (RFC 7009). A token that is not active
+        is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,6 +152,16 @@ def add_AuthnServiceServicer_to_server(servicer, server):
                     servicer.AuthenticateStream,
                     request_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.AuthenticateStreamRequest.FromString,
                     response_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.AuthenticateStreamResponse.SerializeToString,
+            ),
+            'Introspect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Introspect,
+                    request_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.IntrospectRequest.FromString,
+                    response_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.IntrospectResponse.SerializeToString,
+            ),
+            'Revoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Revoke,
+                    request_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.RevokeRequest.FromString,
+                    response_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.RevokeResponse.SerializeToString,
             ),
             'IssueToken': grpc.unary_unary_rpc_method_handler(
                     servicer.IssueToken,
@@ -203,6 +239,60 @@ class AuthnService:
             '/kubegate.authn.v1.AuthnService/AuthenticateStream',
             kubegate_dot_authn_dot_v1_dot_authn__pb2.AuthenticateStreamRequest.SerializeToString,
             kubegate_dot_authn_dot_v1_dot_authn__pb2.AuthenticateStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Introspect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authn.v1.AuthnService/Introspect',
+            kubegate_dot_authn_dot_v1_dot_authn__pb2.IntrospectRequest.SerializeToString,
+            kubegate_dot_authn_dot_v1_dot_authn__pb2.IntrospectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Revoke(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authn.v1.AuthnService/Revoke',
+            kubegate_dot_authn_dot_v1_dot_authn__pb2.RevokeRequest.SerializeToString,
+            kubegate_dot_authn_dot_v1_dot_authn__pb2.RevokeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -354,6 +444,16 @@ class CredentialAdminServiceStub:
                 request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.SetApiKeyEnabledRequest.SerializeToString,
                 response_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.SetApiKeyEnabledResponse.FromString,
                 _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/kubegate.authn.v1.CredentialAdminService/RotateApiKey',
+                request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.RotateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.PruneApiKeys = channel.unary_unary(
+                '/kubegate.authn.v1.CredentialAdminService/PruneApiKeys',
+                request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.PruneApiKeysRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.PruneApiKeysResponse.FromString,
+                _registered_method=True)
         self.DeleteApiKey = channel.unary_unary(
                 '/kubegate.authn.v1.CredentialAdminService/DeleteApiKey',
                 request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.DeleteApiKeyRequest.SerializeToString,
@@ -395,6 +495,21 @@ class CredentialAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateApiKey(self, request, context):
+        """Makes a key that takes the place of another; the old one ends after an
+        overlap.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneApiKeys(self, request, context):
+        """Deletes keys that nobody has used for long.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteApiKey(self, request, context):
         """Deletes a key.
         """
@@ -424,6 +539,16 @@ def add_CredentialAdminServiceServicer_to_server(servicer, server):
                     servicer.SetApiKeyEnabled,
                     request_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.SetApiKeyEnabledRequest.FromString,
                     response_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.SetApiKeyEnabledResponse.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.RotateApiKeyResponse.SerializeToString,
+            ),
+            'PruneApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneApiKeys,
+                    request_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.PruneApiKeysRequest.FromString,
+                    response_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.PruneApiKeysResponse.SerializeToString,
             ),
             'DeleteApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteApiKey,
@@ -542,6 +667,60 @@ class CredentialAdminService:
             '/kubegate.authn.v1.CredentialAdminService/SetApiKeyEnabled',
             kubegate_dot_authn_dot_v1_dot_authn__pb2.SetApiKeyEnabledRequest.SerializeToString,
             kubegate_dot_authn_dot_v1_dot_authn__pb2.SetApiKeyEnabledResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authn.v1.CredentialAdminService/RotateApiKey',
+            kubegate_dot_authn_dot_v1_dot_authn__pb2.RotateApiKeyRequest.SerializeToString,
+            kubegate_dot_authn_dot_v1_dot_authn__pb2.RotateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authn.v1.CredentialAdminService/PruneApiKeys',
+            kubegate_dot_authn_dot_v1_dot_authn__pb2.PruneApiKeysRequest.SerializeToString,
+            kubegate_dot_authn_dot_v1_dot_authn__pb2.PruneApiKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

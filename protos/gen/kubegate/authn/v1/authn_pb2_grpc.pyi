@@ -37,6 +37,14 @@ class AuthnServiceStub:
     """Proves one credential. Every failure is the same UNAUTHENTICATED."""
     AuthenticateStream: _grpc.StreamStreamMultiCallable[_authn_pb2.AuthenticateStreamRequest, _authn_pb2.AuthenticateStreamResponse]
     """The same with many questions in flight; answers come in any order."""
+    Introspect: _grpc.UnaryUnaryMultiCallable[_authn_pb2.IntrospectRequest, _authn_pb2.IntrospectResponse]
+    """Whether a token is active, and whose it is (RFC 7662). An inactive token is
+    an answer that says nothing else.
+    """
+    Revoke: _grpc.UnaryUnaryMultiCallable[_authn_pb2.RevokeRequest, _authn_pb2.RevokeResponse]
+    """Ends a token that the caller holds (RFC 7009). A token that is not active
+    is no error.
+    """
     IssueToken: _grpc.UnaryUnaryMultiCallable[_authn_pb2.IssueTokenRequest, _authn_pb2.IssueTokenResponse]
     """Exchanges a user's password for an access token (JWT)."""
     GetJwks: _grpc.UnaryUnaryMultiCallable[_authn_pb2.GetJwksRequest, _authn_pb2.GetJwksResponse]
@@ -57,6 +65,14 @@ class AuthnServiceAsyncStub(AuthnServiceStub):
     """Proves one credential. Every failure is the same UNAUTHENTICATED."""
     AuthenticateStream: _aio.StreamStreamMultiCallable[_authn_pb2.AuthenticateStreamRequest, _authn_pb2.AuthenticateStreamResponse]  # type: ignore[assignment]
     """The same with many questions in flight; answers come in any order."""
+    Introspect: _aio.UnaryUnaryMultiCallable[_authn_pb2.IntrospectRequest, _authn_pb2.IntrospectResponse]  # type: ignore[assignment]
+    """Whether a token is active, and whose it is (RFC 7662). An inactive token is
+    an answer that says nothing else.
+    """
+    Revoke: _aio.UnaryUnaryMultiCallable[_authn_pb2.RevokeRequest, _authn_pb2.RevokeResponse]  # type: ignore[assignment]
+    """Ends a token that the caller holds (RFC 7009). A token that is not active
+    is no error.
+    """
     IssueToken: _aio.UnaryUnaryMultiCallable[_authn_pb2.IssueTokenRequest, _authn_pb2.IssueTokenResponse]  # type: ignore[assignment]
     """Exchanges a user's password for an access token (JWT)."""
     GetJwks: _aio.UnaryUnaryMultiCallable[_authn_pb2.GetJwksRequest, _authn_pb2.GetJwksResponse]  # type: ignore[assignment]
@@ -86,6 +102,26 @@ class AuthnServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_authn_pb2.AuthenticateStreamResponse], _abc.AsyncIterator[_authn_pb2.AuthenticateStreamResponse]]:
         """The same with many questions in flight; answers come in any order."""
+
+    @_abc_1.abstractmethod
+    def Introspect(
+        self,
+        request: _authn_pb2.IntrospectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authn_pb2.IntrospectResponse, _abc.Awaitable[_authn_pb2.IntrospectResponse]]:
+        """Whether a token is active, and whose it is (RFC 7662). An inactive token is
+        an answer that says nothing else.
+        """
+
+    @_abc_1.abstractmethod
+    def Revoke(
+        self,
+        request: _authn_pb2.RevokeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authn_pb2.RevokeResponse, _abc.Awaitable[_authn_pb2.RevokeResponse]]:
+        """Ends a token that the caller holds (RFC 7009). A token that is not active
+        is no error.
+        """
 
     @_abc_1.abstractmethod
     def IssueToken(
@@ -141,6 +177,12 @@ class CredentialAdminServiceStub:
     """Lists API keys without their secrets."""
     SetApiKeyEnabled: _grpc.UnaryUnaryMultiCallable[_authn_pb2.SetApiKeyEnabledRequest, _authn_pb2.SetApiKeyEnabledResponse]
     """Enables or disables a key."""
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_authn_pb2.RotateApiKeyRequest, _authn_pb2.RotateApiKeyResponse]
+    """Makes a key that takes the place of another; the old one ends after an
+    overlap.
+    """
+    PruneApiKeys: _grpc.UnaryUnaryMultiCallable[_authn_pb2.PruneApiKeysRequest, _authn_pb2.PruneApiKeysResponse]
+    """Deletes keys that nobody has used for long."""
     DeleteApiKey: _grpc.UnaryUnaryMultiCallable[_authn_pb2.DeleteApiKeyRequest, _authn_pb2.DeleteApiKeyResponse]
     """Deletes a key."""
 
@@ -160,6 +202,12 @@ class CredentialAdminServiceAsyncStub(CredentialAdminServiceStub):
     """Lists API keys without their secrets."""
     SetApiKeyEnabled: _aio.UnaryUnaryMultiCallable[_authn_pb2.SetApiKeyEnabledRequest, _authn_pb2.SetApiKeyEnabledResponse]  # type: ignore[assignment]
     """Enables or disables a key."""
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_authn_pb2.RotateApiKeyRequest, _authn_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """Makes a key that takes the place of another; the old one ends after an
+    overlap.
+    """
+    PruneApiKeys: _aio.UnaryUnaryMultiCallable[_authn_pb2.PruneApiKeysRequest, _authn_pb2.PruneApiKeysResponse]  # type: ignore[assignment]
+    """Deletes keys that nobody has used for long."""
     DeleteApiKey: _aio.UnaryUnaryMultiCallable[_authn_pb2.DeleteApiKeyRequest, _authn_pb2.DeleteApiKeyResponse]  # type: ignore[assignment]
     """Deletes a key."""
 
@@ -200,6 +248,24 @@ class CredentialAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_authn_pb2.SetApiKeyEnabledResponse, _abc.Awaitable[_authn_pb2.SetApiKeyEnabledResponse]]:
         """Enables or disables a key."""
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _authn_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authn_pb2.RotateApiKeyResponse, _abc.Awaitable[_authn_pb2.RotateApiKeyResponse]]:
+        """Makes a key that takes the place of another; the old one ends after an
+        overlap.
+        """
+
+    @_abc_1.abstractmethod
+    def PruneApiKeys(
+        self,
+        request: _authn_pb2.PruneApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authn_pb2.PruneApiKeysResponse, _abc.Awaitable[_authn_pb2.PruneApiKeysResponse]]:
+        """Deletes keys that nobody has used for long."""
 
     @_abc_1.abstractmethod
     def DeleteApiKey(

@@ -1,0 +1,1 @@
+"""One file per step. A step that is published is never changed."""

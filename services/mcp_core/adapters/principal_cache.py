@@ -1,0 +1,123 @@
+"""What authn has proven, remembered for as long as it certainly still holds (R12).
+
+An entry is found by an HMAC of the credential under a key of this process, so that memory holds no credential.
+It is used only while the lease on authn's revocations is fresh, and dies with its credential, with the useful
+life of its principal token, on an end that the lease reports, and with the lease itself.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from kubegate.authn.v1 import authn_pb2
+from services.common.clock import Clock
+from services.common.principal_token import LIFETIME
+from services.common.revocations import names
+from services.mcp_core.model import Principal
+
+SIZE = 4096
+"""Entries at most; the one unused for longest makes room."""
+
+USABLE = LIFETIME / 2
+"""Seconds after the question for which an entry is used: the rest of its token's life is for the request."""
+
+
+class Freshness(Protocol):
+    """The lease."""
+
+    revision: int
+
+    def fresh(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """authn's answer about a credential."""
+
+    principal: Principal
+    token: str = field(repr=False)
+    event_id: str
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    proven: Proven
+    usable_until: float
+    revision: int
+    names: frozenset[str]
+
+
+class PrincipalCache:
+    """Entries by credential. ``lease`` is set before the first use; its answers go to ``apply``."""
+
+    lease: Freshness
+
+    def __init__(self, clock: Clock, size: int = SIZE) -> None:
+        self._clock = clock
+        self._size = size
+        self._key = secrets.token_bytes(32)
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, credential: str) -> Proven | None:
+        """What is known of a credential and certainly still holds."""
+        if not self.lease.fresh():
+            self._entries.clear()
+            return None
+        key = self._digest(credential)
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        ends = entry.proven.expires_at
+        if self._clock.monotonic() >= entry.usable_until or (ends is not None and ends <= self._clock.now()):
+            del self._entries[key]
+            return None
+        self._entries.move_to_end(key)
+        return entry.proven
+
+    def keep(self, credential: str, proven: Proven, *, asked_at: float, revision: int) -> None:
+        """Remembers an answer. ``asked_at``: monotonic time before the question; ``revision``: that authn knew.
+
+        An answer that is older than what the lease has already reported is not kept: it may be of a credential
+        that has ended since.
+        """
+        if not self.lease.fresh() or revision < self.lease.revision:
+            return
+        who = proven.principal
+        every = frozenset(names(who.issuer, who.subject, who.credential_id))
+        key = self._digest(credential)
+        self._entries[key] = _Entry(proven, asked_at + USABLE, revision, every)
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+
+    def apply(self, response: authn_pb2.WatchRevocationsResponse) -> None:
+        """Drops what an answer of the lease ends; everything where the lease had run out before it came."""
+        if response.reset or not self.lease.fresh():
+            self._entries.clear()
+        if not response.ended or not self._entries:
+            return
+        # An end without a revision of its own lies at the answer's at the latest.
+        revisions = list(response.ended_revisions)
+        revisions += [response.answer.revision] * (len(response.ended) - len(revisions))
+        ended: dict[str, int] = {}
+        for name, revision in zip(response.ended, revisions, strict=False):
+            ended[name] = max(ended.get(name, 0), revision)
+        dead = [
+            key
+            for key, entry in self._entries.items()
+            if any(ended.get(name, 0) > entry.revision for name in entry.names)
+        ]
+        for key in dead:
+            del self._entries[key]
+
+    def _digest(self, credential: str) -> bytes:
+        return hmac.digest(self._key, credential.encode("utf-8", "surrogatepass"), "sha256")

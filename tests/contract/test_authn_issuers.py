@@ -1,0 +1,333 @@
+"""Tokens of trusted issuers, against a real provider over HTTPS (I3.2, R1-R3)."""
+
+import base64
+import hmac
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from services.authn.adapters.external_token import ExternalTokenAuthenticator
+from services.authn.adapters.jwks import RETRY, STALE, TTL, HttpsDocuments, KeySets
+from services.authn.adapters.signing_keys import generate, jwk
+from services.authn.errors import PUBLIC_MESSAGE, Rejected
+from services.authn.model import Principal, Secret, TrustedIssuer
+from services.authn.rules import checked_issuer
+from services.common.errors import InvalidArgument, Unavailable
+from tests.fakes.clock import FakeClock
+from tests.fakes.oidc_issuer import Issuer
+from tests.unit.authn.support import NOW, Revoked, token
+
+
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuer]:
+    provider = Issuer(tmp_path_factory.mktemp("issuer"))
+    provider.start()
+    yield provider
+    provider.stop()
+
+
+class Trust:
+    """The authenticator and the one issuer that it trusts."""
+
+    def __init__(self, provider: Issuer, **settings: Any) -> None:
+        self.provider = provider
+        self.clock = FakeClock(NOW)
+        self.documents = HttpsDocuments()
+        values = {"issuer": provider.url, "audience": "kubegate", "ca_pem": provider.ca_pem, **settings}
+        self.issuer = checked_issuer(TrustedIssuer(**values), "https://own.example")
+        self.revoked = Revoked()
+        self.judge = ExternalTokenAuthenticator(self, KeySets(self.documents, self.clock), self.revoked)
+
+    def find(self, issuer: str) -> TrustedIssuer | None:
+        return self.issuer if issuer == self.issuer.issuer else None
+
+    async def prove(self, text: str) -> Principal:
+        return await self.judge.authenticate(token(text), self.clock.now())
+
+    async def prove_claims(self, **changes: Any) -> Principal:
+        return await self.prove(self.provider.sign(self.provider.claims(self.clock.now(), **changes)))
+
+
+@pytest.fixture
+def trust(provider: Issuer) -> Iterator[Callable[..., Trust]]:
+    made: list[Trust] = []
+    provider.keys = []
+    provider.new_key()
+    provider.publish({"issuer": provider.url, "jwks_uri": f"{provider.url}/jwks"})
+
+    def make(**settings: Any) -> Trust:
+        made.append(Trust(provider, **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.documents.close()
+
+
+@pytest.mark.req("I3.2", "R1", "R3")
+@pytest.mark.parametrize("algorithm", ["ES256", "RS256", "EdDSA"])
+async def test_a_token_of_a_trusted_issuer_names_somebody_of_there(
+    trust: Callable[..., Trust], provider: Issuer, algorithm: str
+) -> None:
+    provider.new_key(algorithm)
+    subject = trust()
+    principal = await subject.prove_claims(amr=["pwd", "mfa"], auth_time=int(NOW.timestamp()) - 60)
+    assert (principal.issuer, principal.subject) == (provider.url, "alice")
+    assert (principal.auth_type, principal.amr) == ("jwt", ("pwd", "mfa"))
+    assert principal.auth_time == NOW - timedelta(seconds=60)
+    assert principal.expires_at == NOW + timedelta(minutes=5)
+    assert (principal.roles, principal.permissions, principal.groups, principal.tenant) == ((), (), (), "")
+    assert principal.credential_id.startswith("ext:")
+    assert "j1" not in principal.credential_id, "no issuer chooses our names"
+
+
+@pytest.mark.req("R3", "R2")
+async def test_only_what_is_mapped_is_taken_over(trust: Callable[..., Trust]) -> None:
+    claims = {
+        "realm_access": {"roles": ["ops", "admin", "unmapped", 7]},
+        "groups": ["dev", "system:masters", "a\nb"],
+        "roles": ["admin"],
+        "permissions": ["k8s:pods:list", "kubegate:*", "nonsense"],
+        "tenant": "evil",
+        "org": "acme",
+    }
+    plain = await trust().prove_claims(**claims)
+    assert (plain.roles, plain.permissions, plain.groups, plain.tenant) == ((), (), (), "")
+    settings = {
+        "roles_claim": "realm_access.roles",
+        "role_map": {"ops": "operator"},
+        "default_roles": ("viewer",),
+        "groups_claim": "groups",
+        "tenant_claim": "org",
+    }
+    mapped = await trust(**settings).prove_claims(**claims)
+    assert mapped.roles == ("viewer", "operator")
+    assert mapped.groups == ("dev",), "system:* is nobody's group"
+    assert mapped.tenant == "acme"
+    assert mapped.permissions == ()
+    honoured = await trust(permissions_claim="permissions").prove_claims(**claims)
+    assert honoured.permissions == ("k8s:pods:list", "kubegate:*")
+    with pytest.raises(Rejected):
+        await trust(**settings).prove_claims(**{**claims, "org": None})
+
+
+def _hs_with_public_key(provider: Issuer) -> str:
+    """HS256 under the text of the public key, by hand: PyJWT itself refuses to."""
+    key = provider.keys[-1]
+    pem = key.public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    parts = [{"alg": "HS256", "typ": "at+jwt", "kid": key.kid}, provider.claims(NOW)]
+    signed = b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts)
+    mac = base64.urlsafe_b64encode(hmac.digest(pem, signed, "sha256")).rstrip(b"=")
+    return (signed + b"." + mac).decode()
+
+
+def _unsigned(provider: Issuer) -> str:
+    header = {"alg": "none", "typ": "at+jwt", "kid": provider.keys[-1].kid}
+    parts = [json.dumps(part).encode() for part in (header, provider.claims(NOW))]
+    return b".".join([*(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts), b""]).decode()
+
+
+HOSTILE: dict[str, Callable[[Issuer], str]] = {
+    "alg none": _unsigned,
+    "HS256 under the public key": _hs_with_public_key,
+    "another key": lambda p: p.sign(p.claims(NOW), generate("ES256"), kid=p.keys[-1].kid),
+    "another algorithm under a known kid": lambda p: p.sign(p.claims(NOW), generate("EdDSA"), kid=p.keys[-1].kid),
+    "unknown kid": lambda p: p.sign(p.claims(NOW), kid="other"),
+    "wrong aud": lambda p: p.sign(p.claims(NOW, aud="elsewhere")),
+    "no aud": lambda p: p.sign(p.claims(NOW, aud=None)),
+    "wrong typ": lambda p: p.sign(p.claims(NOW), typ="JWT"),
+    "no typ": lambda p: p.sign(p.claims(NOW), typ=None),
+    "id token typ": lambda p: p.sign(p.claims(NOW), typ="id+jwt"),
+    "principal token typ": lambda p: p.sign(p.claims(NOW), typ="kubegate-principal+jwt"),
+    "missing exp": lambda p: p.sign(p.claims(NOW, exp=None)),
+    "missing iat": lambda p: p.sign(p.claims(NOW, iat=None)),
+    "missing jti": lambda p: p.sign(p.claims(NOW, jti=None)),
+    "missing client_id": lambda p: p.sign(p.claims(NOW, client_id=None)),
+    "expired": lambda p: p.sign(p.claims(NOW, exp=int(NOW.timestamp()) - 30)),
+    "exp as text": lambda p: p.sign(p.claims(NOW, exp="soon")),
+    "exp beyond all time": lambda p: p.sign(p.claims(NOW, exp=10**30)),
+    "future nbf": lambda p: p.sign(p.claims(NOW, nbf=int(NOW.timestamp()) + 31)),
+    "future iat": lambda p: p.sign(p.claims(NOW, iat=int(NOW.timestamp()) + 31)),
+    "no sub": lambda p: p.sign(p.claims(NOW, sub=None)),
+    "empty sub": lambda p: p.sign(p.claims(NOW, sub="")),
+    "system sub": lambda p: p.sign(p.claims(NOW, sub="system:masters")),
+    "system sub, odd case": lambda p: p.sign(p.claims(NOW, sub="System:admin")),
+    "sub with control characters": lambda p: p.sign(p.claims(NOW, sub="a\nb")),
+    "over-long sub": lambda p: p.sign(p.claims(NOW, sub="a" * 254)),
+    "another issuer in the token": lambda p: p.sign(p.claims(NOW, iss="https://elsewhere")),
+}
+
+
+@pytest.mark.req("I3.11", "I3.2", "R2", "R5")
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_everything_else_is_the_same_refusal(trust: Callable[..., Trust], provider: Issuer, name: str) -> None:
+    subject = trust()
+    text = HOSTILE[name](provider)
+    with pytest.raises(Rejected) as caught:
+        await subject.prove(text)
+    assert caught.value.public_message == PUBLIC_MESSAGE
+    assert caught.value.__cause__ is None
+    assert text not in repr(caught.value)
+
+
+@pytest.mark.req("I3.2")
+async def test_a_rotated_key_is_found_and_a_flood_of_unknown_ones_asks_once(
+    trust: Callable[..., Trust], provider: Issuer
+) -> None:
+    subject = trust()
+    await subject.prove_claims()
+    asked = len(provider.requests)
+    await subject.prove_claims()
+    assert len(provider.requests) == asked, "kept"
+    provider.new_key("RS256")
+    with pytest.raises(Rejected):
+        await subject.prove_claims()
+    assert len(provider.requests) == asked, "asked less than RETRY ago"
+    subject.clock.advance(RETRY)
+    await subject.prove_claims()
+    for number in range(50):
+        with pytest.raises(Rejected):
+            await subject.prove(provider.sign(provider.claims(subject.clock.now()), kid=f"unknown-{number}"))
+    assert len(provider.requests) == asked + 2, "discovery and key set, once"
+
+
+@pytest.mark.req("I3.2", "R27")
+async def test_keys_outlive_an_outage_of_the_issuer_for_a_while_and_a_withdrawn_key_does_not(
+    trust: Callable[..., Trust], provider: Issuer
+) -> None:
+    subject = trust()
+    old = provider.keys[-1]
+    await subject.prove_claims()
+    provider.publish({"issuer": "https://elsewhere", "jwks_uri": f"{provider.url}/jwks"})
+    subject.clock.advance(TTL)
+    await subject.prove_claims()
+    subject.clock.advance(STALE - TTL)
+    with pytest.raises(Unavailable):
+        await subject.prove_claims()
+    provider.publish({"issuer": provider.url, "jwks_uri": f"{provider.url}/jwks"})
+    provider.keys = []
+    provider.new_key()
+    subject.clock.advance(RETRY)
+    await subject.prove_claims()
+    with pytest.raises(Rejected):
+        await subject.prove(provider.sign(provider.claims(subject.clock.now()), old))
+
+
+@pytest.mark.req("I3.2")
+@pytest.mark.parametrize(
+    "discovery",
+    [{}, [], {"issuer": "https://elsewhere"}, {"issuer": "URL", "jwks_uri": "http://URL/jwks"}, {"issuer": "URL"}],
+    ids=str,
+)
+async def test_a_discovery_document_that_does_not_fit_gives_no_keys(
+    trust: Callable[..., Trust], provider: Issuer, discovery: Any
+) -> None:
+    provider.publish(json.loads(json.dumps(discovery).replace('"URL"', f'"{provider.url}"')))
+    with pytest.raises(Unavailable):
+        await trust().prove_claims()
+
+
+@pytest.mark.req("I3.2")
+async def test_a_provider_with_another_certificate_is_not_asked(trust: Callable[..., Trust]) -> None:
+    with pytest.raises(Unavailable):
+        await trust(ca_pem="").prove_claims()
+
+
+@pytest.mark.req("I3.2", "I3.11")
+async def test_symmetric_and_odd_keys_of_a_key_set_are_ignored(trust: Callable[..., Trust], provider: Issuer) -> None:
+    good = jwk(provider.keys[-1].public, "ES256")
+    secret = base64.urlsafe_b64encode(b"s" * 32).rstrip(b"=").decode()
+    weak = {"kty": "RSA", "kid": "weak", "n": base64.urlsafe_b64encode(b"\xff" * 128).decode(), "e": "AQAB"}
+    provider.publish_keys(
+        {"kty": "oct", "kid": "h", "k": secret, "alg": "HS256"},
+        {**good, "kid": "enc", "use": "enc"},
+        {**good, "kid": "mismatch", "alg": "RS256"},
+        weak,
+        {"kty": ["x"]},
+        "text",
+        7,
+    )
+    subject = trust()
+    await subject.prove_claims()
+    forged = jwt.encode(provider.claims(NOW), "s" * 32, algorithm="HS256", headers={"typ": "at+jwt", "kid": "h"})
+    with pytest.raises(Rejected):
+        await subject.prove(forged)
+    subject = trust()
+    for kid in ("enc", "mismatch", "weak"):
+        with pytest.raises(Rejected):
+            await subject.prove(provider.sign(provider.claims(NOW), kid=kid))
+
+
+@pytest.mark.req("I3.2")
+async def test_hs256_only_with_a_secret_and_then_nothing_else(trust: Callable[..., Trust], provider: Issuer) -> None:
+    subject = trust(secret=Secret("s" * 32), algorithms=(), token_types=("jwt",))
+    assert subject.issuer.algorithms == ("HS256",)
+    claims = provider.claims(NOW)
+    good = jwt.encode(claims, "s" * 32, algorithm="HS256")
+    assert (await subject.prove(good)).subject == "alice"
+    with pytest.raises(Rejected):
+        await subject.prove(jwt.encode(claims, "t" * 32, algorithm="HS256"))
+    with pytest.raises(Rejected):
+        await subject.prove(provider.sign(claims, typ="JWT"))
+    for settings in ({"algorithms": ("HS256",)}, {"secret": Secret("s" * 32), "algorithms": ("RS256",)}):
+        with pytest.raises(InvalidArgument, match="algorithms"):
+            trust(**settings)
+
+
+@pytest.mark.req("I3.3", "R2")
+async def test_service_accounts_of_kubernetes_are_named_without_system(trust: Callable[..., Trust]) -> None:
+    """As a TokenRequest signs them: no typ, an audience list, a private claim."""
+    subject = trust(kubernetes=True, token_types=(), default_roles=("viewer",))
+    provider = subject.provider
+    claims = provider.claims(NOW, aud=["kubegate"], client_id=None, jti=None, nbf=int(NOW.timestamp()))
+    claims |= {"kubernetes.io": {"namespace": "ops", "serviceaccount": {"name": "agent"}}}
+
+    async def prove(sub: str) -> Principal:
+        return await subject.prove(provider.sign({**claims, "sub": sub}, typ=None))
+
+    principal = await prove("system:serviceaccount:ops:agent")
+    assert principal.subject == "serviceaccount/ops/agent"
+    assert principal.roles == ("viewer",)
+    for sub in ("system:masters", "alice", "system:serviceaccount:ops", "system:serviceaccount:a/b:c", "system:node:n"):
+        with pytest.raises(Rejected):
+            await prove(sub)
+
+
+@pytest.mark.req("I3.5")
+async def test_a_token_of_elsewhere_can_be_ended_here_and_an_issuer_as_a_whole(trust: Callable[..., Trust]) -> None:
+    subject = trust()
+    principal = await subject.prove_claims()
+    subject.revoked.names.add(principal.credential_id)
+    with pytest.raises(Rejected):
+        await subject.prove_claims()
+    assert (await subject.prove_claims(jti="j2")).credential_id != principal.credential_id
+    disabled = trust(enabled=False)
+    with pytest.raises(Rejected):
+        await disabled.prove_claims(jti="j2")
+
+
+@pytest.mark.req("I3.6", "I2.11")
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"issuer": "http://idp"}, "https URL"),
+        ({"issuer": "https://user@idp"}, "https URL"),
+        ({"issuer": "https://own.example"}, "our own"),
+        ({"audience": ""}, "audience"),
+        ({"jwks_uri": "file:///etc/passwd"}, "jwks_uri"),
+        ({"algorithms": ("none",)}, "algorithms"),
+        ({"default_roles": ("bad role",)}, "role"),
+        ({"role_map": {"x": "system:masters"}}, "role"),
+        ({"tenant": "t", "tenant_claim": "org"}, "not both"),
+    ],
+)
+def test_an_issuer_that_breaks_the_rules_is_refused(
+    trust: Callable[..., Trust], settings: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=problem):
+        trust(**settings)

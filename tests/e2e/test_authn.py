@@ -1,0 +1,219 @@
+"""Credentials over a whole stack: what ends is refused everywhere, also by who was stopped meanwhile."""
+
+import os
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pyotp
+import pytest
+
+from tests.e2e.stack import RunningStack, eventually
+from tests.fakes.oidc_issuer import Issuer
+
+ARGUMENTS = {"namespace": "default"}
+
+
+def _pid(stack: RunningStack, service: str) -> int:
+    return int((stack.home / "run" / f"{service}.pid").read_text(encoding="ascii").split()[0])
+
+
+def _key(stack: RunningStack, identity: str) -> tuple[str, str]:
+    made = stack.json("keys", "create", "--identity", identity, "--role", "viewer")
+    return made["id"], made["key"]
+
+
+@pytest.mark.req("I3.15", "R18")
+def test_a_cached_proof_is_recorded_by_the_core_with_the_event_that_it_rests_on(stack: RunningStack) -> None:
+    _, key = _key(stack, "cached")
+
+    def hit() -> list[dict[str, object]]:
+        assert stack.call("list_pods", ARGUMENTS, key).status_code == 200
+        recorded = stack.events(event_type="mcp_request", user="cached")
+        return [event for event in recorded if event["metadata"].get("cached") == "true"]
+
+    found = eventually(hit, "a cached proof")[0]
+    authentications = stack.events(event_type="authentication", result="success", user="cached")
+    assert found["metadata"]["authn_event_id"] in {event["event_id"] for event in authentications}  # type: ignore[index]
+
+
+@pytest.mark.req("I3.13", "R12")
+@pytest.mark.parametrize("how", ["disable", "delete"])
+def test_what_is_revoked_is_refused_also_where_it_was_cached(stack: RunningStack, how: str) -> None:
+    key_id, key = _key(stack, f"revoked-{how}")
+    for _ in range(3):
+        assert stack.call("list_pods", ARGUMENTS, key).status_code == 200
+    stack.run("keys", how, key_id)
+    eventually(lambda: stack.call("list_pods", ARGUMENTS, key).status_code == 401, "refused")
+    for _ in range(5):
+        assert stack.call("list_pods", ARGUMENTS, key).status_code == 401
+
+
+@pytest.mark.req("I3.15", "R12")
+def test_a_stopped_core_wakes_up_without_its_cache(own_stack: RunningStack) -> None:
+    """SIGSTOP, then the revocation, then SIGCONT: the first request after it is refused."""
+    stack = own_stack
+    key_id, key = _key(stack, "asleep")
+    for _ in range(3):
+        assert stack.call("list_pods", ARGUMENTS, key).status_code == 200
+    core = _pid(stack, "mcp-core")
+    os.kill(core, signal.SIGSTOP)
+    try:
+        # The command starts an interpreter of its own: this takes longer than a lease does.
+        stack.run("keys", "disable", key_id)
+        stack.run("keys", "list")
+    finally:
+        os.kill(core, signal.SIGCONT)
+    assert stack.call("list_pods", ARGUMENTS, key).status_code == 401
+    assert stack.call("list_pods", ARGUMENTS).status_code == 200
+
+
+@pytest.mark.req("I3.15", "R12", "I2.6")
+def test_while_authn_is_stopped_nothing_is_answered_from_a_cache(own_stack: RunningStack) -> None:
+    stack = own_stack
+    for _ in range(3):
+        assert stack.call("list_pods", ARGUMENTS).status_code == 200
+    authn = _pid(stack, "authn")
+    os.kill(authn, signal.SIGSTOP)
+    try:
+        eventually(lambda: stack.call("list_pods", ARGUMENTS).status_code == 503, "refused")
+    finally:
+        os.kill(authn, signal.SIGCONT)
+    eventually(lambda: stack.call("list_pods", ARGUMENTS).status_code == 200, "healed")
+
+
+def test_no_secret_lies_in_what_the_services_wrote(own_stack: RunningStack) -> None:
+    stack = own_stack
+    secrets = [stack.admin, stack.viewer, stack.secret("admin.password")]
+    written = [*(stack.home / "run").glob("*.log"), *(stack.home / "authn").glob("authn.db*")]
+    written.append(Path(str(stack.endpoints["audit_log"])))
+    for path in written:
+        content = path.read_bytes()
+        for secret in secrets:
+            assert secret.rpartition("_")[2].encode() not in content, path
+
+
+@pytest.mark.req("I3.7", "I3.13")
+def test_a_rotated_key_works_through_its_overlap_and_then_never(stack: RunningStack) -> None:
+    key_id, key = _key(stack, "rotated")
+    made = stack.json("keys", "rotate", key_id, "--overlap", "1h")
+    assert made["replaces"]["replaced_by"] == made["id"]
+    assert made["roles"] == ["viewer"]
+    for each in (key, made["key"]):
+        assert stack.call("list_pods", ARGUMENTS, each).status_code == 200
+    again = stack.run("keys", "rotate", key_id, check=False)
+    assert (again.returncode, "replaced before" in again.stderr) == (2, True)
+    ended = stack.json("keys", "rotate", made["id"], "--overlap", "0")
+    eventually(lambda: stack.call("list_pods", ARGUMENTS, made["key"]).status_code == 401, "the old key ended")
+    assert stack.call("list_pods", ARGUMENTS, ended["key"]).status_code == 200
+
+
+@pytest.mark.req("I3.7")
+def test_prune_says_and_deletes_what_was_unused(stack: RunningStack) -> None:
+    _key(stack, "pruned")
+    assert stack.json("keys", "prune", "--unused", "90d") == []
+    wrong = stack.run("keys", "prune", "--unused", "5m", check=False)
+    assert (wrong.returncode, "at least one day" in wrong.stderr) == (2, True)
+    assert stack.run("keys", "prune", "--unused", "soon", check=False).returncode == 2
+
+
+def _token(stack: RunningStack, name: str, password: str, **fields: str) -> httpx.Response:
+    with stack.client() as client:
+        return client.post("/auth/token", json={"username": name, "password": password, **fields})
+
+
+@pytest.mark.req("I3.9", "I3.3", "I3.6", "I3.13", "I3.4")
+def test_a_user_with_a_second_factor_from_the_command_line_to_the_cluster(stack: RunningStack) -> None:
+    made = stack.json("users", "create", "carol", "--role", "viewer")
+    password = made["password"]
+    first = _token(stack, "carol", password)
+    assert first.status_code == 200, first.text
+    assert stack.call("list_pods", ARGUMENTS, first.json()["access_token"]).status_code == 200
+    enrolled = stack.json("users", "enrol-totp", "carol")
+    device = pyotp.parse_uri(enrolled["uri"])
+    assert isinstance(device, pyotp.TOTP)
+    assert stack.run("users", "confirm-totp", "carol", "000000x", check=False).returncode == 2
+    assert stack.json("users", "confirm-totp", "carol", device.now())["second_factor"]
+    eventually(
+        lambda: stack.call("list_pods", ARGUMENTS, first.json()["access_token"]).status_code == 401,
+        "tokens without the second factor ended",
+    )
+    for fields in ({}, {"otp": "000000"}, {"otp": device.now()}):
+        refused = _token(stack, "carol", password, **fields)
+        assert refused.status_code == 401, "missing, wrong, or used up by the confirmation"
+    # Not every code of a device may have been used: the next step's is within the drift.
+    second = _token(stack, "carol", password, otp=device.at(time.time() + 30))
+    assert second.status_code == 200, second.text
+    recovered = _token(stack, "carol", password, otp=enrolled["recovery_codes"][0])
+    assert recovered.status_code == 200
+    assert _token(stack, "carol", password, otp=enrolled["recovery_codes"][0]).status_code == 401
+    token = second.json()["access_token"]
+    assert stack.call("list_pods", ARGUMENTS, token).status_code == 200
+    stack.run("users", "disable", "carol")
+    eventually(lambda: stack.call("list_pods", ARGUMENTS, token).status_code == 401, "disabled")
+    stack.run("users", "enable", "carol")
+    assert stack.call("list_pods", ARGUMENTS, token).status_code == 401, "an ended token stays dead"
+    stack.run("users", "delete", "carol")
+    assert "carol" not in stack.run("users", "list").stdout
+
+
+@pytest.mark.req("I3.3", "I3.6")
+def test_guessing_locks_and_the_administrator_unlocks(stack: RunningStack) -> None:
+    password = stack.json("users", "create", "dave", "--role", "viewer")["password"]
+    statuses = [_token(stack, "dave", "guess").status_code for _ in range(5)]
+    assert set(statuses) <= {401, 429}
+    eventually(
+        lambda: stack.json("users", "list")[-1]["locked_until"] or (_token(stack, "dave", "guess") and None), "locked"
+    )
+    assert _token(stack, "dave", password).status_code in (401, 429)
+    stack.run("users", "unlock", "dave")
+    eventually(lambda: _token(stack, "dave", password).status_code == 200, "unlocked")
+    reset = stack.json("users", "reset-password", "dave")["password"]
+    eventually(lambda: _token(stack, "dave", reset).status_code == 200, "the new password")
+    stack.run("users", "delete", "dave")
+
+
+@pytest.mark.req("I3.7", "I3.6", "I3.9")
+def test_signing_keys_rotate_without_a_restart(stack: RunningStack) -> None:
+    issued = _token(stack, "admin", stack.secret("admin.password")).json()["access_token"]
+    for purpose in ("access", "principal"):
+        made = stack.json("signing-keys", "rotate", purpose)
+        assert made["state"] == "current"
+        states = [key["state"] for key in stack.json("signing-keys", "list") if key["purpose"] == purpose]
+        assert states == ["previous", "current"]
+    assert stack.call("list_pods", ARGUMENTS, issued).status_code == 200, "signed by the previous key"
+    assert stack.call("list_pods", ARGUMENTS).status_code == 200
+    renewed = _token(stack, "admin", stack.secret("admin.password")).json()["access_token"]
+    assert stack.call("list_pods", ARGUMENTS, renewed).status_code == 200
+
+    def published() -> bool:
+        with stack.client() as client:
+            return len(client.get("/.well-known/jwks.json").json()["keys"]) == 2
+
+    eventually(published, "both keys in the key set")
+
+
+@pytest.mark.req("I3.2", "I3.6", "R1", "I3.13")
+def test_an_issuer_is_trusted_from_the_command_line_and_forgotten(stack: RunningStack, tmp_path: Path) -> None:
+    provider = Issuer(tmp_path / "issuer")
+    provider.start()
+    try:
+        provider.new_key()
+        ca = tmp_path / "ca.crt"
+        ca.write_text(provider.ca_pem)
+        options = ("--audience", "kubegate", "--ca", str(ca), "--roles-claim", "roles", "--map-role", "ops=viewer")
+        stack.run("issuers", "create", provider.url, *options)
+        token = provider.sign(provider.claims(datetime.now(UTC), sub="admin", roles=["ops"]))
+        assert stack.call("list_pods", ARGUMENTS, token).status_code == 200
+        scale = {"name": "nginx", "namespace": "default", "replicas": 2}
+        assert stack.call("scale_deployment", scale, token).status_code == 403, "our admin is somebody else"
+        users = {event["user"] for event in stack.events(event_type="authorization", result="success")}
+        assert f"{provider.url}:admin" in users
+        stack.run("issuers", "disable", provider.url)
+        eventually(lambda: stack.call("list_pods", ARGUMENTS, token).status_code == 401, "disabled")
+        stack.run("issuers", "delete", provider.url)
+        assert stack.json("issuers", "list") == []
+    finally:
+        provider.stop()

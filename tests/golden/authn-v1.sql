@@ -1,0 +1,57 @@
+BEGIN TRANSACTION;
+CREATE TABLE api_keys (
+	id VARCHAR NOT NULL, 
+	identity VARCHAR NOT NULL, 
+	mac BLOB NOT NULL, 
+	pepper_version VARCHAR NOT NULL, 
+	created_at DATETIME NOT NULL, 
+	roles JSON NOT NULL, 
+	permissions JSON NOT NULL, 
+	all_namespaces BOOLEAN NOT NULL, 
+	namespaces JSON NOT NULL, 
+	tools JSON NOT NULL, 
+	tenant VARCHAR NOT NULL, 
+	enabled BOOLEAN NOT NULL, 
+	expires_at DATETIME, 
+	last_used_at DATETIME, 
+	PRIMARY KEY (id)
+);
+INSERT INTO "api_keys" VALUES('000000000000','admin',X'0000000000000000000000000000000000000000000000000000000000000000','v','2026-11-22 12:00:00.000000','["admin"]','["kubegate:*"]',1,'[]','[]','',1,NULL,NULL);
+CREATE TABLE bootstraps (
+	one BOOLEAN NOT NULL, 
+	done_at DATETIME NOT NULL, 
+	key_ids JSON NOT NULL, 
+	user VARCHAR NOT NULL, 
+	PRIMARY KEY (one)
+);
+INSERT INTO "bootstraps" VALUES(1,'2026-11-22 12:00:00.000000','["000000000000"]','admin');
+CREATE TABLE settings (
+	name VARCHAR NOT NULL, 
+	value VARCHAR, 
+	PRIMARY KEY (name)
+);
+CREATE TABLE signing_keys (
+	kid VARCHAR NOT NULL, 
+	purpose VARCHAR NOT NULL, 
+	created_at DATETIME NOT NULL, 
+	kek_version VARCHAR NOT NULL, 
+	sealed BLOB NOT NULL, 
+	PRIMARY KEY (kid)
+);
+INSERT INTO "signing_keys" VALUES('5_3LlwGXjtkoEC6Xl2zTjZKdzeFjChP7wKJO9g5f0Q0','access','2026-11-22 12:00:00.000000','21180c63a960',X'31EF37757E7729B554F53EAA7A1F0B26E69FFA80B6D7A3C98A14CE7B8F8EDE3A55B868FE9AD52F0A4776F7D81AF3BCDBD23B382179AF103B9946E460');
+CREATE TABLE users (
+	name VARCHAR NOT NULL, 
+	password_hash VARCHAR NOT NULL, 
+	created_at DATETIME NOT NULL, 
+	roles JSON NOT NULL, 
+	permissions JSON NOT NULL, 
+	all_namespaces BOOLEAN NOT NULL, 
+	namespaces JSON NOT NULL, 
+	tenant VARCHAR NOT NULL, 
+	enabled BOOLEAN NOT NULL, 
+	PRIMARY KEY (name)
+);
+INSERT INTO "users" VALUES('admin','$argon2id$unusable','2026-11-22 12:00:00.000000','["admin"]','[]',1,'[]','',1);
+COMMIT;
+PRAGMA application_id = 1801932337;
+PRAGMA user_version = 1;
