@@ -1,7 +1,8 @@
 """`make bench`: tools/call list_pods with everything on, at growing concurrency (I2.12).
 
-Everything on means: TLS at the edge, the key proven by authn and the call decided by authz for every request, three
-durable records a request (authn's, authz's, the core's), impersonation, one request to the embedded cluster.
+Everything on means: TLS at the edge, the key proven by authn for every request, the call decided by authz or by a
+decision of authz that its lease still vouches for, two durable records a request (authn's and the core's; authz's where
+it decides), impersonation, one request to the embedded cluster.
 The callers run on the same machine; their CPU is reported too, as "callers".
 """
 

@@ -129,5 +129,5 @@ async def test_a_call_leaves_authentication_decision_intent_and_outcome(stack: R
     assert outcome["intent_id"] == intent["event_id"]
     assert intent["result"] == "unknown"
     assert outcome["result"] == "success"
-    assert {event["user"] for event in walk} == {"admin"}
+    assert {event["user"] for event in walk} == {"walker"}
     assert outcome["user_source"] == "verified"

@@ -1,4 +1,4 @@
-"""Conditions in CEL, the Common Expression Language, by Google's own runtime (docs/adr/0005-cel-by-cel-expr.md).
+"""Conditions in CEL, the Common Expression Language, by Google's own runtime (docs/adr/0007-cel-by-cel-expr.md).
 
 Names and types are checked when a policy is loaded. CEL cannot loop, regular expressions are RE2, and the
 runtime stops an expression that iterates too much, so an evaluation is bounded.
