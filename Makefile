@@ -84,6 +84,10 @@ bench: setup  ## tools/call list_pods with everything on, c = 1, 8, 32; start an
 .PHONY: bench-tools
 bench-tools: bench  ## the same: tool calls are what exists to be measured so far
 
+.PHONY: bench-authn
+bench-authn: setup  ## Authenticate for key, JWT and cached; client-credential grants: table, and JSON in bench/out (< 5 min)
+	@$(BIN)/python -m bench.authn $(ARGS)
+
 .PHONY: soak
 soak: setup  ## the same load for an hour with memory watched, then `audit verify`; ARGS='--seconds 600' shortens it
 	@$(BIN)/python -m bench.soak $(ARGS)
