@@ -88,6 +88,10 @@ bench-tools: bench  ## the same: tool calls are what exists to be measured so fa
 bench-authz: setup  ## decisions in process and over mTLS with 10, 1,000 and 10,000 roles; table, and JSON in bench/out (< 5 min)
 	@$(BIN)/python -m bench.authz $(ARGS)
 
+.PHONY: bench-authn
+bench-authn: setup  ## Authenticate for key, JWT and cached; client-credential grants: table, and JSON in bench/out (< 5 min)
+	@$(BIN)/python -m bench.authn $(ARGS)
+
 .PHONY: soak
 soak: setup  ## the same load for an hour with memory watched, then `audit verify`; ARGS='--seconds 600' shortens it
 	@$(BIN)/python -m bench.soak $(ARGS)

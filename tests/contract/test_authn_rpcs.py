@@ -65,7 +65,7 @@ async def test_an_api_key_is_answered_with_principal_token_and_record(stack: Aut
     assert event.HasField("timestamp")
 
 
-@pytest.mark.req("R5", "I2.7")
+@pytest.mark.req("R5", "I2.7", "I3.8")
 async def test_the_principal_token_is_verified_by_what_authn_publishes_and_names_its_asker(stack: AuthnStack) -> None:
     keys = RemotePrincipalKeys(stack.mesh.peer("authn", stack.authn.port, "service/authz"))
     verifier = PrincipalVerifier(keys)

@@ -37,9 +37,9 @@ def test_a_short_bench_writes_its_table_and_its_json(tmp_path: Path) -> None:
         assert run["concurrency"] == concurrency
         assert run["requests"] > 0
         assert set(run["cpu_ms_per_request"]) == services | {"callers"}
-        # authn's and the core's own record: nothing is measured that is not recorded. The decision is authz's first
-        # one and recorded once; the core's record names it (R18).
-        assert run["events_per_request"] == pytest.approx(2, abs=0.2)
+        # The core's own record at least, at times authn's and authz's: nothing is measured that is not recorded (R18).
+        # What they proved and decided before is used again under their leases; the core's record names their events.
+        assert 1 <= run["events_per_request"] <= 3.1
 
 
 @pytest.mark.req("I2.12")
@@ -49,3 +49,23 @@ def test_percentiles_and_costs_are_what_they_are_called() -> None:
     assert sample.percentile_ms(50) == pytest.approx(50)
     assert sample.percentile_ms(99) == pytest.approx(99)
     assert per_request_ms({"authn": 1.0}, {"authn": 1.5}, 100) == {"authn": pytest.approx(5.0)}
+
+
+@pytest.mark.req("I3.16")
+def test_a_short_bench_of_authn_writes_its_table_and_its_json(tmp_path: Path) -> None:
+    out = tmp_path / "authn.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.authn", "--seconds", "0.3", "--concurrency", "1", "4", "--out", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "client-credential grants" in done.stdout
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert {line["in_flight"] for line in result["authenticate"]} == {1, 4}
+    assert all(line["per_second"] > 0 for line in result["authenticate"])
+    assert result["cached"]["microseconds"] > 0

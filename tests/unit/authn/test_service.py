@@ -1,5 +1,7 @@
 """The decision: recorded before it is answered, the same refusal for all, no fallback identity."""
 
+import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +12,19 @@ from hypothesis import strategies as st
 from services.authn.adapters.access_token import AccessTokenAuthenticator, AccessTokenIssuer
 from services.authn.adapters.api_key import ApiKeyAuthenticator
 from services.authn.adapters.certificate import CertificateAuthenticator
+from services.authn.adapters.external_token import ExternalTokenAuthenticator
+from services.authn.adapters.jwks import KeySets
 from services.authn.adapters.principal_tokens import OperatorTokenVerifier, PrincipalTokenIssuer
 from services.authn.errors import PUBLIC_MESSAGE, Rejected
-from services.authn.model import Credential, PasswordCredential, Principal, Secret, Source, TokenCredential
+from services.authn.model import (
+    Credential,
+    PasswordCredential,
+    Principal,
+    Secret,
+    Source,
+    TokenCredential,
+    TrustedIssuer,
+)
 from services.authn.service import MAX_TOKEN, AuthnService, Tokens
 from services.common.errors import ResourceExhausted, Unauthenticated, Unavailable
 from tests.fakes.clock import FakeClock
@@ -233,3 +245,83 @@ async def test_fuzz_each_authenticator_alone(name: str, credential: Credential) 
     with pytest.raises(Rejected) as caught:
         await judge.authenticate(credential, NOW)
     assert caught.value.auth_type == judge.auth_type == name
+
+
+class AnyIssuer:
+    """Trusts whoever a token names, and has no key of his."""
+
+    def find(self, issuer: object) -> Any:
+        return TrustedIssuer(str(issuer), "kubegate") if isinstance(issuer, str) else None
+
+
+class NoDocuments:
+    async def get(self, url: str, ca_pem: str) -> Any:
+        return {"keys": []}
+
+
+FOREIGN = st.builds(
+    lambda header, claims: ".".join(
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (header, claims, "x")
+    ),
+    st.dictionaries(st.sampled_from(["alg", "typ", "kid", "jwk"]), st.one_of(st.text(), st.integers(), st.none())),
+    st.dictionaries(st.sampled_from(["iss", "aud", "sub", "exp"]), st.one_of(st.text(), st.integers(), st.none())),
+)
+
+
+@pytest.mark.req("I3.14", "I3.11")
+@given(credential=st.one_of(CREDENTIALS, FOREIGN.map(token)))
+async def test_fuzz_tokens_of_foreign_issuers(credential: Credential) -> None:
+    judge = ExternalTokenAuthenticator(AnyIssuer(), KeySets(NoDocuments(), CLOCK), Revoked())
+    judge.recognises(credential)
+    with pytest.raises((Rejected, Unavailable)) as caught:
+        await judge.authenticate(credential, NOW)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.req("R12", "I3.13")
+async def test_the_revision_is_read_before_the_credential_is_judged() -> None:
+    """So that an end that comes in between ends the proof."""
+    order: list[str] = []
+
+    class Judge(Overloaded):
+        async def authenticate(self, credential: Credential, now: object) -> Principal:
+            order.append("judged")
+            return RECORD.principal(NOW)
+
+    class Told(FixedRevisions):
+        async def current(self) -> int:
+            order.append("revision")
+            return 3
+
+    subject = service(Journalist(), Judge())
+    subject._revisions = Told()
+    proof = await subject.authenticate(token("x"), SOURCE, call())
+    assert order == ["revision", "judged"]
+    assert proof.revision == 3
+
+
+@pytest.mark.req("R12", "I2.6")
+async def test_without_the_store_nothing_is_judged() -> None:
+    journalist = Journalist()
+    subject = service(journalist)
+    away = FixedRevisions()
+    away.away = True
+    subject._revisions = away
+    with pytest.raises(Unavailable):
+        await subject.authenticate(token(TEXT), SOURCE, call())
+    assert (journalist.entries[0].result, journalist.entries[0].error) == ("error", "unavailable")
+
+
+@pytest.mark.req("R18", "R5")
+async def test_a_proof_whose_token_audit_refuses_is_a_recorded_refusal() -> None:
+    """The credential ended between the proof and the record."""
+
+    class Strict(Journalist):
+        async def append(self, entry: Any, deadline: Any, token: str = "") -> str:
+            raise Unauthenticated("The credential behind this principal token has ended; authenticate again.")
+
+    journalist = Strict()
+    with pytest.raises(Unauthenticated) as caught:
+        await service(journalist).authenticate(token(TEXT), SOURCE, call())
+    assert caught.value.public_message == PUBLIC_MESSAGE
+    assert [(entry.result, entry.error) for entry in journalist.entries] == [("failure", "disabled credential")]
