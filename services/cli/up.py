@@ -18,7 +18,7 @@ from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
 from services.authz.policy import PolicyError, load_policy
 from services.cli import supervisor
 from services.cli.cluster_rbac import cluster_rbac
-from services.cli.home import CLUSTER, EMBEDDED_NAMESPACES, LOOPBACK, HomeLayout, free_port, prepare
+from services.cli.home import CLUSTER, EMBEDDED_KINDS, EMBEDDED_NAMESPACES, LOOPBACK, HomeLayout, free_port, prepare
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import MISUSE, NEGATIVE, emit_json, emit_table, fail, run
 from services.cli.pki import write_private
@@ -169,7 +169,7 @@ def _seed_cluster_rbac(layout: HomeLayout) -> None:
             f"{error}\nCorrect the file and start again; `kubegate policy validate {layout.policy}` checks it."
         ) from error
     if layout.config(CLUSTER).exists():
-        manifests = cluster_rbac(policy, EMBEDDED_NAMESPACES)
+        manifests = cluster_rbac(policy, EMBEDDED_NAMESPACES, kinds=EMBEDDED_KINDS)
         layout.cluster_rbac.write_text(yaml.safe_dump_all(manifests, sort_keys=False), encoding="utf-8")
 
 

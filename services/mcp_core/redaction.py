@@ -35,6 +35,11 @@ _SHAPE_STARTS = (
     "hvs.",
     "AGE-",
     "SG.",
+    "$apr1$",
+    "$2",
+    "$5$",
+    "$6$",
+    "$argon2",
 )
 _SHAPES = re.compile(
     r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
@@ -43,13 +48,14 @@ _SHAPES = re.compile(
     r"|xox[abeoprs]-[\w-]{10,}|A(?:KIA|SIA)[0-9A-Z]{16}|AIza[\w-]{35}"
     r"|[rs]k_(?:live|test)_[0-9A-Za-z]{16,}|sk-[\w-]{20,}|npm_[0-9A-Za-z]{30,}|dckr_pat_[\w-]{20,}"
     r"|hvs\.[\w-]{20,}|AGE-SECRET-KEY-1[0-9A-Z]{50,}|SG\.[\w-]{16,}\.[\w-]{16,}"
+    r"|\$(?:apr1|2[abxy]|5|6|argon2(?:id?|d))\$[^\s:\"']{8,}"
 )
 
 # `scheme://user:password@` and `scheme://token@`.
 _URL = re.compile(r"(://)(?:[^\s/:@\"'<>]*:[^\s/\"'<>]+|[^\s/:@\"'<>]{8,})@")
 
 # What stands before the name in a longer one (`DB_PASSWORD`, `accessToken`) stays and need not be matched.
-_NAME = (
+SECRET_NAME = (
     r"(?:passw(?:or)?d|passphrase|(?<![A-Za-z])(?:pass|pwd|dsn|auth|sig)|secret|token|credentials?|signature"
     r"|(?:api|access|account|secret|private|signing|encryption|master|ssh|auth)[_-]?key(?:[_-]?(?:id|data))?"
     r"|connection[_-]?string|client-key-data)"
@@ -76,6 +82,9 @@ _WORDS = (
     "basic ",
     "bearer ",
     "cookie",
+    "mysql",
+    "redis-cli",
+    "curl",
 )
 
 # Which of these strings, lower case, a line must hold for the rule to be tried: regular expressions are the slow part.
@@ -89,11 +98,28 @@ _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     # A line that is nothing but `name: some words`, as in YAML, and pass phrases anywhere.
     (
         (": ", ":\t"),
-        re.compile(rf"(^[ \t-]*[\w.-]{{0,64}}{_NAME}:[ \t]+|pass(?:word|phrase):[ \t]+)[^\s\"'].*$", re.IGNORECASE),
+        re.compile(
+            rf"(^[ \t-]*[\w.-]{{0,64}}{SECRET_NAME}:[ \t]+|pass(?:word|phrase):[ \t]+)[^\s\"'].*$", re.IGNORECASE
+        ),
         rf"\1{MARK}",
     ),
-    (("=", ":"), re.compile(rf"({_NAME}\\*[\"']?\s?(?:=>|[:=])\s?){_VALUE}", re.IGNORECASE), rf"\1{MARK}"),
-    (("--",), re.compile(rf"(--[a-z0-9-]{{0,40}}?{_NAME}\s+)(?!-){_VALUE}", re.IGNORECASE), rf"\1{MARK}"),
+    (("=", ":"), re.compile(rf"({SECRET_NAME}\\*[\"']?\s?(?:=>|[:=])\s?){_VALUE}", re.IGNORECASE), rf"\1{MARK}"),
+    (
+        ("-",),
+        re.compile(rf"((?<![\w-])--?[a-z0-9-]{{0,40}}?(?:{SECRET_NAME}|requirepass)\s+)(?!-){_VALUE}", re.IGNORECASE),
+        rf"\1{MARK}",
+    ),
+    # Options of well-known programs that are too short to tell anything by themselves.
+    (
+        (" -",),
+        re.compile(
+            r"(\bmysql\w*\b.{0,400}?\s-p(?=\S)|\bsshpass\s+-p\s?|\bredis-cli\b.{0,400}?\s-a\s+"
+            r"|\bcurl\b.{0,400}?\s(?:-u|--user)[ =]?(?=[^\s:]*:))[^\s]+"
+        ),
+        rf"\1{MARK}",
+    ),
+    (("<",), re.compile(rf"(<[\w:.-]{{0,64}}{SECRET_NAME}>)[^<]+(</)", re.IGNORECASE), rf"\1{MARK}\2"),
+    (("login ",), re.compile(r"(\blogin\s+\S+\s+password\s+)\S+"), rf"\1{MARK}"),
     # Without a header's name: only what does not look like a word of a sentence.
     (
         ("bearer ", "basic ", "apikey "),

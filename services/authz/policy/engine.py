@@ -108,7 +108,7 @@ def _resolve(action: Action) -> Permission | Denied:
         if action.namespace:
             return Denied(Reason.INVALID_ACTION, f"{action.resource} are outside namespaces; name none.")
     elif not action.namespace:
-        if not permission.collection or action.name:
+        if not permission.placeless and (not permission.collection or action.name):
             return Denied(Reason.INVALID_ACTION, "The action names no namespace, and none is guessed.")
     elif not is_namespace(action.namespace):
         return Denied(Reason.INVALID_ACTION, "The action's namespace is malformed.")

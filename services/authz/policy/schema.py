@@ -8,6 +8,9 @@ from services.authz.policy.parse import MAX_DESCRIPTION, MAX_ENTRIES, MAX_ROLES
 from services.authz.policy.permissions import GRANTABLE
 from services.authz.policy.scope import MAX_LABEL
 
+CUSTOM_PATTERN = r"^k8s:[a-z0-9-]+(?:\.[a-z0-9-]+){2,}:(?:\*|[a-z]+)$"
+"""A grant for a custom kind: k8s:<plural>.<group>:<verb>."""
+
 NAMESPACE_PATTERN = r"^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?|(?:[a-z0-9][a-z0-9-]*)?\*(?:[a-z0-9-]*[a-z0-9])?)$"
 
 
@@ -23,7 +26,7 @@ def policy_schema() -> dict[str, Any]:
             "permissions": {
                 "type": "array",
                 "maxItems": MAX_ENTRIES,
-                "items": {"enum": sorted(GRANTABLE)},
+                "items": {"anyOf": [{"enum": sorted(GRANTABLE)}, {"type": "string", "pattern": CUSTOM_PATTERN}]},
                 "description": "`list` includes get and watch. k8s wildcards never include kubegate:.",
             },
             "namespaces": {

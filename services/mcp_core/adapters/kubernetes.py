@@ -144,6 +144,7 @@ class KubernetesCluster:
         *,
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
+        accept: str = "",
         cut_at: int | None = None,
     ) -> Answer:
         """One request. `target` is an escaped path with query. `cut_at`: a longer answer is cut, not refused.
@@ -155,7 +156,7 @@ class KubernetesCluster:
         changes = method != "GET"
         remaining = deadline.child().remaining()
         sent = CIMultiDict(headers)
-        sent["Accept"] = "application/json, */*"
+        sent["Accept"] = accept or "application/json, */*"
         # Compression costs both ends more CPU than it saves next to a cluster, and hides the size.
         sent["Accept-Encoding"] = "identity"
         sent["User-Agent"] = "kubegate"

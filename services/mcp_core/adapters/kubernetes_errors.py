@@ -50,7 +50,11 @@ def from_status(cluster: str, code: int, body: bytes, retry_after: str | None, *
                 "`kubegate cluster rbac` prints the grants that match the policy."
             )
         case 404:
-            return NotFound(f"The cluster says: {message}")
+            return NotFound(
+                f"The cluster says: {message}. Names are exact: list what there is, in the right namespace."
+            )
+        case 410:
+            return FailedPrecondition("The list went on changing and the cluster forgot this page; start again.")
         case 409 if status.reason == "AlreadyExists":
             return AlreadyExists(f"The cluster says: {message}")
         case 409:

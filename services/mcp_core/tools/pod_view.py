@@ -69,16 +69,16 @@ class Pod(msgspec.Struct, frozen=True):
 
 
 class PodSummary(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A pod in an answer. `status` and `ready` are those of `kubectl get pods`."""
+    """A pod in an answer, unless `fields` says less. `status` and `ready` are those of `kubectl get pods`."""
 
-    name: str
-    namespace: str
-    status: str
-    ready: str
-    restarts: int
-    created: str
-    node: str
-    containers: list[str]
+    name: str = ""
+    namespace: str = ""
+    status: str = ""
+    ready: str = ""
+    restarts: int = 0
+    created: str = ""
+    node: str = ""
+    containers: list[str] = []
 
 
 def status_of(pod: Pod) -> str:

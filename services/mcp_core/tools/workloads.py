@@ -1,0 +1,402 @@
+"""Deployments, StatefulSets and DaemonSets in full: state, rollout and its history, in the words of kubectl."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec import Meta as Constraint
+
+from services.mcp_core.ports import ObjectRef, Resource
+from services.mcp_core.redaction import redact
+from services.mcp_core.redaction_objects import redact_command
+from services.mcp_core.tools.base import (
+    Arguments,
+    Invocation,
+    Namespace,
+    Need,
+    ObjectArguments,
+    ObjectName,
+    Permission,
+    Structured,
+    Tool,
+    fenced_json,
+    name_argument,
+)
+from services.mcp_core.tools.pod_detail import (
+    Condition,
+    ConditionSummary,
+    DetailedContainer,
+    DetailedMeta,
+    conditions,
+)
+
+WorkloadKind = Literal["deployment", "statefulset", "daemonset"]
+
+RESOURCES: Mapping[str, Resource] = {
+    "deployment": Resource("apps", "v1", "deployments"),
+    "statefulset": Resource("apps", "v1", "statefulsets"),
+    "daemonset": Resource("apps", "v1", "daemonsets"),
+}
+REPLICA_SETS = Resource("apps", "v1", "replicasets")
+REVISIONS = Resource("apps", "v1", "controllerrevisions")
+
+REVISION = "deployment.kubernetes.io/revision"
+CAUSE = "kubernetes.io/change-cause"
+
+MAX_REVISIONS = 500
+"""Most revisions that are looked at for one workload."""
+
+
+class WorkloadArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Arguments that name a workload."""
+
+    name: ObjectName
+    namespace: Namespace
+    kind: Annotated[WorkloadKind, Constraint(description="What it is.")] = "deployment"
+
+
+class Labels(msgspec.Struct, frozen=True, rename="camel"):
+    """A label selector."""
+
+    match_labels: dict[str, str] = {}
+
+
+class Strategy(msgspec.Struct, frozen=True):
+    """How a workload is rolled out."""
+
+    type: str = ""
+
+
+class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
+    """What is read of a pod template."""
+
+    containers: list[DetailedContainer] = []
+    service_account_name: str = ""
+
+
+class Template(msgspec.Struct, frozen=True):
+    """The pod template."""
+
+    spec: PodSpec = PodSpec()
+
+
+class Spec(msgspec.Struct, frozen=True, rename="camel"):
+    """What is read of a workload's specification."""
+
+    replicas: int = 1
+    paused: bool = False
+    selector: Labels = Labels()
+    strategy: Strategy = Strategy()
+    update_strategy: Strategy = Strategy()
+    template: Template = Template()
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel"):
+    """What is read of a workload's status; the names differ between the kinds."""
+
+    observed_generation: int = 0
+    replicas: int = 0
+    ready_replicas: int = 0
+    updated_replicas: int = 0
+    available_replicas: int = 0
+    current_revision: str = ""
+    update_revision: str = ""
+    desired_number_scheduled: int = 0
+    updated_number_scheduled: int = 0
+    number_available: int = 0
+    number_ready: int = 0
+    conditions: list[Condition] | None = None
+
+
+class WorkloadMeta(DetailedMeta, frozen=True, rename="camel"):
+    """What is read of a workload's metadata."""
+
+    uid: str = ""
+    generation: int = 0
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Workload(msgspec.Struct, frozen=True):
+    """What is read of a workload."""
+
+    metadata: WorkloadMeta
+    spec: Spec = Spec()
+    status: Status = Status()
+
+
+class Image(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A container of a pod template in an answer."""
+
+    name: str
+    image: str
+    command: list[str]
+
+
+class DeploymentDetail(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Answer of get_deployment. The first fields are those of list_deployments; `rollout` is as of rollout_status."""
+
+    name: str
+    namespace: str
+    replicas: int
+    ready: int
+    updated: int
+    available: int
+    images: list[str]
+    created: str
+    rollout: str
+    message: str
+    strategy: str
+    revision: str
+    selector: dict[str, str]
+    labels: dict[str, str]
+    containers: list[Image]
+    conditions: list[ConditionSummary]
+
+
+class RolloutStatus(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Answer of rollout_status. `status`: complete, progressing, failed or paused; `message` says what is missing."""
+
+    kind: str
+    name: str
+    namespace: str
+    status: str
+    message: str
+    replicas: int
+    updated: int
+    ready: int
+    available: int
+
+
+class Revision(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A revision in an answer."""
+
+    revision: int
+    created: str
+    images: list[str]
+    cause: str
+    current: bool
+    replicas: int | UnsetType = UNSET
+
+
+class RolloutHistory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Answer of rollout_history, newest first."""
+
+    kind: str
+    name: str
+    namespace: str
+    revisions: list[Revision]
+
+
+def rollout(kind: str, workload: Workload) -> RolloutStatus:
+    """How far a rollout is, by the rules of `kubectl rollout status` (kubectl/pkg/polymorphichelpers)."""
+    spec, status, name = workload.spec, workload.status, workload.metadata.name
+    if kind == "daemonset":
+        wanted, updated, ready, available = (
+            status.desired_number_scheduled,
+            status.updated_number_scheduled,
+            status.number_ready,
+            status.number_available,
+        )
+    else:
+        wanted, updated, ready, available = (
+            spec.replicas,
+            status.updated_replicas,
+            status.ready_replicas,
+            status.available_replicas,
+        )
+    late = next((one for one in status.conditions or () if one.reason == "ProgressDeadlineExceeded"), None)
+    word = "progressing"
+    if workload.metadata.generation > status.observed_generation:
+        message = "The change has not been seen by its controller yet."
+    elif spec.paused:
+        word, message = "paused", "The rollout is paused."
+    elif late is not None:
+        word, message = "failed", f"It exceeded its progress deadline: {redact(late.message)} diagnose says why."
+    elif updated < wanted:
+        message = f"{updated} of {wanted} pods are updated."
+    elif kind != "daemonset" and status.replicas > updated:
+        message = f"{status.replicas - updated} old pods are still to go."
+    elif available < wanted:
+        message = f"{available} of {wanted} updated pods are available."
+    else:
+        word, message = "complete", f"All {wanted} pods are updated and available."
+    return RolloutStatus(kind, name, workload.metadata.namespace, word, message, wanted, updated, ready, available)
+
+
+def ref_of(arguments: Arguments) -> ObjectRef:
+    """The workload that the arguments name."""
+    return ObjectRef(RESOURCES[arguments["kind"]], arguments["namespace"], arguments["name"])
+
+
+def permission_of(arguments: Arguments) -> Permission:
+    """Reading that kind of workload."""
+    return Permission("list", "apps", RESOURCES[arguments["kind"]].plural)
+
+
+async def _get_deployment(invocation: Invocation) -> Structured:
+    (namespace,) = invocation.namespaces
+    ref = ObjectRef(RESOURCES["deployment"], namespace, invocation.arguments["name"])
+    found = await invocation.cluster.get(ref, Workload)
+    metadata, spec, state = found.metadata, found.spec, rollout("deployment", found)
+    return msgspec.to_builtins(  # type: ignore[no-any-return]
+        DeploymentDetail(
+            name=metadata.name,
+            namespace=metadata.namespace,
+            replicas=spec.replicas,
+            ready=state.ready,
+            updated=state.updated,
+            available=state.available,
+            images=[container.image for container in spec.template.spec.containers],
+            created=metadata.creation_timestamp,
+            rollout=state.status,
+            message=state.message,
+            strategy=spec.strategy.type,
+            revision=metadata.annotations.get(REVISION, ""),
+            selector=spec.selector.match_labels,
+            labels={key: redact(value) for key, value in metadata.labels.items()},
+            containers=[
+                Image(one.name, one.image, redact_command([*one.command, *one.args]))
+                for one in spec.template.spec.containers
+            ],
+            conditions=conditions(found.status.conditions),
+        )
+    )
+
+
+async def _rollout_status(invocation: Invocation) -> Structured:
+    found = await invocation.cluster.get(ref_of(invocation.arguments), Workload)
+    return msgspec.to_builtins(rollout(invocation.arguments["kind"], found))  # type: ignore[no-any-return]
+
+
+class OfRevision(msgspec.Struct, frozen=True):
+    """A ControllerRevision (apps/v1); `data` is a patch with the pod template, base64 in some clusters."""
+
+    metadata: WorkloadMeta
+    revision: int = 0
+    data: Any = None
+
+
+class Patch(msgspec.Struct, frozen=True):
+    """The patch in a ControllerRevision."""
+
+    spec: Spec = Spec()
+
+
+async def _rollout_history(invocation: Invocation) -> Structured:
+    arguments = invocation.arguments
+    kind: str = arguments["kind"]
+    ref = ref_of(arguments)
+    workload = await invocation.cluster.get(ref, Workload)
+    selector = ",".join(f"{key}={value}" for key, value in sorted(workload.spec.selector.match_labels.items()))
+    revisions: list[Revision] = []
+    if kind == "deployment":
+        page = await invocation.cluster.list(
+            ObjectRef(REPLICA_SETS, ref.namespace), Workload, label_selector=selector, limit=MAX_REVISIONS
+        )
+        latest = workload.metadata.annotations.get(REVISION, "")
+        revisions = [_of_replica_set(one, latest) for one in page.items if _owned(one.metadata, workload)]
+    else:
+        listed = await invocation.cluster.list(
+            ObjectRef(REVISIONS, ref.namespace), OfRevision, label_selector=selector, limit=MAX_REVISIONS
+        )
+        owned = [one for one in listed.items if _owned(one.metadata, workload)]
+        newest = max((one.revision for one in owned), default=0)
+        revisions = [_of_revision(one, newest) for one in owned]
+    revisions.sort(key=lambda one: one.revision, reverse=True)
+    return msgspec.to_builtins(  # type: ignore[no-any-return]
+        RolloutHistory(kind, arguments["name"], ref.namespace, revisions)
+    )
+
+
+def _owned(metadata: WorkloadMeta, workload: Workload) -> bool:
+    return any(owner.uid == workload.metadata.uid for owner in metadata.owner_references)
+
+
+def _of_replica_set(one: Workload, latest: str) -> Revision:
+    number = one.metadata.annotations.get(REVISION, "")
+    return Revision(
+        revision=int(number) if number.isdecimal() else 0,
+        created=one.metadata.creation_timestamp,
+        images=[container.image for container in one.spec.template.spec.containers],
+        cause=redact(one.metadata.annotations.get(CAUSE, "")),
+        current=bool(number) and number == latest,
+        replicas=one.status.replicas,
+    )
+
+
+def _of_revision(one: OfRevision, newest: int) -> Revision:
+    return Revision(
+        revision=one.revision,
+        created=one.metadata.creation_timestamp,
+        images=_images(one.data),
+        cause=redact(one.metadata.annotations.get(CAUSE, "")),
+        current=one.revision == newest,
+    )
+
+
+def _images(data: Any) -> list[str]:
+    try:
+        if isinstance(data, str):
+            patch = msgspec.json.decode(base64.b64decode(data), type=Patch)
+        else:
+            patch = msgspec.convert(data, Patch)
+    except (ValueError, msgspec.MsgspecError):
+        return []
+    return [container.image for container in patch.spec.template.spec.containers]
+
+
+def _history_needs(arguments: Arguments) -> tuple[Need, ...]:
+    return (Need(Permission("list", "apps", "replicasets" if arguments["kind"] == "deployment" else REVISIONS.plural)),)
+
+
+_OFFERED = tuple(Permission("list", "apps", resource.plural) for resource in RESOURCES.values())
+
+TOOLS = (
+    Tool(
+        name="get_deployment",
+        title="Look at a deployment",
+        description="One deployment: replicas, rollout, strategy, containers, conditions. Secrets are removed.",
+        arguments=ObjectArguments,
+        result=DeploymentDetail,
+        permission=Permission("list", "apps", "deployments"),
+        run=_get_deployment,
+        read_only=True,
+        idempotent=True,
+        resource_name=name_argument,
+        text=fenced_json,
+    ),
+    Tool(
+        name="rollout_status",
+        title="How far a rollout is",
+        description="Whether the last change of a deployment, statefulset or daemonset is rolled out, and what is "
+        "missing. wait_for waits for it.",
+        arguments=WorkloadArguments,
+        result=RolloutStatus,
+        permission=Permission("list", "apps", "deployments"),
+        permission_for=permission_of,
+        offered_for=_OFFERED,
+        run=_rollout_status,
+        read_only=True,
+        idempotent=True,
+        resource_name=name_argument,
+    ),
+    Tool(
+        name="rollout_history",
+        title="Revisions of a workload",
+        description="The revisions of a deployment, statefulset or daemonset with images and causes, newest first.",
+        arguments=WorkloadArguments,
+        result=RolloutHistory,
+        permission=Permission("list", "apps", "deployments"),
+        permission_for=permission_of,
+        offered_for=_OFFERED,
+        needs=_history_needs,
+        run=_rollout_history,
+        read_only=True,
+        idempotent=True,
+        resource_name=name_argument,
+    ),
+)
