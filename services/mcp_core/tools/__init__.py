@@ -19,6 +19,7 @@ from services.mcp_core.tools import (
     nodes,
     pods,
     resources,
+    revisions,
     services,
     waiting,
     workloads,
@@ -28,7 +29,7 @@ from services.mcp_core.tools.schema import convert_arguments
 
 GROUPS = (
     *(configuration, deployments, diagnosis, events, logs, namespaces),
-    *(nodes, pods, resources, services, waiting, workloads),
+    *(nodes, pods, resources, revisions, services, waiting, workloads),
 )
 
 REGISTRY: Mapping[str, Tool] = MappingProxyType(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
 from msgspec import Meta as Constraint
 
 from services.mcp_core.ports import ObjectRef, Resource
@@ -17,7 +15,6 @@ from services.mcp_core.tools.base import (
     Arguments,
     Invocation,
     Namespace,
-    Need,
     ObjectArguments,
     ObjectName,
     Permission,
@@ -41,14 +38,7 @@ RESOURCES: Mapping[str, Resource] = {
     "statefulset": Resource("apps", "v1", "statefulsets"),
     "daemonset": Resource("apps", "v1", "daemonsets"),
 }
-REPLICA_SETS = Resource("apps", "v1", "replicasets")
-REVISIONS = Resource("apps", "v1", "controllerrevisions")
-
 REVISION = "deployment.kubernetes.io/revision"
-CAUSE = "kubernetes.io/change-cause"
-
-MAX_REVISIONS = 500
-"""Most revisions that are looked at for one workload."""
 
 
 class WorkloadArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -171,26 +161,6 @@ class RolloutStatus(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     available: int
 
 
-class Revision(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A revision in an answer."""
-
-    revision: int
-    created: str
-    images: list[str]
-    cause: str
-    current: bool
-    replicas: int | UnsetType = UNSET
-
-
-class RolloutHistory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Answer of rollout_history, newest first."""
-
-    kind: str
-    name: str
-    namespace: str
-    revisions: list[Revision]
-
-
 def rollout(kind: str, workload: Workload) -> RolloutStatus:
     """How far a rollout is, by the rules of `kubectl rollout status` (kubectl/pkg/polymorphichelpers)."""
     spec, status, name = workload.spec, workload.status, workload.metadata.name
@@ -272,88 +242,7 @@ async def _rollout_status(invocation: Invocation) -> Structured:
     return msgspec.to_builtins(rollout(invocation.arguments["kind"], found))  # type: ignore[no-any-return]
 
 
-class OfRevision(msgspec.Struct, frozen=True):
-    """A ControllerRevision (apps/v1); `data` is a patch with the pod template, base64 in some clusters."""
-
-    metadata: WorkloadMeta
-    revision: int = 0
-    data: Any = None
-
-
-class Patch(msgspec.Struct, frozen=True):
-    """The patch in a ControllerRevision."""
-
-    spec: Spec = Spec()
-
-
-async def _rollout_history(invocation: Invocation) -> Structured:
-    arguments = invocation.arguments
-    kind: str = arguments["kind"]
-    ref = ref_of(arguments)
-    workload = await invocation.cluster.get(ref, Workload)
-    selector = ",".join(f"{key}={value}" for key, value in sorted(workload.spec.selector.match_labels.items()))
-    revisions: list[Revision] = []
-    if kind == "deployment":
-        page = await invocation.cluster.list(
-            ObjectRef(REPLICA_SETS, ref.namespace), Workload, label_selector=selector, limit=MAX_REVISIONS
-        )
-        latest = workload.metadata.annotations.get(REVISION, "")
-        revisions = [_of_replica_set(one, latest) for one in page.items if _owned(one.metadata, workload)]
-    else:
-        listed = await invocation.cluster.list(
-            ObjectRef(REVISIONS, ref.namespace), OfRevision, label_selector=selector, limit=MAX_REVISIONS
-        )
-        owned = [one for one in listed.items if _owned(one.metadata, workload)]
-        newest = max((one.revision for one in owned), default=0)
-        revisions = [_of_revision(one, newest) for one in owned]
-    revisions.sort(key=lambda one: one.revision, reverse=True)
-    return msgspec.to_builtins(  # type: ignore[no-any-return]
-        RolloutHistory(kind, arguments["name"], ref.namespace, revisions)
-    )
-
-
-def _owned(metadata: WorkloadMeta, workload: Workload) -> bool:
-    return any(owner.uid == workload.metadata.uid for owner in metadata.owner_references)
-
-
-def _of_replica_set(one: Workload, latest: str) -> Revision:
-    number = one.metadata.annotations.get(REVISION, "")
-    return Revision(
-        revision=int(number) if number.isdecimal() else 0,
-        created=one.metadata.creation_timestamp,
-        images=[container.image for container in one.spec.template.spec.containers],
-        cause=redact(one.metadata.annotations.get(CAUSE, "")),
-        current=bool(number) and number == latest,
-        replicas=one.status.replicas,
-    )
-
-
-def _of_revision(one: OfRevision, newest: int) -> Revision:
-    return Revision(
-        revision=one.revision,
-        created=one.metadata.creation_timestamp,
-        images=_images(one.data),
-        cause=redact(one.metadata.annotations.get(CAUSE, "")),
-        current=one.revision == newest,
-    )
-
-
-def _images(data: Any) -> list[str]:
-    try:
-        if isinstance(data, str):
-            patch = msgspec.json.decode(base64.b64decode(data), type=Patch)
-        else:
-            patch = msgspec.convert(data, Patch)
-    except (ValueError, msgspec.MsgspecError):
-        return []
-    return [container.image for container in patch.spec.template.spec.containers]
-
-
-def _history_needs(arguments: Arguments) -> tuple[Need, ...]:
-    return (Need(Permission("list", "apps", "replicasets" if arguments["kind"] == "deployment" else REVISIONS.plural)),)
-
-
-_OFFERED = tuple(Permission("list", "apps", resource.plural) for resource in RESOURCES.values())
+OFFERED = tuple(Permission("list", "apps", resource.plural) for resource in RESOURCES.values())
 
 TOOLS = (
     Tool(
@@ -378,23 +267,8 @@ TOOLS = (
         result=RolloutStatus,
         permission=Permission("list", "apps", "deployments"),
         permission_for=permission_of,
-        offered_for=_OFFERED,
+        offered_for=OFFERED,
         run=_rollout_status,
-        read_only=True,
-        idempotent=True,
-        resource_name=name_argument,
-    ),
-    Tool(
-        name="rollout_history",
-        title="Revisions of a workload",
-        description="The revisions of a deployment, statefulset or daemonset with images and causes, newest first.",
-        arguments=WorkloadArguments,
-        result=RolloutHistory,
-        permission=Permission("list", "apps", "deployments"),
-        permission_for=permission_of,
-        offered_for=_OFFERED,
-        needs=_history_needs,
-        run=_rollout_history,
         read_only=True,
         idempotent=True,
         resource_name=name_argument,

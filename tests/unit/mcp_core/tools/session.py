@@ -25,7 +25,7 @@ class MemorySession:
 
     async def get(self, ref: ObjectRef, shape: type[T]) -> T:
         self.asked.append(("get", ref, None))
-        return msgspec.convert(self._one(ref), shape)
+        return msgspec.json.decode(msgspec.json.encode(self._one(ref)), type=shape)
 
     async def list(
         self,
@@ -44,7 +44,7 @@ class MemorySession:
         start = int(after or 0)
         left = len(found) - start - limit
         return Page(
-            msgspec.convert(found[start : start + limit], list[item]),  # type: ignore[valid-type]
+            msgspec.json.decode(msgspec.json.encode(found[start : start + limit]), type=list[item]),  # type: ignore[valid-type]
             left > 0,
             str(start + limit) if left > 0 else "",
             left if left > 0 else None,
@@ -55,7 +55,11 @@ class MemorySession:
     ) -> tuple[Columns, Page[Row]]:
         self.asked.append(("table", ref, {"label_selector": label_selector, "limit": limit, "after": after}))
         rows = [
-            Row(one["metadata"]["name"], one["metadata"].get("namespace", ""), tuple(one["cells"]))
+            Row(
+                one["metadata"]["name"],
+                one["metadata"].get("namespace", ""),
+                tuple(one.get("cells", [one["metadata"]["name"]])),
+            )
             for one in self._in(ref)
         ]
         return self.columns, Page(rows[:limit], len(rows) > limit, "more" if len(rows) > limit else "")

@@ -284,7 +284,7 @@ async def test_the_newest_events_come_first_whatever_the_clusters_order_and_only
         "list_events", {"namespace": "default", "name": "web-1", "type": "Warning", "limit": 3}, session
     )
     last = [one["last"] for one in answer["events"]]
-    assert last == sorted((one["lastTimestamp"] for one in events), reverse=True)[:3]
+    assert last == sorted((str(one["lastTimestamp"]) for one in events), reverse=True)[:3]
     assert answer["truncated"]
     assert "CANARY" not in json.dumps(answer)
     assert session.asked[0][2]["field_selector"] == "involvedObject.name=web-1,type=Warning"
