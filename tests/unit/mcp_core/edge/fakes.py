@@ -110,8 +110,14 @@ class FakeAuthorizer:
         self.scopes: dict[str, Scope] = {"look": Scope(patterns=("default", "dev-*"))}
         self.roles: dict[str, str] = {}
         self.checked: list[Action] = []
+        self.denied: set[str] = set()
+        """Permissions that nobody has."""
+        self.only: set[str] = set()
+        """If anything: the only permissions that are listed."""
 
     def _scope(self, caller: Caller, action: Action) -> Scope:
+        if str(action.permission) in self.denied or (self.only and str(action.permission) not in self.only):
+            return Scope()
         return Scope(all=True) if caller.principal.subject == "alice" else self.scopes.get(action.tool, Scope())
 
     async def check(self, caller: Caller, action: Action) -> Decision:
