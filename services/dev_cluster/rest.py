@@ -108,6 +108,8 @@ class Rest:
         if how == "apply":
             return self._apply(request, target, namespace, wanted, options)
         old = self._store.read(target.kind, namespace, target.name)
+        if how == "strategic" and target.kind.custom:
+            raise errors.unsupported_media("application/strategic-merge-patch+json", "application/merge-patch+json")
         new = patch.patched(how, old, wanted)
         return self._cluster.writer.update(target.kind, old, new, options), 200
 
