@@ -34,6 +34,11 @@ help:  ## this list
 test: setup  ## unit, contract, integration and end-to-end tests (< 12 min on 2 cores); ARGS='-k name' narrows
 	@$(BIN)/pytest -m 'not long' $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: setup  ## the tools against your cluster: KUBECONFIG=FILE of an administrator; makes and removes its own namespaces
+	@[ -n "$${KUBECONFIG:-}" ] || { echo "test-cluster: say which: make test-cluster KUBECONFIG=/path/to/kubeconfig"; exit 2; }
+	@KUBEGATE_TEST_KUBECONFIG="$$(realpath "$$KUBECONFIG")" $(BIN)/pytest tests/cluster $(ARGS)
+
 .PHONY: test-long
 test-long: setup  ## what takes minutes: a fresh copy of the tree set up and run (< 45 min)
 	@$(BIN)/pytest -m long $(ARGS)

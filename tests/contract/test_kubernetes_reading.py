@@ -11,18 +11,14 @@ import pytest
 from services.cli.cluster_rbac import cluster_rbac
 from services.cli.home import EMBEDDED_KINDS, EMBEDDED_NAMESPACES
 from services.cli.policy import load
-from services.common.clock import SystemClock
 from services.common.errors import FailedPrecondition, InvalidArgument, NotFound
-from services.mcp_core import tools
 from services.mcp_core.adapters.kubernetes import KubernetesCluster
-from services.mcp_core.catalog import Catalog
 from services.mcp_core.errors import ClusterDenied
 from services.mcp_core.ports import ObjectRef
-from services.mcp_core.tools import REGISTRY
-from services.mcp_core.tools.base import Invocation
 from services.mcp_core.tools.pod_view import Pod
 from services.mcp_core.tools.pods import PODS
 from tests.contract.kube import Authority, caller, dev_cluster, soon
+from tests.fakes.rig import Rig
 
 POLICY = Path(__file__).parents[1] / "golden" / "rbac-policies.yaml"
 CANARY = "cAnArYx9Qz77"
@@ -64,31 +60,6 @@ MANIFESTS = [
         for index in range(130)
     ),
 ]
-
-
-class Rig:
-    """The cluster with its catalogue."""
-
-    def __init__(self, cluster: KubernetesCluster) -> None:
-        self.cluster = cluster
-        self.catalog = Catalog(cluster, SystemClock())
-
-    async def call(self, tool: str, role: str = "admin", **arguments: Any) -> dict[str, Any]:
-        row = REGISTRY[tool]
-        validated = tools.validate(row, arguments)
-        kind = await self.catalog.find(validated["kind"], soon()) if row.any_kind else None
-        granted = frozenset(str(need.permission) for need in row.needs(validated))
-        result = await row.run(
-            Invocation(
-                validated,
-                (validated.get("namespace", ""),),
-                self.cluster.session(caller(role), soon()),
-                kind,
-                granted,
-            )
-        )
-        tools.check_output(row, result)
-        return result
 
 
 @pytest.fixture(scope="module")
