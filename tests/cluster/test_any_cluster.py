@@ -151,7 +151,9 @@ async def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
     }
     async with dev_cluster(authority, [binding]) as address:
-        yield authority.settings(address).kubeconfig
+        path = authority.settings(address).kubeconfig
+        assert path is not None
+        yield path
 
 
 @pytest.fixture(scope="module")

@@ -48,3 +48,28 @@ def test_percentiles_and_costs_are_what_they_are_called() -> None:
     assert sample.percentile_ms(50) == pytest.approx(50)
     assert sample.percentile_ms(99) == pytest.approx(99)
     assert per_request_ms({"authn": 1.0}, {"authn": 1.5}, 100) == {"authn": pytest.approx(5.0)}
+
+
+@pytest.mark.long
+@pytest.mark.req("I7.6")
+def test_the_bench_of_the_tools_says_what_a_call_costs_and_what_a_long_list_takes(tmp_path: Path) -> None:
+    out = tmp_path / "tools.json"
+    options = ["--seconds", "0.5", "--turns", "1", "--concurrency", "1", "--pods", "3", "--many", "120"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.tools", *options, "--out", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text(encoding="utf-8"))
+    (run,) = result["runs"]
+    assert set(run["kubegate"]["cpu_ms_per_request"]) == {"authn", "authz", "audit", "mcp-core"}
+    # One request to the cluster for one call (R14).
+    assert run["kubegate"]["cluster_requests_per_call"] == pytest.approx(1, abs=0.05)
+    many = result["long_list"]
+    assert many["default_answer"]["pods"] + many["default_answer"]["remaining"] == many["whole_answer"]["pods"]
+    assert many["whole_answer"]["pods"] >= 120
