@@ -55,7 +55,7 @@ from services.mcp_core.tools.base import Arguments, Invocation, Permission, Tool
 
 T = TypeVar("T")
 
-MAX_CUSTOM = 200
+MAX_CUSTOM = 100
 """Most custom kinds that tools/list asks about."""
 
 log = get_logger("pipeline")

@@ -12,6 +12,7 @@ from msgspec import Meta as Constraint
 
 from services.mcp_core.ports import ObjectRef, Page, Resource
 from services.mcp_core.redaction import MARK, redact
+from services.mcp_core.redaction_objects import redact_named
 from services.mcp_core.tools.base import (
     Arguments,
     Invocation,
@@ -178,7 +179,7 @@ async def _get_secret(invocation: Invocation) -> Structured:
             data={key: _text(value) if revealed else MARK for key, value in data.items()},
             bytes={key: len(value) * 3 // 4 - value.count("=") for key, value in data.items()},
             revealed=revealed,
-            labels={key: redact(value) for key, value in secret.metadata.labels.items()},
+            labels={key: redact_named(key, value) for key, value in secret.metadata.labels.items()},
             immutable=secret.immutable,
             created=secret.metadata.creation_timestamp,
         )

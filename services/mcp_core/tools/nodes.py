@@ -8,6 +8,7 @@ import msgspec
 
 from services.mcp_core.ports import Resource
 from services.mcp_core.redaction import redact
+from services.mcp_core.redaction_objects import redact_named
 from services.mcp_core.tools.base import ClusterListArguments, Invocation, Permission, Structured, Tool
 from services.mcp_core.tools.listing import Listing, Meta, list_objects, listed
 from services.mcp_core.tools.pod_detail import Condition
@@ -112,7 +113,7 @@ def summarize(node: Node) -> NodeSummary:
         created=node.metadata.creation_timestamp,
         address=next((one.address for one in node.status.addresses if one.type == "InternalIP"), ""),
         allocatable={key: str(value) for key, value in node.status.allocatable.items() if key in shown},
-        taints=[f"{one.key}={redact(one.value)}:{one.effect}" for one in node.spec.taints],
+        taints=[f"{one.key}={redact_named(one.key, one.value)}:{one.effect}" for one in node.spec.taints],
         problems=problems_of(node),
     )
 

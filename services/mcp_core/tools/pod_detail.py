@@ -225,7 +225,7 @@ def detail(pod: DetailedPod) -> PodDetail:
         qos=pod.status.qos_class,
         service_account=pod.spec.service_account_name,
         owner=f"{owner.kind}/{owner.name}" if owner else "",
-        labels={key: redact(value) for key, value in pod.metadata.labels.items()},
+        labels={key: redact_named(key, value) for key, value in pod.metadata.labels.items()},
         message=redact(pod.status.message),
         containers=[
             *(_container(one, status.get(one.name, DetailedStatus()), init=True) for one in pod.spec.init_containers),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from services.mcp_core.redaction import redact
 from services.mcp_core.tools.listing import Meta
 
 
@@ -127,10 +128,12 @@ def _ended(state: Reason) -> str:
 def summarize(pod: Pod) -> PodSummary:
     """A pod as an answer shows it."""
     statuses = pod.status.container_statuses or ()
+    status = status_of(pod)
     return PodSummary(
         name=pod.metadata.name,
         namespace=pod.metadata.namespace,
-        status=status_of(pod),
+        # A word, as a rule; whatever else a runtime may write there is free text.
+        status=status if status.isalnum() else redact(status),
         ready=f"{sum(status.ready for status in statuses)}/{len(pod.spec.containers)}",
         restarts=sum(status.restart_count for status in statuses),
         created=pod.metadata.creation_timestamp,

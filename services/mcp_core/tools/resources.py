@@ -17,8 +17,7 @@ from msgspec import Meta as Constraint
 from services.common.errors import InvalidArgument, NotFound
 from services.mcp_core.naming import DNS1123_LABEL
 from services.mcp_core.ports import Columns, ObjectRef, Page, Row
-from services.mcp_core.redaction import redact
-from services.mcp_core.redaction_objects import redact_object
+from services.mcp_core.redaction_objects import redact_named, redact_object
 from services.mcp_core.tools.base import (
     Arguments,
     Continue,
@@ -184,14 +183,19 @@ def _table(kind: str, columns: Columns, found: Found[Row], invocation: Invocatio
     placed = bool(invocation.arguments["all_namespaces"])
     names = [columns.names[index] for index in shown]
     rows = [
-        [*([row.namespace] if placed else []), *(_cell(row.cells[index]) for index in shown if index < len(row.cells))]
+        [
+            *([row.namespace] if placed else []),
+            *(_cell(columns.names[index], row.cells[index]) for index in shown if index < len(row.cells)),
+        ]
         for row in found.items
     ]
     return {"kind": kind, "columns": ["Namespace", *names] if placed else names, "rows": rows}
 
 
-def _cell(cell: Any) -> Any:
-    return redact(cell)[:500] if isinstance(cell, str) else cell
+def _cell(column: str, cell: Any) -> Any:
+    if cell is None or isinstance(cell, bool | int | float):
+        return cell
+    return redact_named(column, cell if isinstance(cell, str) else str(cell))[:500]
 
 
 async def _get_resource(invocation: Invocation) -> Structured:

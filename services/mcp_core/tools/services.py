@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from services.mcp_core.ports import ObjectRef, Resource
+from services.mcp_core.redaction_objects import redact_named
 from services.mcp_core.tools.base import (
     Invocation,
     ListArguments,
@@ -147,7 +148,7 @@ def summarize(service: Service) -> ServiceSummary:
             f"{port.port}:{port.node_port}/{port.protocol}" if port.node_port else f"{port.port}/{port.protocol}"
             for port in service.spec.ports
         ],
-        selector=service.spec.selector,
+        selector={key: redact_named(key, value) for key, value in service.spec.selector.items()},
         created=service.metadata.creation_timestamp,
     )
 

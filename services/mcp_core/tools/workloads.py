@@ -10,7 +10,7 @@ from msgspec import Meta as Constraint
 
 from services.mcp_core.ports import ObjectRef, Resource
 from services.mcp_core.redaction import redact
-from services.mcp_core.redaction_objects import redact_command
+from services.mcp_core.redaction_objects import redact_command, redact_named
 from services.mcp_core.tools.base import (
     Arguments,
     Invocation,
@@ -226,8 +226,8 @@ async def _get_deployment(invocation: Invocation) -> Structured:
             message=state.message,
             strategy=spec.strategy.type,
             revision=metadata.annotations.get(REVISION, ""),
-            selector=spec.selector.match_labels,
-            labels={key: redact(value) for key, value in metadata.labels.items()},
+            selector={key: redact_named(key, value) for key, value in spec.selector.match_labels.items()},
+            labels={key: redact_named(key, value) for key, value in metadata.labels.items()},
             containers=[
                 Image(one.name, one.image, redact_command([*one.command, *one.args]))
                 for one in spec.template.spec.containers

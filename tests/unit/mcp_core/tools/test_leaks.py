@@ -72,13 +72,14 @@ def cluster(plant: Canaries) -> MemorySession:
     waiting = {"reason": "CrashLoopBackOff", "message": plant("bearer {}abcdef0123")}
     status = {
         "phase": "Running",
+        "reason": plant("password={}"),
         "message": message,
         "conditions": [{"type": "Ready", "status": "False", "reason": "X", "message": plant("secret_key: {}")}],
         "containerStatuses": [
             {"name": "web", "restartCount": 3, "state": {"waiting": waiting}, "lastState": {"terminated": ended}}
         ],
     }
-    metadata = PLACE | {"annotations": annotations, "labels": {"app": "web"}}
+    metadata = PLACE | {"annotations": annotations, "labels": {"app": "web", "token": plant()}}
     pod = {"metadata": metadata, "spec": {"containers": [container], "nodeName": "node-1"}, "status": status}
     template = {"metadata": {"annotations": {"x/secret": plant()}}, "spec": {"containers": [container]}}
     deployment = {
@@ -133,7 +134,7 @@ def cluster(plant: Canaries) -> MemorySession:
         "events": [event],
         "nodes": [node],
         "widgets": [widget | {"cells": ["web", plant("token={}")]}],
-        "services": [{"metadata": metadata, "spec": {"selector": {"app": "web"}}}],
+        "services": [{"metadata": metadata, "spec": {"selector": {"app": "web", "api-key": plant()}}}],
         "namespaces": [{"metadata": {"name": "default", "annotations": annotations}, "status": {"phase": "Active"}}],
         "statefulsets": [deployment],
     }
