@@ -82,6 +82,10 @@ def rules_for(texts: Iterable[str], *, namespaced_only: bool, kinds: Sequence[st
         rule = needs(permission) if covered and (permission.kind.namespaced or not namespaced_only) else None
         if rule is not None:
             verbs.setdefault((rule["apiGroups"][0], rule["resources"][0]), set()).update(rule["verbs"])
+    for resource in ("pods", "nodes"):
+        # What they use is served by an API of its own, metrics.k8s.io, and is a part of them to policy.
+        if "list" in verbs.get(("", resource), ()):
+            verbs["metrics.k8s.io", resource] = {"get", "list"}
     merged: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (group, resource), found in sorted(verbs.items()):
         merged.setdefault((group, tuple(sorted(found))), []).append(resource)

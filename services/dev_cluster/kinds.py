@@ -135,6 +135,11 @@ CRD = _cluster(
     subresources=("status",),
 )  # fmt: skip
 
+POD_METRICS = Kind("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", verbs=("get", "list"))
+NODE_METRICS = _cluster("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", verbs=("get", "list"))
+METRICS = (POD_METRICS, NODE_METRICS)
+"""Computed when they are asked for, never stored."""
+
 EVICTION = Kind("policy", "v1", "Eviction", "evictions", verbs=())
 SCALE = Kind("autoscaling", "v1", "Scale", "scales", verbs=())
 DELETE_OPTIONS = Kind("", "v1", "DeleteOptions", "deleteoptions", verbs=())
@@ -200,7 +205,7 @@ STORED = (
     CRD,
 )  # fmt: skip
 
-SERVED = STORED + REVIEWS
+SERVED = STORED + REVIEWS + METRICS
 BY_RESOURCE = {(kind.group, kind.version, kind.plural): kind for kind in SERVED}
 BY_KIND = {(kind.api_version, kind.name): kind for kind in (*SERVED, DELETE_OPTIONS, EVICTION, SCALE, TOKEN_REQUEST)}
 

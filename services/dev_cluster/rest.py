@@ -12,6 +12,7 @@ from services.dev_cluster import (
     bodies,
     errors,
     kinds,
+    metrics,
     patch,
     schema,
     selectors,
@@ -40,6 +41,9 @@ class Rest:
         if target.kind in kinds.REVIEWS:
             body = await bodies.read_typed(request, target.kind)
             return bodies.respond(self._cluster.reviews.answer(target.kind, target.namespace, body, user), 201)
+        if target.kind in kinds.METRICS:
+            matches = selectors.parse(kinds.POD, request.query.get("labelSelector", ""), "")
+            return bodies.respond(metrics.answer(self._store, target.kind, target.namespace, target.name, matches))
         options = _options(request, user)
         if target.subresource:
             return await self._subresources.handle(request, target, options)

@@ -16,7 +16,7 @@ from kubernetes import client
 from services.dev_cluster import custom
 from services.dev_cluster.clock import parse
 from services.dev_cluster.errors import bad_request
-from services.dev_cluster.kinds import CUSTOM, SERVED, Kind, Object, served
+from services.dev_cluster.kinds import CUSTOM, METRICS, SERVED, Kind, Object, served
 
 _CONTAINER = re.compile(r"(List|Dict)\[(?:str, )?(.+)\]")
 _SCALARS: dict[str, tuple[type, ...]] = {
@@ -159,7 +159,11 @@ def _missing(field: Field, owner: Object, path: str, absent: list[str]) -> None:
 
 def openapi_index() -> Object:
     """`/openapi/v3`: one document for each served group version."""
-    paths = {_root(kind).lstrip("/"): {"serverRelativeURL": f"/openapi/v3{_root(kind)}"} for kind in served()}
+    paths = {
+        _root(kind).lstrip("/"): {"serverRelativeURL": f"/openapi/v3{_root(kind)}"}
+        for kind in served()
+        if kind not in METRICS
+    }
     return {"paths": paths}
 
 
@@ -192,7 +196,7 @@ def _document(root: str) -> bytes:
 
 def openapi_document(root: str) -> bytes | None:
     """The OpenAPI v3 document of a group version as JSON; None when it is not served."""
-    if any(_root(kind) == root for kind in SERVED):
+    if any(_root(kind) == root for kind in SERVED if kind not in METRICS):
         return _document(root)
     own = [kind for kind in CUSTOM if _root(kind) == root]
     return _custom_document(own) if own else None

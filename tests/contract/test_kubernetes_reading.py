@@ -213,3 +213,17 @@ async def test_what_is_not_there_is_said_in_plain_words(rig: Rig) -> None:
     assert gone["met"]
     with pytest.raises((FailedPrecondition, InvalidArgument)):
         await rig.call("wait_for", kind="pods", name="x", namespace="default", condition="rolledout")
+
+
+@pytest.mark.req("I7.1", "I7.5")
+async def test_the_hungriest_come_first(rig: Rig) -> None:
+    pods = await rig.call("top_pods", namespace="default", limit=1)
+    assert (len(pods["pods"]), pods["truncated"]) == (1, True)
+    every = (await rig.call("top_pods", all_namespaces=True, sort_by="memory", limit=500))["pods"]
+    assert [pod["memory_mib"] for pod in every] == sorted((pod["memory_mib"] for pod in every), reverse=True)
+    assert {pod["namespace"] for pod in every} >= {"default", "development", "staging"}
+    nodes = (await rig.call("top_nodes"))["nodes"]
+    assert nodes
+    assert all(node["cpu_millicores"] > 0 and node["memory_percent"] > 0 for node in nodes)
+    with pytest.raises(ClusterDenied):
+        await rig.call("top_nodes", "viewer")

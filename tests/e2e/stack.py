@@ -16,6 +16,7 @@ import httpx
 VIEWER_TOOLS = {
     *("list_pods", "get_pod", "get_pod_logs", "list_services", "get_service", "list_deployments", "get_deployment"),
     *(
+        "top_pods",
         "rollout_status",
         "rollout_history",
         "list_resources",

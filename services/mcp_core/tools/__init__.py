@@ -21,6 +21,7 @@ from services.mcp_core.tools import (
     resources,
     revisions,
     services,
+    usage,
     waiting,
     workloads,
 )
@@ -29,7 +30,7 @@ from services.mcp_core.tools.schema import convert_arguments
 
 GROUPS = (
     *(configuration, deployments, diagnosis, events, logs, namespaces),
-    *(nodes, pods, resources, revisions, services, waiting, workloads),
+    *(nodes, pods, resources, revisions, services, usage, waiting, workloads),
 )
 
 REGISTRY: Mapping[str, Tool] = MappingProxyType(

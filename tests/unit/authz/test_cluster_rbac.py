@@ -84,6 +84,7 @@ def test_the_viewer_is_bound_where_the_policy_says_and_may_only_look() -> None:
         {"apiGroups": [""], "resources": ["pods", "services"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
         {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["metrics.k8s.io"], "resources": ["pods"], "verbs": ["get", "list"]},
     ]
 
 
@@ -179,4 +180,4 @@ def test_a_custom_kind_is_bound_where_a_grant_names_it_or_a_wildcard_shall_cover
     covered = rules_for(["k8s:*"], namespaced_only=False, kinds=["widgets.example.com"])
     assert [rule["resources"] for rule in covered if "example.com" in rule["apiGroups"]] == [["widgets"]]
     pods = rules_for(["k8s:pods:*"], namespaced_only=True, kinds=["widgets.example.com"])
-    assert {rule["apiGroups"][0] for rule in pods} == {""}
+    assert {rule["apiGroups"][0] for rule in pods} == {"", "metrics.k8s.io"}

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.common.errors import InvalidArgument, NotFound
+from services.common.errors import FailedPrecondition, InvalidArgument, NotFound
 from services.mcp_core.ports import Columns, Kind, LogText, Resource
 from services.mcp_core.tools import REGISTRY, check_output, validate
 from services.mcp_core.tools.base import Invocation, Structured
 from services.mcp_core.tools.configuration import REVEAL
+from services.mcp_core.tools.usage import quantity
 from tests.unit.mcp_core.tools.session import MemorySession
 from tests.unit.mcp_core.tools.test_tools import RUNNING, containers, pod
 
@@ -489,3 +490,22 @@ async def test_running_pods_have_nothing_to_diagnose_and_what_may_not_be_seen_is
     assert (answer["healthy"], answer["findings"]) == (True, [])
     assert [line.partition(":")[0] for line in answer["not_shown"]] == ["events", "its node", "logs"]
     assert [verb for verb, _, _ in session.asked] == ["get"]
+
+
+@pytest.mark.req("I7.1")
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("12m", 0.012), ("250000000n", 0.25), ("2", 2), ("1536Ki", 1536 * 1024), ("1.5Gi", 1.5 * 2**30), ("?", 0)],
+)
+def test_quantities_are_kubernetes_own(text: str, number: float) -> None:
+    assert quantity(text) == pytest.approx(number)
+
+
+async def test_a_cluster_without_metrics_says_so() -> None:
+    class Without(MemorySession):
+        async def list(self, *_: Any, **__: Any) -> Any:
+            raise NotFound("the server could not find the requested resource")
+
+    for name, arguments in (("top_pods", {"namespace": "a"}), ("top_nodes", {})):
+        with pytest.raises(FailedPrecondition, match="metrics-server"):
+            await call(name, arguments, Without())

@@ -39,6 +39,8 @@ TABLE = {
     "explain_resource": "k8s:pods:list",
     "wait_for": "k8s:pods:list",
     "diagnose": "k8s:pods:list",
+    "top_pods": "k8s:pods:list",
+    "top_nodes": "k8s:nodes:list",
 }
 """For tools of any kind, of the commonest one; their own tests say the rest."""
 
@@ -66,6 +68,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "explain_resource": {"kind": "Deployment", "path": "spec.template"},
     "wait_for": {"kind": "deploy", "name": "web", "namespace": "default", "condition": "rolledout"},
     "diagnose": {"name": "web-1", "namespace": "default"},
+    "top_pods": {"namespace": "default", "sort_by": "memory"},
+    "top_nodes": {"sort_by": "memory"},
 }
 
 
