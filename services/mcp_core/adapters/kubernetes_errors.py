@@ -58,9 +58,9 @@ def from_status(cluster: str, code: int, body: bytes, retry_after: str | None, *
         case 409 if status.reason == "AlreadyExists":
             return AlreadyExists(f"The cluster says: {message}")
         case 409:
-            return Conflict(f"The cluster says: {message}")
+            return Conflict(f"The cluster says: {message}. It changed meanwhile: read it again, then decide.")
         case 400:
-            return InvalidArgument(f"The cluster says: {message}")
+            return InvalidArgument(f"The cluster says: {message}. Correct the argument that it names.")
         case 422:
             return ClusterRejected(f"The cluster says: {message}")
         case 429:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from services.common.deadline import Deadline
+from services.common.errors import Internal
 from services.mcp_core.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
 from services.mcp_core.ports import ClusterSession, Kind
 from services.mcp_core.tools.schema import json_schema
@@ -157,6 +158,13 @@ class Invocation:
     granted: frozenset[str] = frozenset()
     still_allowed: Callable[[], Awaitable[None]] = _still_allowed
     deadline: Deadline | None = None
+
+    @property
+    def resolved_kind(self) -> Kind:
+        """The kind, for tools that take any: the pipeline has resolved it."""
+        if self.kind is None:
+            raise Internal
+        return self.kind
 
     def may(self, permission: Permission) -> bool:
         """Whether a further permission was allowed."""

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec import Meta as Constraint
 
-from services.common.errors import InvalidArgument, NotFound
+from services.common.errors import NotFound
 from services.mcp_core.naming import DNS1123_LABEL
 from services.mcp_core.ports import Columns, ObjectRef, Page, Row
 from services.mcp_core.redaction_objects import redact_named, redact_object
@@ -154,9 +154,7 @@ class Explanation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 async def _list_resources(invocation: Invocation) -> Structured:
-    kind = invocation.kind
-    if kind is None:
-        raise InvalidArgument("Argument `kind` is required.")
+    kind = invocation.resolved_kind
     columns = Columns(())
     # Namespaces are listed whole, and those shown that the caller's grants name.
     decided = frozenset(invocation.namespaces) if not kind.namespaced and invocation.namespaces != ("",) else None
@@ -199,9 +197,7 @@ def _cell(column: str, cell: Any) -> Any:
 
 
 async def _get_resource(invocation: Invocation) -> Structured:
-    kind = invocation.kind
-    if kind is None:
-        raise InvalidArgument("Argument `kind` is required.")
+    kind = invocation.resolved_kind
     namespace = invocation.namespaces[0] if kind.namespaced else ""
     found = await invocation.cluster.get(ObjectRef(kind.resource, namespace, invocation.arguments["name"]), dict)
     shown = _cut(redact_object(found, kind.name))
@@ -252,9 +248,7 @@ def _paths(value: Mapping[str, Any]) -> list[str]:
 
 
 async def _explain_resource(invocation: Invocation) -> Structured:
-    kind = invocation.kind
-    if kind is None:
-        raise InvalidArgument("Argument `kind` is required.")
+    kind = invocation.resolved_kind
     resource = kind.resource
     schemas = await invocation.cluster.schemas(resource)
     told = explain(schemas, resource.group, resource.version, kind.name, invocation.arguments["path"])

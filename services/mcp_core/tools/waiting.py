@@ -71,9 +71,7 @@ class Thing(msgspec.Struct, frozen=True):
 
 
 async def _wait_for(invocation: Invocation) -> Structured:
-    arguments, kind = invocation.arguments, invocation.kind
-    if kind is None:
-        raise InvalidArgument("Argument `kind` is required.")
+    arguments, kind = invocation.arguments, invocation.resolved_kind
     wanted = str(arguments["condition"]).lower()
     ref = ObjectRef(kind.resource, invocation.namespaces[0] if kind.namespaced else "", arguments["name"])
     workloads = {resource.plural: name for name, resource in RESOURCES.items()}
