@@ -34,6 +34,11 @@ help:  ## this list
 test: setup  ## unit, contract, integration and end-to-end tests (< 12 min on 2 cores); ARGS='-k name' narrows
 	@$(BIN)/pytest -m 'not long' $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: setup  ## the tools against your cluster: KUBECONFIG=FILE of an administrator; makes and removes its own namespaces
+	@[ -n "$${KUBECONFIG:-}" ] || { echo "test-cluster: say which: make test-cluster KUBECONFIG=/path/to/kubeconfig"; exit 2; }
+	@KUBEGATE_TEST_KUBECONFIG="$$(realpath "$$KUBECONFIG")" $(BIN)/pytest tests/cluster $(ARGS)
+
 .PHONY: test-long
 test-long: setup  ## what takes minutes: a fresh copy of the tree set up and run (< 45 min)
 	@$(BIN)/pytest -m long $(ARGS)
@@ -82,7 +87,8 @@ bench: setup  ## tools/call list_pods with everything on, c = 1, 8, 32; start an
 	@$(BIN)/python -m bench.run $(ARGS)
 
 .PHONY: bench-tools
-bench-tools: bench  ## the same: tool calls are what exists to be measured so far
+bench-tools: setup  ## list_pods beside kubernetes-mcp-server where installed (PEER=path), requests to the cluster, 5,000 pods (< 5 min)
+	@$(BIN)/python -m bench.tools $(if $(PEER),--peer $(PEER)) $(ARGS)
 
 .PHONY: bench-authz
 bench-authz: setup  ## decisions in process and over mTLS with 10, 1,000 and 10,000 roles; table, and JSON in bench/out (< 5 min)

@@ -22,24 +22,34 @@ class Connection:
         self._writer = writer
 
     @classmethod
-    async def open(cls, port: int, tls: ssl.SSLContext) -> Self:
-        """Connects to the edge on this machine."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname="localhost"))
+    async def open(cls, port: int, tls: ssl.SSLContext | None) -> Self:
+        """Connects to a server on this machine; without TLS only to one that knows none."""
+        name = "localhost" if tls is not None else None
+        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name, limit=2**24))
 
     async def exchange(self, request: bytes) -> tuple[int, bytes]:
         """Status and body of the response.
 
         Raises:
-            BadAnswer: the response has no Content-Length.
+            BadAnswer: the response has neither Content-Length nor chunks.
         """
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         fields = head.lower()
         start = fields.find(b"\r\ncontent-length:")
+        if start < 0 and b"transfer-encoding: chunked" in fields:
+            return int(head[9:12]), await self._chunks()
         if start < 0:
             raise BadAnswer(head.decode("latin-1"))
         length = int(fields[start + 17 : fields.index(b"\r\n", start + 2)])
         return int(head[9:12]), await self._reader.readexactly(length)
+
+    async def _chunks(self) -> bytes:
+        body = b""
+        while size := int(await self._reader.readuntil(b"\r\n"), 16):
+            body += (await self._reader.readexactly(size + 2))[:-2]
+        await self._reader.readexactly(2)
+        return body
 
     async def close(self) -> None:
         """Closes the connection."""

@@ -40,7 +40,9 @@ def per_request_ms(before: Mapping[str, float], after: Mapping[str, float], requ
     return {name: (after[name] - before[name]) * 1000 / max(requests, 1) for name in before}
 
 
-async def closed_loop(port: int, tls: ssl.SSLContext, request: bytes, concurrency: int, seconds: float) -> Sample:
+async def closed_loop(
+    port: int, tls: ssl.SSLContext | None, request: bytes, concurrency: int, seconds: float
+) -> Sample:
     """Keeps `concurrency` requests in flight for `seconds`.
 
     Raises:

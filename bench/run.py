@@ -61,7 +61,8 @@ async def scale_to(stack: BenchStack, pods: int) -> bytes:
     return request
 
 
-def _own_cpu() -> float:
+def own_cpu() -> float:
+    """CPU seconds of the callers: this process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
@@ -69,9 +70,9 @@ def _own_cpu() -> float:
 async def measure(stack: BenchStack, request: bytes, concurrency: int, seconds: float) -> dict[str, Any]:
     """One line of the table, as JSON."""
     await closed_loop(stack.port, stack.tls, request, concurrency, min(2.0, seconds))
-    events, cpu = stack.events(), stack.cpu() | {"callers": _own_cpu()}
+    events, cpu = stack.events(), stack.cpu() | {"callers": own_cpu()}
     sample = await closed_loop(stack.port, stack.tls, request, concurrency, seconds)
-    cpu_ms = per_request_ms(cpu, stack.cpu() | {"callers": _own_cpu()}, sample.requests)
+    cpu_ms = per_request_ms(cpu, stack.cpu() | {"callers": own_cpu()}, sample.requests)
     return {
         "concurrency": concurrency,
         "requests": sample.requests,
@@ -102,19 +103,20 @@ async def bench(stack: BenchStack, options: argparse.Namespace) -> dict[str, Any
     }
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+def table(title: str, *columns: str) -> Table:
+    """An empty table."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right")
-    return table
+        made.add_column(column, justify="right")
+    return made
 
 
 def show(result: dict[str, Any]) -> None:
     """Prints the tables."""
     console = Console(highlight=False)
-    rates = _table(f"{result['call']}, everything on", "c", "requests/s", "p50 ms", "p99 ms", "events/request")
+    rates = table(f"{result['call']}, everything on", "c", "requests/s", "p50 ms", "p99 ms", "events/request")
     services = [name for name in result["runs"][0]["cpu_ms_per_request"] if name != "callers"]
-    cpu = _table("CPU ms a request", "c", *services, "sum", "(callers)")
+    cpu = table("CPU ms a request", "c", *services, "sum", "(callers)")
     for run in result["runs"]:
         rates.add_row(
             *(str(run[key]) for key in ("concurrency", "requests_per_second", "p50_ms", "p99_ms", "events_per_request"))
@@ -122,7 +124,7 @@ def show(result: dict[str, Any]) -> None:
         spent = run["cpu_ms_per_request"]
         own = [spent[name] for name in services]
         cpu.add_row(str(run["concurrency"]), *(f"{value:.2f}" for value in (*own, sum(own), spent["callers"])))
-    memory = _table("resident memory, MiB", "", *result["rss_mib"])
+    memory = table("resident memory, MiB", "", *result["rss_mib"])
     for moment in ("started", "loaded"):
         memory.add_row(moment, *(str(sizes[moment]) for sizes in result["rss_mib"].values()))
     start = result["start"]

@@ -33,6 +33,12 @@ class BenchStack:
         return int(urlsplit(str(endpoints["base_url"])).port or 443)
 
     @property
+    def kubeconfig(self) -> Path:
+        """The cluster administrator's kubeconfig."""
+        endpoints: dict[str, Any] = json.loads((self.home / "endpoints.json").read_text(encoding="utf-8"))
+        return Path(str(endpoints["kubeconfig"]))
+
+    @property
     def tls(self) -> ssl.SSLContext:
         """Trusts the edge's CA."""
         return ssl.create_default_context(cafile=str(self.home / "ca" / "edge" / "ca.crt"))
@@ -48,11 +54,11 @@ class BenchStack:
 
     def cpu(self) -> dict[str, float]:
         """Service name -> CPU seconds spent so far, user and system."""
-        return {name: _cpu_seconds(pid) for name, pid in self.pids().items()}
+        return {name: cpu_seconds(pid) for name, pid in self.pids().items()}
 
     def rss(self) -> dict[str, int]:
         """Service name -> resident memory in bytes."""
-        return {name: _rss_bytes(pid) for name, pid in self.pids().items()}
+        return {name: rss_bytes(pid) for name, pid in self.pids().items()}
 
     def events(self) -> int:
         """Events recorded so far: lines of the mirror."""
@@ -96,12 +102,14 @@ def _kubegate(home: Path, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds that a process has spent, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def _rss_bytes(pid: int) -> int:
+def rss_bytes(pid: int) -> int:
+    """Resident memory of a process."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024

@@ -12,9 +12,16 @@ import typer
 import yaml
 
 from services.authz.policy.model import Policy, Role
-from services.authz.policy.permissions import GRANTABLE, KUBEGATE, PERMISSIONS, Permission, explain_malformed
+from services.authz.policy.permissions import (
+    GRANTABLE,
+    KUBEGATE,
+    PERMISSIONS,
+    Permission,
+    custom_kind,
+    explain_malformed,
+)
 from services.authz.policy.scope import EVERYWHERE, is_namespace
-from services.cli.home import EMBEDDED_NAMESPACES, HomeLayout
+from services.cli.home import EMBEDDED_KINDS, EMBEDDED_NAMESPACES, HomeLayout
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import emit_json, fail
 from services.cli.policy import load
@@ -63,15 +70,22 @@ def needs(permission: Permission) -> Object | None:
     return {"apiGroups": [kind.group], "resources": [resource], "verbs": sorted(verbs)}
 
 
-def rules_for(texts: Iterable[str], *, namespaced_only: bool) -> list[Object]:
-    """The rules that grants need, one for each set of verbs in an API group."""
+def rules_for(texts: Iterable[str], *, namespaced_only: bool, kinds: Sequence[str] = ()) -> list[Object]:
+    """The rules that grants need, one for each set of verbs in an API group.
+
+    ``kinds``: custom kinds as plural.group, which wildcards cover; those that a grant names need not be here.
+    """
     granted = frozenset(texts)
     verbs: dict[tuple[str, str], set[str]] = {}
-    for permission in PERMISSIONS.values():
+    for permission in (*PERMISSIONS.values(), *_custom(granted, kinds)):
         covered = not permission.covered_by.isdisjoint(granted)
         rule = needs(permission) if covered and (permission.kind.namespaced or not namespaced_only) else None
         if rule is not None:
             verbs.setdefault((rule["apiGroups"][0], rule["resources"][0]), set()).update(rule["verbs"])
+    for resource in ("pods", "nodes"):
+        # What they use is served by an API of its own, metrics.k8s.io, and is a part of them to policy.
+        if "list" in verbs.get(("", resource), ()):
+            verbs["metrics.k8s.io", resource] = {"get", "list"}
     merged: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (group, resource), found in sorted(verbs.items()):
         merged.setdefault((group, tuple(sorted(found))), []).append(resource)
@@ -81,8 +95,18 @@ def rules_for(texts: Iterable[str], *, namespaced_only: bool) -> list[Object]:
     ]
 
 
+def _custom(granted: frozenset[str], kinds: Sequence[str]) -> list[Permission]:
+    named = {(found[1], found[0]) for text in granted if (found := custom_kind(text)) is not None}
+    places = sorted({*named, *((plural, group) for plural, _, group in (kind.partition(".") for kind in kinds))})
+    possible = [PERMISSIONS.get((group, plural, "", verb)) for plural, group in places for verb in _VERBS]
+    return [permission for permission in possible if permission is not None]
+
+
 def cluster_rbac(
-    policy: Policy, namespaces: Sequence[str] | None = None, direct: Sequence[str] = ("k8s:*",)
+    policy: Policy,
+    namespaces: Sequence[str] | None = None,
+    direct: Sequence[str] = ("k8s:*",),
+    kinds: Sequence[str] = (),
 ) -> list[Object]:
     """The manifests that match a policy, ready for ``kubectl apply``.
 
@@ -93,14 +117,15 @@ def cluster_rbac(
 
     ``namespaces``: those that exist, against which patterns are resolved, for RBAC has none; a role is bound
     in those only. Without it, roles are bound in the namespaces that the policy names exactly.
+    ``kinds``: the custom kinds of the cluster as plural.group; RBAC has no wildcard that would not cover more.
     ``direct``: the permissions that keys may hold directly. The cluster cannot know in which namespaces a key
     holds them, so there the policy is the only lock.
     """
     objects: list[Object] = []
     heirs = _heirs(policy)
     for role in policy.roles:
-        objects += _role(role, namespaces, heirs[role.name])
-    objects += _bound_everywhere(DIRECT, rules_for(direct, namespaced_only=False), [_group(DIRECT)])
+        objects += _role(role, namespaces, heirs[role.name], kinds)
+    objects += _bound_everywhere(DIRECT, rules_for(direct, namespaced_only=False, kinds=kinds), [_group(DIRECT)])
     groups = sorted([DIRECT, *(role_group(role.name) for role in policy.roles)])
     return [*objects, *_core(groups)]
 
@@ -133,12 +158,12 @@ def _heirs(policy: Policy) -> dict[str, list[str]]:
     return heirs
 
 
-def _role(role: Role, namespaces: Sequence[str] | None, heirs: Sequence[str]) -> list[Object]:
+def _role(role: Role, namespaces: Sequence[str] | None, heirs: Sequence[str], kinds: Sequence[str]) -> list[Object]:
     name = role_group(role.name)
     groups = [_group(name), *(_group(role_group(heir)) for heir in sorted(heirs))]
     if role.scope == EVERYWHERE:
-        return _bound_everywhere(name, rules_for(role.permissions, namespaced_only=False), groups)
-    rules = rules_for(role.permissions, namespaced_only=True)
+        return _bound_everywhere(name, rules_for(role.permissions, namespaced_only=False, kinds=kinds), groups)
+    rules = rules_for(role.permissions, namespaced_only=True, kinds=kinds)
     if not rules:
         return []
     existing = role.scope.names if namespaces is None else filter(role.scope.covers_namespace, namespaces)
@@ -220,6 +245,14 @@ def rbac(
         list[str] | None,
         typer.Option("--direct", metavar="PERMISSION", help="What keys may hold directly, at most; default: k8s:*."),
     ] = None,
+    kind_list: Annotated[
+        str | None,
+        typer.Option(
+            "--kind-list",
+            metavar="KINDS",
+            help="Custom kinds that wildcards shall cover, as plural.group; `kubectl get crd -o name` will do.",
+        ),
+    ] = None,
     home: Home = DEFAULT_HOME,
     as_json: Json = False,
 ) -> None:
@@ -239,14 +272,27 @@ def rbac(
     namespaces = _names(namespace_list)
     if namespaces is None and embedded:
         namespaces = list(EMBEDDED_NAMESPACES)
+    kinds = _kinds(kind_list)
+    if kinds is None:
+        kinds = list(EMBEDDED_KINDS) if embedded else []
     loaded = load(policy)
     for line in unbound(loaded, namespaces):
         typer.echo(f"kubegate: {line}", err=True)
-    objects = cluster_rbac(loaded, namespaces, direct or ("k8s:*",))
+    objects = cluster_rbac(loaded, namespaces, direct or ("k8s:*",), kinds)
     if as_json:
         emit_json(objects)
     else:
         print(to_yaml(objects), end="")
+
+
+def _kinds(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    kinds = [name.rpartition("/")[2] for name in text.replace(",", " ").split()]
+    for kind in kinds:
+        if custom_kind(f"k8s:{kind}:list") is None:
+            fail(f"--kind-list: {kind!r} is not a custom kind, written plural.group")
+    return kinds
 
 
 def _names(text: str | None) -> list[str] | None:

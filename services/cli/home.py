@@ -30,6 +30,7 @@ CLUSTER = "cluster"
 LOOPBACK = "127.0.0.1"
 EDGE_HOSTS = ("localhost", LOOPBACK, "::1")
 EMBEDDED_NAMESPACES = ("default", "development", "feature-x", "kube-system", "production", "staging")
+EMBEDDED_KINDS = ("backups.demo.example.com",)
 CORE_USER = "kubegate:core"
 RENEW_BELOW_DAYS = 30
 """A start renews certificates that end sooner."""

@@ -16,11 +16,11 @@ from services.authz.policy.engine import Engine
 from services.authz.policy.explain import explain
 from services.authz.policy.model import Allowed, Circumstances, Policy, Principal
 from services.authz.policy.parse import parse_policy
-from services.authz.policy.permissions import GRANTABLE, explain_malformed
+from services.authz.policy.permissions import GRANTABLE, explain_malformed, key_of
 from services.cli.home import HomeLayout
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import NEGATIVE, emit_json, emit_table, fail, run
-from services.cli.policy_cases import BY_TEXT, What, Who, read_cases, replay, run_case, uncovered
+from services.cli.policy_cases import What, Who, read_cases, replay, run_case, uncovered
 from services.cli.policy_record import read_decisions
 from services.cli.stack import PATIENCE, Stack
 from services.common.deadline import Deadline
@@ -123,7 +123,7 @@ def explain_decision(
 
     Exit codes: 0 allowed, 1 denied, 2 cannot tell.
     """
-    if permission not in BY_TEXT:
+    if key_of(permission) is None:
         fail(explain_malformed(permission) if permission not in GRANTABLE else f"{permission}: name one verb, not all")
     who = Who(
         issuer=issuer,

@@ -19,11 +19,8 @@ import pydantic
 
 from services.authz.policy.engine import Engine
 from services.authz.policy.model import Action, Allowed, Circumstances, Decision, Principal
-from services.authz.policy.permissions import PERMISSIONS
+from services.authz.policy.permissions import PERMISSIONS, key_of
 from services.authz.policy.scope import EVERYWHERE, InvalidPattern, Scope
-
-BY_TEXT = {permission.text: key for key, permission in PERMISSIONS.items()}
-"""The resolved action of each permission; every text means one kind."""
 
 
 class _Strict(pydantic.BaseModel):
@@ -80,16 +77,20 @@ class What(_Strict):
     @pydantic.field_validator("permission")
     @classmethod
     def _known(cls, text: str) -> str:
-        if text not in BY_TEXT:
+        if key_of(text) is None:
             raise ValueError(f"{text!r} is not the permission of an action, such as k8s:pods:list")
         return text
 
     def action(self) -> Action:
         """The resolved action."""
-        group, resource, subresource, verb = BY_TEXT[self.permission]
+        group, resource, subresource, verb = key_of(self.permission) or _NOTHING
         return Action(
             group, resource, verb, subresource, self.namespace, self.name, self.cluster, self.tool, self.replicas
         )
+
+
+_NOTHING = ("", "", "", "")
+"""Is granted by nobody; a permission that was validated is never resolved to it."""
 
 
 class Case(_Strict):
@@ -198,7 +199,8 @@ def replay(engine: Engine, event: Mapping[str, Any], principals: dict[str, Princ
         told = principal is not None and not rule.startswith("elevation:")
         after = engine.decide(principal, action, at) if principal is not None and told else None
         key = (action.group, action.resource, action.subresource, action.verb)
-        permission = PERMISSIONS[key].text if key in PERMISSIONS else f"{action.resource}:{action.verb}"
+        needed = PERMISSIONS.get(key)
+        permission = needed.text if needed is not None else f"{action.resource}:{action.verb}"
         found.append(Replayed(event["event_id"], event.get("user", ""), permission, action.namespace, rule, after))
     return found
 

@@ -19,7 +19,7 @@ import yaml
 from services.authz.policy import PolicyError, load_policy
 from services.cli import supervisor
 from services.cli.cluster_rbac import cluster_rbac
-from services.cli.home import CLUSTER, EMBEDDED_NAMESPACES, LOOPBACK, HomeLayout, free_port, prepare
+from services.cli.home import CLUSTER, EMBEDDED_KINDS, EMBEDDED_NAMESPACES, LOOPBACK, HomeLayout, free_port, prepare
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import NEGATIVE, emit_json, emit_table, fail, run
 from services.cli.stack import Stack
@@ -235,7 +235,7 @@ def _seed_cluster_rbac(layout: HomeLayout) -> None:
             f"{error}\nCorrect the file and start again; `kubegate policy validate {layout.policy}` checks it."
         ) from error
     if layout.config(CLUSTER).exists():
-        manifests = cluster_rbac(policy, EMBEDDED_NAMESPACES)
+        manifests = cluster_rbac(policy, EMBEDDED_NAMESPACES, kinds=EMBEDDED_KINDS)
         layout.cluster_rbac.write_text(yaml.safe_dump_all(manifests, sort_keys=False), encoding="utf-8")
 
 

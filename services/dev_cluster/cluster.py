@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.dev_cluster import custom
 from services.dev_cluster.auth import Authenticator, Tokens
 from services.dev_cluster.clock import Clock
 from services.dev_cluster.controllers import Controllers
@@ -17,6 +18,7 @@ class Cluster:
     def __init__(self) -> None:
         self.clock = Clock()
         self.store = Store(self.clock)
+        self.store.subscribe(custom.follower(self.store.drop))
         self.rbac = Rbac(self.store)
         self.tokens = Tokens(self.store)
         self.authenticator = Authenticator(self.tokens, self.rbac)

@@ -6,9 +6,9 @@ import asyncio
 import math
 
 from services.common.log import get_logger
-from services.dev_cluster import endpoints, kinds
+from services.dev_cluster import custom, endpoints, kinds
 from services.dev_cluster.events import Events
-from services.dev_cluster.kinds import FOREGROUND, NAMESPACE, ORPHAN, SERVICE_ACCOUNT, STORED, Object
+from services.dev_cluster.kinds import FOREGROUND, NAMESPACE, ORPHAN, SERVICE_ACCOUNT, Object
 from services.dev_cluster.pods import Pods
 from services.dev_cluster.store import Change, Store
 from services.dev_cluster.workloads import Workloads
@@ -34,6 +34,7 @@ class Controllers:
         due = math.inf
         for _ in range(MAX_PASSES):
             before = self._store.version
+            self._definitions()
             self._namespaces()
             self._collect_garbage()
             self._workloads.step()
@@ -71,6 +72,12 @@ class Controllers:
             _log.exception("controllers failed")
             return math.inf
 
+    def _definitions(self) -> None:
+        for definition in self._store.objects(kinds.CRD):
+            if not (definition.get("status") or {}).get("conditions"):
+                status = custom.established(definition, self._store.clock.stamp())
+                self._store.update(kinds.CRD, definition | {"status": status})
+
     def _namespaces(self) -> None:
         for namespace in self._store.objects(NAMESPACE):
             name = namespace["metadata"]["name"]
@@ -83,7 +90,7 @@ class Controllers:
     def _empty(self, namespace: Object, name: str) -> None:
         namespace = self._store.update(NAMESPACE, namespace | {"status": {"phase": "Terminating"}})
         left = False
-        for kind in STORED:
+        for kind in kinds.stored():
             for obj in self._store.objects(kind, name) if kind.namespaced else ():
                 self._store.delete(kind, obj, grace=_grace(kind, obj))
                 left = left or self._store.get(kind, name, obj["metadata"]["name"]) is not None
@@ -93,7 +100,7 @@ class Controllers:
         self._store.update(NAMESPACE, namespace | {"spec": spec})
 
     def _collect_garbage(self) -> None:
-        objects = [(kind, obj) for kind in STORED for obj in self._store.objects(kind)]
+        objects = [(kind, obj) for kind in kinds.stored() for obj in self._store.objects(kind)]
         by_uid = {obj["metadata"]["uid"]: (kind, obj) for kind, obj in objects}
         blocked: set[str] = set()
         for kind, obj in objects:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from services.dev_cluster.kinds import (
     EVICTION,
     SCALE,
-    SERVED,
     SUBRESOURCE_VERBS,
     TOKEN_REQUEST,
     Kind,
     Object,
     group_versions,
+    served,
 )
 
 GIT_VERSION = "v1.36.0+kubegate-dev-cluster"
@@ -31,28 +31,28 @@ def core_versions() -> Object:
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
 
 
-def _group(group: str, served: str) -> Object:
-    entry = {"groupVersion": f"{group}/{served}", "version": served}
+def _group(group: str, version_: str) -> Object:
+    entry = {"groupVersion": f"{group}/{version_}", "version": version_}
     return {"name": group, "versions": [entry], "preferredVersion": entry}
 
 
 def groups() -> Object:
     """`/apis`."""
-    named = [_group(group, served) for group, served in group_versions().items() if group]
+    named = [_group(group, version_) for group, version_ in group_versions().items() if group]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": named}
 
 
 def group(name: str) -> Object | None:
     """`/apis/GROUP`; None when it is not served."""
-    served = group_versions().get(name) if name else None
-    return {"kind": "APIGroup", "apiVersion": "v1"} | _group(name, served) if served else None
+    found = group_versions().get(name) if name else None
+    return {"kind": "APIGroup", "apiVersion": "v1"} | _group(name, found) if found else None
 
 
-def resources(name: str, served: str) -> Object | None:
+def resources(name: str, version_: str) -> Object | None:
     """`/api/v1` and `/apis/GROUP/VERSION`; None when it is not served."""
     listed: list[Object] = []
-    for kind in SERVED:
-        if (kind.group, kind.version) != (name, served):
+    for kind in served():
+        if (kind.group, kind.version) != (name, version_):
             continue
         entry: Object = {
             "name": kind.plural,
@@ -76,17 +76,17 @@ def resources(name: str, served: str) -> Object | None:
             listed.append(sub)
     if not listed:
         return None
-    group_version = f"{name}/{served}" if name else served
+    group_version = f"{name}/{version_}" if name else version_
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": listed}
 
 
 def aggregated(*, core: bool) -> Object:
     """`/api` or `/apis` for clients that accept `APIGroupDiscoveryList`."""
     items = []
-    for name, served in group_versions().items():
+    for name, version_ in group_versions().items():
         if (name == "") is core:
-            of_version = [_aggregated(kind) for kind in SERVED if kind.group == name]
-            entry = {"version": served, "freshness": "Current", "resources": of_version}
+            of_version = [_aggregated(kind) for kind in served() if kind.group == name]
+            entry = {"version": version_, "freshness": "Current", "resources": of_version}
             items.append({"metadata": {"name": name} if name else {}, "versions": [entry]})
     return {"kind": "APIGroupDiscoveryList", "apiVersion": f"{AGGREGATED}/v2", "metadata": {}, "items": items}
 

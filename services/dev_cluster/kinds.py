@@ -37,6 +37,7 @@ class Kind:
     fields: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ALL_VERBS
     model: str = ""
+    custom: bool = False
 
     @property
     def api_version(self) -> str:
@@ -129,6 +130,16 @@ ROLE_BINDING = Kind(_RBAC, "v1", "RoleBinding", "rolebindings")
 CLUSTER_ROLE = _cluster(_RBAC, "v1", "ClusterRole", "clusterroles")
 CLUSTER_ROLE_BINDING = _cluster(_RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings")
 
+CRD = _cluster(
+    "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", short=("crd", "crds"),
+    subresources=("status",),
+)  # fmt: skip
+
+POD_METRICS = Kind("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", verbs=("get", "list"))
+NODE_METRICS = _cluster("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", verbs=("get", "list"))
+METRICS = (POD_METRICS, NODE_METRICS)
+"""Computed when they are asked for, never stored."""
+
 EVICTION = Kind("policy", "v1", "Eviction", "evictions", verbs=())
 SCALE = Kind("autoscaling", "v1", "Scale", "scales", verbs=())
 DELETE_OPTIONS = Kind("", "v1", "DeleteOptions", "deleteoptions", verbs=())
@@ -191,13 +202,28 @@ STORED = (
     _cluster("storage.k8s.io", "v1", "StorageClass", "storageclasses", short=("sc",)),
     _cluster("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", short=("pc",)),
     Kind("coordination.k8s.io", "v1", "Lease", "leases"),
+    CRD,
 )  # fmt: skip
 
-SERVED = STORED + REVIEWS
+SERVED = STORED + REVIEWS + METRICS
 BY_RESOURCE = {(kind.group, kind.version, kind.plural): kind for kind in SERVED}
 BY_KIND = {(kind.api_version, kind.name): kind for kind in (*SERVED, DELETE_OPTIONS, EVICTION, SCALE, TOKEN_REQUEST)}
 
 
+CUSTOM: dict[Kind, Object] = {}
+"""Custom kinds with their definitions; `custom.follower` keeps it and the two tables above in line with the store."""
+
+
+def served() -> tuple[Kind, ...]:
+    """Every kind that is served now."""
+    return SERVED + tuple(CUSTOM)
+
+
+def stored() -> tuple[Kind, ...]:
+    """Every kind whose objects are stored."""
+    return STORED + tuple(CUSTOM)
+
+
 def group_versions() -> dict[str, str]:
     """The served version of each API group, the core group first."""
-    return {kind.group: kind.version for kind in SERVED}
+    return {kind.group: kind.version for kind in served()}

@@ -12,6 +12,7 @@ from services.dev_cluster import (
     bodies,
     errors,
     kinds,
+    metrics,
     patch,
     schema,
     selectors,
@@ -40,6 +41,9 @@ class Rest:
         if target.kind in kinds.REVIEWS:
             body = await bodies.read_typed(request, target.kind)
             return bodies.respond(self._cluster.reviews.answer(target.kind, target.namespace, body, user), 201)
+        if target.kind in kinds.METRICS:
+            matches = selectors.parse(kinds.POD, request.query.get("labelSelector", ""), "")
+            return bodies.respond(metrics.answer(self._store, target.kind, target.namespace, target.name, matches))
         options = _options(request, user)
         if target.subresource:
             return await self._subresources.handle(request, target, options)
@@ -108,6 +112,8 @@ class Rest:
         if how == "apply":
             return self._apply(request, target, namespace, wanted, options)
         old = self._store.read(target.kind, namespace, target.name)
+        if how == "strategic" and target.kind.custom:
+            raise errors.unsupported_media("application/strategic-merge-patch+json", "application/merge-patch+json")
         new = patch.patched(how, old, wanted)
         return self._cluster.writer.update(target.kind, old, new, options), 200
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from kubernetes import client
 
+from services.dev_cluster import custom
 from services.dev_cluster.clock import parse
 from services.dev_cluster.errors import bad_request
-from services.dev_cluster.kinds import SERVED, Kind, Object
+from services.dev_cluster.kinds import CUSTOM, METRICS, SERVED, Kind, Object, served
 
 _CONTAINER = re.compile(r"(List|Dict)\[(?:str, )?(.+)\]")
 _SCALARS: dict[str, tuple[type, ...]] = {
@@ -68,7 +69,12 @@ def decode(kind: Kind, obj: Object) -> tuple[Object, list[str]]:
     """The object without what the kind does not know, and the paths left out; 400 for a value of the wrong type."""
     unknown: list[str] = []
     try:
-        clean = _clean(kind.model_name, obj, "", unknown)
+        if kind.custom:
+            clean = custom.clean(kind, obj, unknown)
+            if "metadata" in clean:
+                clean["metadata"] = _clean("V1ObjectMeta", clean["metadata"], "metadata", unknown)
+        else:
+            clean = _clean(kind.model_name, obj, "", unknown)
     except TypeError as error:
         message = f'{kind.name} in version "{kind.version}" cannot be handled as a {kind.name}: {error}'
         raise bad_request(message) from error
@@ -124,6 +130,8 @@ def _json_type(value: Any) -> str:
 
 def missing(kind: Kind, obj: Object) -> list[str]:
     """The paths of required fields that are absent, status aside."""
+    if kind.custom:
+        return custom.missing(kind, obj)
     absent: list[str] = []
     for name, field in fields(kind.model_name).items():
         if name != "status":
@@ -151,7 +159,11 @@ def _missing(field: Field, owner: Object, path: str, absent: list[str]) -> None:
 
 def openapi_index() -> Object:
     """`/openapi/v3`: one document for each served group version."""
-    paths = {_root(kind).lstrip("/"): {"serverRelativeURL": f"/openapi/v3{_root(kind)}"} for kind in SERVED}
+    paths = {
+        _root(kind).lstrip("/"): {"serverRelativeURL": f"/openapi/v3{_root(kind)}"}
+        for kind in served()
+        if kind not in METRICS
+    }
     return {"paths": paths}
 
 
@@ -184,7 +196,28 @@ def _document(root: str) -> bytes:
 
 def openapi_document(root: str) -> bytes | None:
     """The OpenAPI v3 document of a group version as JSON; None when it is not served."""
-    return _document(root) if any(_root(kind) == root for kind in SERVED) else None
+    if any(_root(kind) == root for kind in SERVED if kind not in METRICS):
+        return _document(root)
+    own = [kind for kind in CUSTOM if _root(kind) == root]
+    return _custom_document(own) if own else None
+
+
+def _custom_document(kinds: list[Kind]) -> bytes:
+    """As `_document`, from the definitions' own schemas; not kept, since they may change."""
+    schemas: dict[str, Object] = {}
+    paths: dict[str, Object] = {}
+    for kind in kinds:
+        gvk = {"group": kind.group, "version": kind.version, "kind": kind.name}
+        name = ".".join([*reversed(kind.group.split(".")), kind.version, kind.name])
+        schemas[name] = custom.schema_of(kind) | {"x-kubernetes-group-version-kind": [gvk]}
+        parameters = [{"name": n, "in": "query", "schema": {"type": "string"}} for n in ("dryRun", "fieldValidation")]
+        operation = {"parameters": parameters, "x-kubernetes-group-version-kind": gvk, "responses": {}}
+        scope = "/namespaces/{namespace}" if kind.namespaced else ""
+        collection = f"{_root(kind)}{scope}/{kind.plural}"
+        paths[collection] = {"post": operation | {"x-kubernetes-action": "post"}}
+        paths[f"{collection}/{{name}}"] = {"patch": operation | {"x-kubernetes-action": "patch"}}
+    info = {"title": "kubegate development cluster", "version": kinds[0].version}
+    return json.dumps({"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}).encode()
 
 
 def _schema_name(model: str) -> str:

@@ -14,7 +14,7 @@ from services.common.runtime_errors import StartupError
 from services.dev_cluster.bodies import YamlLoader
 from services.dev_cluster.cluster import Cluster
 from services.dev_cluster.errors import ApiError
-from services.dev_cluster.kinds import BY_KIND, NODE, STORED, Object
+from services.dev_cluster.kinds import BY_KIND, NODE, Object, stored
 from services.dev_cluster.rbac import MASTERS, User
 from services.dev_cluster.writes import Options
 
@@ -65,7 +65,7 @@ def _apply(cluster: Cluster, path: Path, obj: Any) -> None:
         raise StartupError(f"manifest {path}: not a Kubernetes object: {str(obj)[:80]}")
     name = f"{obj.get('kind')} {obj['metadata'].get('name')}"
     kind = BY_KIND.get((str(obj.get("apiVersion")), str(obj.get("kind"))))
-    if kind not in STORED or kind is None:
+    if kind is None or kind not in stored():
         raise StartupError(f"manifest {path}: {name}: {obj.get('apiVersion')} {obj.get('kind')} is not served")
     namespace = obj["metadata"].get("namespace", "")
     if kind.namespaced and not namespace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from aiohttp import web
 
@@ -27,6 +28,7 @@ class Server:
         self._cluster = cluster
         self.watches = Watches(cluster.store, cluster.clock)
         self._rest = Rest(cluster, self.watches)
+        self._counted: Counter[tuple[str, str]] = Counter()
 
     def app(self) -> web.Application:
         """The aiohttp application."""
@@ -67,7 +69,15 @@ class Server:
             self._cluster.authenticator.require(user, Action(request.method.lower(), path=request.path))
             return self._document(request)
         self._cluster.authenticator.require(user, target.action)
+        self._counted[(target.verb, target.kind.resource)] += 1
         return await self._rest.handle(request, target, user)
+
+    def _metrics(self) -> str:
+        """How often which resource was asked for, in the words and format of kube-apiserver's own metric."""
+        name = "apiserver_request_total"
+        counted = sorted(self._counted.items())
+        lines = [f'{name}{{verb="{verb.upper()}",resource="{what}"}} {count}' for (verb, what), count in counted]
+        return "\n".join([f"# TYPE {name} counter", *lines, ""])
 
     def _document(self, request: web.Request) -> web.Response:
         """Everything that is not a resource: version, discovery, OpenAPI."""
@@ -78,6 +88,8 @@ class Server:
             return web.Response(body=body, headers={"Content-Type": form})
         found: Object | None = None
         parts = path.split("/")[1:]
+        if path == "/metrics":
+            return web.Response(text=self._metrics())
         if path == "/version":
             found = discovery.version()
         elif path == "/api":

@@ -145,6 +145,11 @@ class Store:
             listener(change)
         return obj
 
+    def drop(self, kind: Kind) -> None:
+        """Deletes every object of a kind that is no longer served."""
+        for obj in self.objects(kind):
+            self._commit("DELETED", kind, obj, obj)
+
     def since(self, version: int) -> list[Change]:
         """The changes after a version; 410 when they are no longer all known."""
         oldest = self._history[0].version if self._history else self.version + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from services.dev_cluster import kinds
+from services.dev_cluster import custom, kinds
 from services.dev_cluster.clock import parse
 from services.dev_cluster.kinds import Kind, Object
 
@@ -199,9 +199,20 @@ _BY_KIND: dict[Kind, tuple[Columns, Cells]] = {
 }  # fmt: skip
 
 
+def _custom(kind: Kind) -> tuple[Columns, Cells]:
+    columns = custom.columns_of(kind)
+
+    def cells(obj: Object, now: float) -> list[Any]:
+        values = [(column, custom.at(obj, column.path)) for column in columns]
+        return [age(value, now) if column.type == "date" and value else value for column, value in values]
+
+    marks = {"integer": "#"}
+    return tuple(f"{one.name}{'+' if one.wide else marks.get(one.type, '')}" for one in columns), cells
+
+
 def table(kind: Kind, objects: list[Object], meta: Object, now: float, include: str, *, header: bool = True) -> Object:
     """A `Table` of objects. `include` is None, Metadata or Object: how much of each goes with its row."""
-    columns, cells = _BY_KIND.get(kind, (("Name", "Age"), _plain))
+    columns, cells = _custom(kind) if kind.custom else _BY_KIND.get(kind, (("Name", "Age"), _plain))
     definitions = []
     for column in columns if header else ():
         name = column.rstrip("+#")

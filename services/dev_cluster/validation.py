@@ -40,6 +40,8 @@ def check(kind: Kind, new: Object, old: Object | None) -> None:
     _metadata(kind, new["metadata"], causes)
     causes += [(path, "Required value") for path in schema.missing(kind, new)]
     spec = new.get("spec") or {}
+    if kind.custom:
+        spec = {}
     if not causes:
         if kind in _SELECTING:
             _selection(spec, causes)
@@ -49,6 +51,8 @@ def check(kind: Kind, new: Object, old: Object | None) -> None:
             _data_keys(new, causes)
         if spec.get("replicas") is not None and spec["replicas"] < 0:
             causes.append(("spec.replicas", f"Invalid value: {spec['replicas']}: must be greater than or equal to 0"))
+        if kind is kinds.CRD:
+            _definition(new["metadata"].get("name", ""), spec, causes)
         if kind is kinds.DEPLOYMENT:
             _strategy(spec["strategy"], causes)
         if old is not None:
@@ -80,6 +84,18 @@ def _metadata(kind: Kind, meta: Object, causes: Causes) -> None:
             causes.append(("metadata.annotations", f'Invalid value: "{key}": name part must be a qualified name'))
 
 
+def _definition(name: str, spec: Object, causes: Causes) -> None:
+    expected = f"{spec['names'].get('plural')}.{spec['group']}"
+    if name != expected:
+        causes.append(("metadata.name", f'Invalid value: "{name}": must be spec.names.plural+"."+spec.group'))
+    if "." not in spec["group"] or not _SUBDOMAIN.fullmatch(spec["group"]):
+        causes.append(("spec.group", f'Invalid value: "{spec["group"]}": should be a domain with at least one dot'))
+    if sum(bool(version.get("storage")) for version in spec["versions"]) != 1:
+        causes.append(("spec.versions", "Invalid value: must have exactly one version marked as storage version"))
+    if spec["scope"] not in ("Cluster", "Namespaced"):
+        causes.append(("spec.scope", f'Unsupported value: "{spec["scope"]}"'))
+
+
 def _selection(spec: Object, causes: Causes) -> None:
     selector = spec.get("selector") or {}
     labels = (spec["template"].get("metadata") or {}).get("labels") or {}
@@ -100,6 +116,8 @@ def _strategy(strategy: Object, causes: Causes) -> None:
 
 
 def _pod_specs(kind: Kind, spec: Object) -> list[tuple[str, Object]]:
+    if kind.custom:
+        return []
     if kind is kinds.POD:
         return [("spec", spec)]
     if kind is kinds.CRON_JOB:

@@ -25,15 +25,29 @@ class EdgeTls(Model):
 
 
 class ClusterConfig(Model):
-    """The cluster to operate. ``context`` is one of the kubeconfig's, by default its current one.
+    """The cluster to operate: by a kubeconfig, or with ``in_cluster`` the one that this process runs in.
+
+    One of them is named; neither is ever tried for want of the other. ``context`` is one of the kubeconfig's, by
+    default its current one. ``act_as: core`` asks the cluster as the core's own account and not as the caller, for
+    clusters that grant no impersonation: the cluster's RBAC is no second lock then.
 
     ``allow_exec_plugins`` lets the kubeconfig run a program that fetches credentials, as managed clusters do.
     """
 
     name: Annotated[str, pydantic.Field(min_length=1, max_length=63)] = "default"
-    kubeconfig: FilePath
+    kubeconfig: FilePath | None = None
+    in_cluster: bool = False
+    act_as: Literal["caller", "core"] = "caller"
     context: str | None = None
     allow_exec_plugins: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _one_way_in(self) -> ClusterConfig:
+        if (self.kubeconfig is None) == (not self.in_cluster):
+            raise ValueError("name one way to the cluster: `kubeconfig: FILE`, or `in_cluster: true`")
+        if self.in_cluster and (self.context is not None or self.allow_exec_plugins):
+            raise ValueError("`context` and `allow_exec_plugins` belong to a kubeconfig, not to `in_cluster`")
+        return self
 
 
 class SourceLimit(Model):

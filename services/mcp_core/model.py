@@ -92,7 +92,31 @@ class Permission:
     subresource: str = ""
 
     def __str__(self) -> str:
-        return f"k8s:{self.resource}:{self.verb}"
+        if self.group == "kubegate":
+            return f"kubegate:{self.resource}:{self.verb}"
+        qualified = "." in self.group and (self.group, self.resource) not in PLAIN
+        return f"k8s:{self.resource}{'.' + self.group if qualified else ''}:{self.verb}"
+
+
+PLAIN = frozenset(
+    {
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
+        ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
+        ("apiextensions.k8s.io", "customresourcedefinitions"),
+        ("discovery.k8s.io", "endpointslices"),
+        ("networking.k8s.io", "ingressclasses"),
+        ("networking.k8s.io", "ingresses"),
+        ("networking.k8s.io", "networkpolicies"),
+        ("coordination.k8s.io", "leases"),
+        ("rbac.authorization.k8s.io", "clusterrolebindings"),
+        ("rbac.authorization.k8s.io", "clusterroles"),
+        ("rbac.authorization.k8s.io", "rolebindings"),
+        ("rbac.authorization.k8s.io", "roles"),
+        ("scheduling.k8s.io", "priorityclasses"),
+        ("storage.k8s.io", "storageclasses"),
+    }
+)
+"""Kinds of dotted groups whose permission is named by the plural alone; authz's table has them, a test compares."""
 
 
 @dataclass(frozen=True, slots=True)

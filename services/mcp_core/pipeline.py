@@ -31,6 +31,7 @@ from services.common.errors import (
     Unavailable,
 )
 from services.common.log import get_logger
+from services.mcp_core.catalog import Catalog
 from services.mcp_core.errors import ActionDenied, OutcomeUnknown
 from services.mcp_core.journal import RECORD_SECONDS, Entry, Journal, bounded
 from services.mcp_core.model import (
@@ -46,12 +47,15 @@ from services.mcp_core.model import (
     ToolAnswer,
 )
 from services.mcp_core.naming import impersonation
-from services.mcp_core.placement import CLUSTER_SCOPE, Denial, Placement, place, resolve
+from services.mcp_core.placement import Denial, Placement, place, resolve
 from services.mcp_core.ports import Authenticator, Authorizer, Cluster, ClusterSession, Impersonation, Recorder
 from services.mcp_core.tools import check_output, validate
-from services.mcp_core.tools.base import Arguments, Invocation, Tool
+from services.mcp_core.tools.base import Arguments, Invocation, Permission, Tool
 
 T = TypeVar("T")
+
+MAX_CUSTOM = 100
+"""Most custom kinds that tools/list asks about."""
 
 log = get_logger("pipeline")
 
@@ -81,6 +85,7 @@ class Pipeline:
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._cluster = cluster
+        self._catalog = Catalog(cluster, clock)
         self._journal = Journal(recorder, clock)
 
     async def authenticate(self, context: RequestContext, credential: str) -> Caller:
@@ -141,10 +146,22 @@ class Pipeline:
         Raises:
             Unauthenticated, ResourceExhausted, Unavailable: authz did not answer.
         """
-        tools = list(self._registry.values())
-        actions = [Action(self._cluster.name, tool.permission, tool.name) for tool in tools]
+        custom = [kind.resource for kind in self._catalog.known() if "." in kind.resource.group]
+        asked: list[tuple[Tool, Permission]] = []
+        for tool in self._registry.values():
+            known = [Permission(tool.permission.verb, kind.group, kind.plural) for kind in custom[:MAX_CUSTOM]]
+            permissions = (*(tool.offered_for or (tool.permission,)), *(known if tool.any_kind else ()))
+            asked += [(tool, permission) for permission in dict.fromkeys(permissions)]
+        actions = [Action(self._cluster.name, permission, tool.name) for tool, permission in asked]
         scopes = await self._authorizer.list_allowed(caller, actions)
-        return [Offer(tool, scope) for tool, scope in zip(tools, scopes, strict=True) if scope]
+        offers: dict[str, Offer] = {}
+        for (tool, _), scope in zip(asked, scopes, strict=True):
+            if scope:
+                before = offers[tool.name].scope if tool.name in offers else Scope()
+                patterns = dict.fromkeys((*before.patterns, *scope.patterns))
+                whole = before.all or scope.all
+                offers[tool.name] = Offer(tool, Scope(whole, () if whole else tuple(patterns)))
+        return list(offers.values())
 
     async def note(self, caller: Caller, action: str, result: Result, error: str = "") -> None:
         """Records a request other than a tool call, such as tools/list, before its answer leaves.
@@ -182,7 +199,7 @@ class Pipeline:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded and becomes one of ours
             failure = _settle(entry, error)
-        if failure is not None and entry.mutation and entry.intent_id and not entry.executing:
+        if failure is not None and entry.intent_id and not entry.executing:
             # The intent may be durable although nobody told us: close it, but do not wait for a store that is away.
             self._journal.abandon(entry)
             raise failure
@@ -204,30 +221,45 @@ class Pipeline:
         entry.mutation = not tool.read_only
         entry.resource = tool.permission.resource
         arguments = validate(tool, given)
-        action = resolve(self._cluster.name, tool, arguments)
+        kind = await self._catalog.find(arguments["kind"], caller.context.deadline) if tool.any_kind else None
+        action = resolve(self._cluster.name, tool, arguments, kind)
+        entry.resource = action.permission.resource
         entry.namespace = action.namespace
         if action.name:
             entry.resource += f"/{action.name}"
-        entry.metadata |= {"permission_check": str(tool.permission), "arguments": _further(arguments)}
+        needs = tool.needs(arguments)
+        checked = [str(permission) for permission in (action.permission, *(need.permission for need in needs))]
+        entry.metadata |= {"permission_check": ",".join(checked), "arguments": _further(arguments)}
 
         try:
-            placement = await place(self._authorizer, self._cluster, caller, tool, action)  # 3
+            placement = await place(  # 3
+                self._authorizer, self._cluster, caller, tool, action, kind=kind, needs=needs
+            )
         except Denial as denial:
             said = denial.decision
-            entry.decision = DecisionNote(False, said.reason, said.revision, str(tool.permission))
+            entry.decision = DecisionNote(False, said.reason, said.revision, said.missing_permission or checked[0])
             entry.metadata["authz_event_id"] = said.event_id
             raise
-        _write_decision(entry, tool, placement)
+        _write_decision(entry, placement)
 
         deadline = caller.context.deadline.child(RECORD_SECONDS)
-        session = self._session(caller, tool, placement, deadline)
-        if entry.mutation:
+        session = self._session(caller, placement, deadline)
+        if entry.mutation or tool.waits:
             await self._journal.intent(entry)  # 4
+
+        async def still_allowed() -> None:
+            decision = await self._authorizer.check(caller, action)
+            if not isinstance(decision, Allowed):
+                raise Denial(decision)
 
         entry.executing = True
         try:
             async with asyncio.timeout(deadline.remaining()):  # 5
-                structured = await tool.run(Invocation(arguments, placement.namespaces, session))
+                structured = await tool.run(
+                    Invocation(
+                        arguments, placement.namespaces, session, kind, placement.granted, still_allowed, deadline
+                    )
+                )
         except TimeoutError:
             raise DeadlineExceeded("The cluster did not answer in time.") from None
         check_output(tool, structured)
@@ -235,8 +267,8 @@ class Pipeline:
         entry.result = Result.SUCCESS
         return ToolAnswer(structured, text)
 
-    def _session(self, caller: Caller, tool: Tool, placement: Placement, deadline: Deadline) -> ClusterSession:
-        if not tool.namespaced and placement.namespaces != CLUSTER_SCOPE:
+    def _session(self, caller: Caller, placement: Placement, deadline: Deadline) -> ClusterSession:
+        if placement.own_account:
             # No role lets a caller list only some namespaces; authz has decided each of these names.
             return self._cluster.session(None, deadline)
         return self._cluster.session(_impersonate(caller, placement.roles), deadline)
@@ -252,10 +284,10 @@ class Pipeline:
             raise failure from error
 
 
-def _write_decision(entry: Entry, tool: Tool, placement: Placement) -> None:
+def _write_decision(entry: Entry, placement: Placement) -> None:
     said = placement.decisions
     rules = sorted({decision.rule for decision in said if isinstance(decision, Allowed)})
-    entry.decision = DecisionNote(True, ",".join(rules), said[0].revision, str(tool.permission))
+    entry.decision = DecisionNote(True, ",".join(rules), said[0].revision, str(placement.action.permission))
     entry.metadata["authz_event_id"] = ",".join(decision.event_id for decision in said[:8])
     if any(isinstance(decision, Allowed) and decision.cached for decision in said):
         entry.metadata["cached"] = "true"

@@ -1,8 +1,9 @@
-"""Steps 2 and 3 for one call: in which namespaces it acts, and what authz says to each of them.
+"""Steps 2 and 3 for one call: what it does to which kind, in which namespaces, and what authz says to each of them.
 
-No namespace is guessed (R14). ``all_namespaces`` acts cluster-wide for a caller who may do so everywhere; for
-others it expands to the existing namespaces that their grants name, each of which is decided by a Check of its
-own. list_namespaces is decided once, and then shows only the namespaces that the caller's grants name.
+The action follows from the resolved kind, whatever the tool is called: list_resources of pods asks exactly what
+list_pods asks (R10). No namespace is guessed (R14). ``all_namespaces`` acts cluster-wide for a caller who may do so
+everywhere; for others it expands to the existing namespaces that their grants name, each of which is decided by a
+Check of its own. Listing namespaces is decided once, and then shows only those that the caller's grants name.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from services.common.errors import FailedPrecondition, PermissionDenied
+from services.common.errors import FailedPrecondition, InvalidArgument, PermissionDenied
 from services.mcp_core.errors import ActionDenied
 from services.mcp_core.model import Action, Allowed, Caller, Decision, Denied
-from services.mcp_core.ports import Authorizer, Cluster
-from services.mcp_core.tools.base import Arguments, Tool
+from services.mcp_core.ports import Authorizer, Cluster, Kind
+from services.mcp_core.tools.base import Arguments, Need, Permission, Tool
 from services.mcp_core.tools.namespaces import existing_namespaces
 
 MAX_NAMESPACES = 100
@@ -27,11 +28,17 @@ CLUSTER_SCOPE = ("",)
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a call acts. ``decisions``: everything authz said, denials included; at least one allows."""
+    """Where a call acts. ``decisions``: everything authz said, denials included; at least one allows.
+
+    granted: the permissions that were allowed. own_account: the cluster is asked as the core itself, since no
+    cluster role lets a caller list only some namespaces.
+    """
 
     action: Action
     namespaces: tuple[str, ...]
     decisions: tuple[Decision, ...]
+    granted: frozenset[str] = frozenset()
+    own_account: bool = False
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -48,36 +55,93 @@ class Denial(ActionDenied):
         self.decision = decision
 
 
-def resolve(cluster: str, tool: Tool, arguments: Arguments) -> Action:
-    """The action behind a tool and its validated arguments (R10); namespace "" where it spans several."""
+def resolve(cluster: str, tool: Tool, arguments: Arguments, kind: Kind | None = None) -> Action:
+    """The action behind a tool and its validated arguments (R10); namespace "" where it spans several.
+
+    ``kind``: the one that the arguments name, for tools that take any.
+
+    Raises:
+        InvalidArgument: a namespace is missing, or given for what lies outside namespaces.
+    """
+    permission = tool.permission
+    namespace = str(arguments.get("namespace") or "")
+    if kind is not None:
+        permission = Permission(permission.verb, kind.resource.group, kind.resource.plural)
+        everywhere = bool(arguments.get("all_namespaces"))
+        if namespace and everywhere:
+            raise InvalidArgument("Arguments `namespace` and `all_namespaces` exclude each other.")
+        if not kind.namespaced and (namespace or everywhere):
+            raise InvalidArgument(f"{kind.name} lies outside namespaces: leave `namespace` and `all_namespaces` out.")
+        if kind.namespaced and not tool.anywhere and not (namespace or everywhere):
+            whole = ", or `all_namespaces: true`" if tool.lists else ""
+            raise InvalidArgument(f"Argument `namespace` is required{whole}; none is assumed.")
+    elif tool.permission_for is not None:
+        permission = tool.permission_for(arguments)
     return Action(
         cluster=cluster,
-        permission=tool.permission,
+        permission=permission,
         tool=tool.name,
-        namespace=str(arguments.get("namespace") or ""),
+        namespace=namespace,
         name=tool.resource_name(arguments),
         replicas=tool.attributes(arguments).replicas,
     )
 
 
-async def place(authorizer: Authorizer, cluster: Cluster, caller: Caller, tool: Tool, action: Action) -> Placement:
+async def place(
+    authorizer: Authorizer,
+    cluster: Cluster,
+    caller: Caller,
+    tool: Tool,
+    action: Action,
+    *,
+    kind: Kind | None = None,
+    needs: tuple[Need, ...] = (),
+) -> Placement:
     """Asks authz and returns where the call may act.
 
     Raises:
-        Denial: nowhere.
+        Denial: nowhere, or a permission that the call cannot do without is missing.
         FailedPrecondition: in more namespaces than one call may touch, or in namespaces that the core may not list.
         Unauthenticated, ResourceExhausted, Unavailable: authz or the cluster could not answer.
     """
-    if tool.namespaced and action.namespace:
+    namespaced = tool.namespaced if kind is None else kind.namespaced
+    placement = await _place(authorizer, cluster, caller, tool, action, namespaced=namespaced)
+    granted = {str(action.permission)}
+    if needs:
+        further = [
+            replace(action, permission=need.permission, namespace="" if need.in_cluster else action.namespace, name="")
+            for need in needs
+        ]
+        said = await _each(authorizer.check(caller, one) for one in further)
+        for need, decision in zip(needs, said, strict=True):
+            if isinstance(decision, Allowed):
+                granted.add(str(need.permission))
+            elif need.required:
+                raise Denial(decision)
+        placement = replace(placement, decisions=(*placement.decisions, *said))
+    return replace(placement, granted=frozenset(granted))
+
+
+async def _place(
+    authorizer: Authorizer, cluster: Cluster, caller: Caller, tool: Tool, action: Action, *, namespaced: bool
+) -> Placement:
+    listing_namespaces = (action.permission.group, action.permission.resource) == ("", "namespaces")
+    if action.namespace or not (namespaced or listing_namespaces):
         return await _single(authorizer, caller, action)
-    (scope,) = await authorizer.list_allowed(caller, [action])
+    (scope,) = await authorizer.list_allowed(caller, [replace(action, name="")])
     if (scope.all and not scope.excluding) or not scope:
         return await _single(authorizer, caller, action)
     names = tuple(name for name in await _existing(cluster, caller) if scope.covers(name))
-    if not tool.namespaced:
-        return replace(await _single(authorizer, caller, action), namespaces=names)
+    if listing_namespaces:
+        if action.name and action.name not in names:
+            # The permission is shared by all namespaces of the grants, but this one is not among them.
+            text = str(action.permission)
+            raise ActionDenied(f"{text} is not granted for namespace {action.name}.", text, action.name)
+        return replace(await _single(authorizer, caller, replace(action, name="")), namespaces=names, own_account=True)
     if not names:
         return await _single(authorizer, caller, action)
+    if tool.anywhere:
+        return await _single(authorizer, caller, replace(action, namespace=names[0]))
     if len(names) > MAX_NAMESPACES:
         raise FailedPrecondition(
             f"This call would touch {len(names)} namespaces, more than {MAX_NAMESPACES}; name one as `namespace`."

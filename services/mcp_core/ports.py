@@ -39,6 +39,17 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind as the cluster's discovery describes it. name: as in `kind:`; short: what kubectl also takes."""
+
+    resource: Resource
+    name: str
+    namespaced: bool
+    singular: str = ""
+    short: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectRef:
     """A collection (name ""), an object, or a subresource. Namespace "" is cluster scope or all namespaces."""
 
@@ -50,10 +61,32 @@ class ObjectRef:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """The first `limit` items of a collection; `truncated` where the cluster has more."""
+    """The first `limit` items of a collection; `truncated` where the cluster has more.
+
+    after: the cluster's own token for the next page. remaining: how many are left, where the cluster says so.
+    """
 
     items: list[T]
     truncated: bool
+    after: str = ""
+    remaining: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a table. cells: as the cluster prints them, one for each column."""
+
+    name: str
+    namespace: str
+    cells: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a table's cells mean. wide: the columns that `kubectl get` shows only with `-o wide`."""
+
+    names: tuple[str, ...]
+    wide: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +107,32 @@ class ClusterSession(Protocol):
 
     async def get(self, ref: ObjectRef, shape: type[T]) -> T: ...
 
-    async def list(self, ref: ObjectRef, item: type[T], *, label_selector: str = "", limit: int = 500) -> Page[T]: ...
+    async def list(
+        self,
+        ref: ObjectRef,
+        item: type[T],
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = 500,
+        after: str = "",
+    ) -> Page[T]:
+        """`after`: that of the page before."""
+        ...
+
+    async def table(
+        self, ref: ObjectRef, *, label_selector: str = "", field_selector: str = "", limit: int = 500, after: str = ""
+    ) -> tuple[Columns, Page[Row]]:
+        """A collection as the cluster itself prints it: of an object only its metadata leaves the cluster."""
+        ...
+
+    async def kinds(self) -> tuple[Kind, ...]:
+        """Everything that can be listed, by discovery. Two requests."""
+        ...
+
+    async def schemas(self, resource: Resource) -> Mapping[str, Any]:
+        """The OpenAPI v3 schemas of the resource's group and version, by name."""
+        ...
 
     async def patch(self, ref: ObjectRef, merge_patch: Mapping[str, Any], shape: type[T]) -> T:
         """JSON merge patch (RFC 7396)."""
@@ -85,8 +143,18 @@ class ClusterSession(Protocol):
         ...
 
     async def logs(
-        self, namespace: str, pod: str, *, container: str, tail_lines: int, previous: bool, limit_bytes: int
-    ) -> LogText: ...
+        self,
+        namespace: str,
+        pod: str,
+        *,
+        container: str,
+        tail_lines: int,
+        previous: bool,
+        limit_bytes: int,
+        since_seconds: int = 0,
+    ) -> LogText:
+        """since_seconds: 0 is the whole log."""
+        ...
 
 
 class Cluster(Protocol):

@@ -38,6 +38,11 @@ _SHAPE_STARTS = (
     "hvs.",
     "AGE-",
     "SG.",
+    "$apr1$",
+    "$2",
+    "$5$",
+    "$6$",
+    "$argon2",
 )
 _SHAPES = re.compile(
     r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
@@ -46,13 +51,14 @@ _SHAPES = re.compile(
     r"|xox[abeoprs]-[\w-]{10,}|A(?:KIA|SIA)[0-9A-Z]{16}|AIza[\w-]{35}"
     r"|[rs]k_(?:live|test)_[0-9A-Za-z]{16,}|sk-[\w-]{20,}|npm_[0-9A-Za-z]{30,}|dckr_pat_[\w-]{20,}"
     r"|hvs\.[\w-]{20,}|AGE-SECRET-KEY-1[0-9A-Z]{50,}|SG\.[\w-]{16,}\.[\w-]{16,}"
+    r"|\$(?:apr1|2[abxy]|5|6|argon2(?:id?|d))\$[^\s:\"']{8,}"
 )
 
 # `scheme://user:password@` and `scheme://token@`.
 _URL = re.compile(r"(://)(?:[^\s/:@\"'<>]*:[^\s/\"'<>]+|[^\s/:@\"'<>]{8,})@")
 
 # What stands before the name in a longer one (`DB_PASSWORD`, `accessToken`) stays and need not be matched.
-_NAME = (
+SECRET_NAME = (
     r"(?:passw(?:or)?d|passphrase|(?<![A-Za-z])(?:pass|pwd|dsn|auth|sig)|secret|token|credentials?|signature"
     r"|(?:api|access|account|secret|private|signing|encryption|master|ssh|auth)[_-]?key(?:[_-]?(?:id|data))?"
     r"|connection[_-]?string|client-key-data)"
@@ -85,6 +91,9 @@ _WORDS = (
     "basic ",
     "bearer ",
     "cookie",
+    "mysql",
+    "redis-cli",
+    "curl",
 )
 
 # Which of these strings, lower case, a line must hold for the rule to be tried: regular expressions are the slow part.
@@ -104,26 +113,42 @@ _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     (
         (": ", ":\t"),
         re.compile(
-            rf"(^[ \t-]{{0,64}}[\w.-]{{0,64}}{_NAME}:[ \t]+|pass(?:word|phrase):[ \t]+)[^\s\"'].*$", re.IGNORECASE
+            rf"(^[ \t-]{{0,64}}[\w.-]{{0,64}}{SECRET_NAME}:[ \t]+|pass(?:word|phrase):[ \t]+)[^\s\"'].*$", re.IGNORECASE
         ),
         rf"\1{MARK}",
     ),
     (
         ("=", ":"),
-        re.compile(rf"({_NAME}{_QUOTE}\s{{0,64}}(?:=>|[:=])\s{{0,64}}){_VALUE}", re.IGNORECASE),
+        re.compile(rf"({SECRET_NAME}{_QUOTE}\s{{0,64}}(?:=>|[:=])\s{{0,64}}){_VALUE}", re.IGNORECASE),
         rf"\1{MARK}",
     ),
-    (("<",), re.compile(rf"(<[\w:.-]{{0,64}}{_NAME}[^<>]{{0,128}}>)[^<]+", re.IGNORECASE), rf"\1{MARK}"),
+    (("<",), re.compile(rf"(<[\w:.-]{{0,64}}{SECRET_NAME}[^<>]{{0,128}}>)[^<]+", re.IGNORECASE), rf"\1{MARK}"),
     # `name: DB_PASSWORD` and its `value`, as in the environment of a container.
     (
         ("value",),
         re.compile(
-            rf"(\bname{_SIGN}{_QUOTE}[\w.-]{{0,64}}{_NAME}[\w.-]{{0,64}}{_QUOTE}\s{{0,64}},\s{{0,64}}{_QUOTE}value{_SIGN}){_VALUE}",
+            rf"(\bname{_SIGN}{_QUOTE}[\w.-]{{0,64}}{SECRET_NAME}[\w.-]{{0,64}}{_QUOTE}\s{{0,64}},\s{{0,64}}{_QUOTE}value{_SIGN}){_VALUE}",
             re.IGNORECASE,
         ),
         rf"\1{MARK}",
     ),
-    (("-",), re.compile(rf"((?<![\w-])--?[a-z0-9-]{{0,40}}?{_NAME}\s+)(?!-){_VALUE}", re.IGNORECASE), rf"\1{MARK}"),
+    (
+        ("-",),
+        re.compile(
+            rf"((?<![\w-])--?[a-z0-9-]{{0,40}}?(?:{SECRET_NAME}|requirepass)\s{{1,64}})(?!-){_VALUE}", re.IGNORECASE
+        ),
+        rf"\1{MARK}",
+    ),
+    # Options of well-known programs that are too short to tell anything by themselves.
+    (
+        (" -",),
+        re.compile(
+            r"(\bmysql\w{0,32}\b.{0,400}?\s-p(?=\S)|\bsshpass\s{1,64}-p\s?|\bredis-cli\b.{0,400}?\s-a\s{1,64}"
+            r"|\bcurl\b.{0,400}?\s(?:-u|--user)[ =]?(?=[^\s:]{0,256}:))[^\s]+"
+        ),
+        rf"\1{MARK}",
+    ),
+    (("login ",), re.compile(r"(\blogin\s{1,64}\S{1,256}\s{1,64}password\s{1,64})\S+"), rf"\1{MARK}"),
     # Without a header's name: only what does not look like a word of a sentence.
     (
         ("bearer ", "basic ", "apikey "),
@@ -134,8 +159,10 @@ _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
 
 # What leaves its value to the lines below: a block scalar of YAML, and the name of a variable.
 _REST = r"[\w.-]{0,64}[\"']?\s{0,64}"
-_BLOCK = re.compile(rf"{_NAME}{_REST}:\s{{0,64}}[|>][\d+-]{{0,3}}\s{{0,64}}(?:#.*)?$", re.IGNORECASE)
-_NAMED = re.compile(rf"\bname[\"']?\s{{0,64}}:\s{{0,64}}[\"']?[\w.-]{{0,64}}{_NAME}{_REST},?\s{{0,64}}$", re.IGNORECASE)
+_BLOCK = re.compile(rf"{SECRET_NAME}{_REST}:\s{{0,64}}[|>][\d+-]{{0,3}}\s{{0,64}}(?:#.*)?$", re.IGNORECASE)
+_NAMED = re.compile(
+    rf"\bname[\"']?\s{{0,64}}:\s{{0,64}}[\"']?[\w.-]{{0,64}}{SECRET_NAME}{_REST},?\s{{0,64}}$", re.IGNORECASE
+)
 _NAMED_VALUE = re.compile(r"([ \t]{0,64}[\"']?value[\"']?\s{0,64}:\s{0,64})[^\s,].*$", re.IGNORECASE)
 
 LARGE = 16 * 1024

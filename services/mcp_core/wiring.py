@@ -53,6 +53,7 @@ async def main(config: Config) -> None:
                 config.cluster.kubeconfig,
                 config.cluster.context,
                 allow_exec_plugins=config.cluster.allow_exec_plugins,
+                impersonate=config.cluster.act_as == "caller",
             )
         )
         closing.push_async_callback(cluster.close)

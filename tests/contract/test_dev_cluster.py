@@ -392,3 +392,49 @@ def test_malformed_requests_are_refused_not_crashed_on(admin: Client) -> None:
     ):
         status, answer = admin.raw(method, path, body)
         assert (status, answer["kind"]) == (code, "Status"), (path, body, answer)
+
+
+DEFINITION = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: gadgets.try.example.com}
+spec:
+  group: try.example.com
+  scope: Namespaced
+  names: {kind: Gadget, plural: gadgets, singular: gadget, shortNames: [gg]}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      additionalPrinterColumns: [{name: Size, type: integer, jsonPath: .spec.size}]
+      schema:
+        openAPIV3Schema:
+          type: object
+          properties:
+            spec: {type: object, required: [size], properties: {size: {type: integer, description: "In mm."}}}
+"""
+GADGET = "{apiVersion: try.example.com/v1, kind: Gadget, metadata: {name: one}, spec: {size: %s}}"
+
+
+@pytest.mark.req("I7.5")
+def test_a_custom_kind_lives_and_dies_with_its_definition(admin: Client) -> None:
+    assert "apiextensions" not in admin.kubectl("get", "gadgets", "-n", "staging").stdout
+    admin.out("apply", "-f", "-", stdin=DEFINITION)
+    admin.out("wait", "--for=condition=Established", "crd/gadgets.try.example.com", "--timeout=30s")
+    admin.out("apply", "-n", "staging", "-f", "-", stdin=GADGET % 3)
+    assert admin.out("get", "gg", "-n", "staging", "--no-headers").split()[:2] == ["one", "3"]
+    assert "In mm." in admin.out("explain", "gadgets.spec.size")
+    admin.out("patch", "gadget", "one", "-n", "staging", "--type=merge", "-p", '{"spec":{"size":4}}')
+    assert admin.out("get", "gadget", "one", "-n", "staging", "-o", "jsonpath={.spec.size}") == "4"
+    for wrong in ("wide", "null"):
+        assert admin.kubectl("apply", "-n", "staging", "-f", "-", stdin=GADGET % wrong).returncode != 0
+    strategic = {"Content_Type": "application/strategic-merge-patch+json"}
+    path = "/apis/try.example.com/v1/namespaces/staging/gadgets/one"
+    assert admin.raw("PATCH", path, {"spec": {"size": 5}}, **strategic)[0] == 415
+    bad = DEFINITION.replace("gadgets.try.example.com", "other.try.example.com")
+    assert "metadata.name" in admin.kubectl("apply", "-f", "-", stdin=bad).stderr
+    admin.out("delete", "crd", "gadgets.try.example.com")
+    assert admin.raw("GET", path)[0] == 404
+    admin.out("apply", "-f", "-", stdin=DEFINITION)
+    assert admin.raw("GET", path)[0] == 404
+    admin.out("delete", "crd", "gadgets.try.example.com")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from services.common.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from services.common.runtime_errors import ConfigError
 from services.mcp_core.adapters.kubeconfig import ClusterSettings
 from services.mcp_core.adapters.kubernetes import KubernetesCluster
 from services.mcp_core.errors import ClusterDenied, ClusterRejected, OutcomeUnknown
@@ -389,3 +391,128 @@ async def test_an_exec_plugin_is_asked_again_when_its_token_ends(
     sent = [request.headers["Authorization"] for request in server.seen]
     assert sent == ["Bearer token-2", "Bearer token-3", "Bearer token-3", "Bearer token-3"]
     await cluster.close()
+
+
+def inside(authority: Authority, server: Server, monkeypatch: pytest.MonkeyPatch, **further: Any) -> ClusterSettings:
+    """Settings for a pod whose API server is `server`."""
+    place = authority.directory / "serviceaccount"
+    place.mkdir(exist_ok=True)
+    (place / "token").write_text("first-token\n")
+    (place / "ca.crt").write_bytes(authority.ca_file.read_bytes())
+    host, _, port = server.url.removeprefix("https://").rpartition(":")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
+    return ClusterSettings("inside", None, service_account=place, **further)
+
+
+@pytest.mark.req("I7.3")
+async def test_inside_a_cluster_the_service_account_speaks_and_its_renewed_token_is_used(
+    authority: Authority, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = inside(authority, server, monkeypatch)
+    opened = await KubernetesCluster.open(settings)
+    try:
+        await opened.session(caller("viewer"), soon()).list(ObjectRef(PODS, "default"), Thing)
+        (settings.service_account / "token").write_text("second-token")
+        loader: Any = opened._credentials
+        loader.token_expires_at -= timedelta(minutes=2)
+        await opened.session(None, soon()).list(ObjectRef(PODS, "default"), Thing)
+    finally:
+        await opened.close()
+    assert [request.headers["Authorization"] for request in server.seen] == [
+        "Bearer first-token",
+        "Bearer second-token",
+    ]
+    assert server.seen[0].headers["Impersonate-Group"] == "kubegate:role:viewer"
+
+
+@pytest.mark.req("I7.3")
+async def test_a_kubeconfig_is_never_overridden_by_the_cluster_around(
+    authority: Authority, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside(authority, server, monkeypatch)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
+    opened = await KubernetesCluster.open(authority.settings(server.url))
+    try:
+        await opened.session(None, soon()).list(ObjectRef(PODS, "default"), Thing)
+    finally:
+        await opened.close()
+    assert "Authorization" not in server.seen[0].headers
+
+
+@pytest.mark.req("I7.3", "I2.11")
+async def test_outside_a_cluster_in_cluster_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(ConfigError, match="in_cluster"):
+        await KubernetesCluster.open(ClusterSettings("inside", None, service_account=tmp_path))
+
+
+@pytest.mark.req("I7.3")
+async def test_only_when_configured_the_cores_own_account_acts_and_then_for_our_callers_only(
+    authority: Authority, server: Server
+) -> None:
+    opened = await KubernetesCluster.open(authority.settings(server.url, impersonate=False))
+    try:
+        await opened.session(caller("viewer"), soon()).list(ObjectRef(PODS, "default"), Thing)
+        with pytest.raises(PermissionDenied):
+            opened.session(Impersonation("system:admin", (), "r"), soon())
+    finally:
+        await opened.close()
+    assert not [name for name in server.seen[0].headers if name.lower().startswith("impersonate")]
+
+
+@pytest.mark.req("I7.1", "I7.2")
+async def test_pages_tables_discovery_and_schemas_are_asked_as_kubernetes_documents_them(
+    server: Server, cluster: KubernetesCluster
+) -> None:
+    bodies: list[dict[str, Any]] = [
+        {"items": [], "metadata": {"continue": "t2", "remainingItemCount": 7}},
+        {
+            "kind": "Table",
+            "columnDefinitions": [{"name": "Name"}, {"name": "IP", "priority": 1}],
+            "rows": [{"cells": ["a", "1"], "object": {"metadata": {"name": "a", "namespace": "d"}}}],
+            "metadata": {},
+        },
+        {"kind": "APIGroupDiscoveryList", "items": []},
+        {
+            "kind": "APIGroupDiscoveryList",
+            "items": [
+                {
+                    "metadata": {"name": "example.com"},
+                    "versions": [
+                        {
+                            "version": "v2",
+                            "resources": [
+                                {"resource": "widgets", "scope": "Namespaced", "verbs": ["list"], "shortNames": ["w"]},
+                                {"resource": "reviews", "scope": "Cluster", "verbs": ["create"]},
+                                {"resource": "../secrets", "scope": "Cluster", "verbs": ["list"]},
+                            ],
+                        },
+                        {"version": "v1", "resources": [{"resource": "widgets", "verbs": ["list"]}]},
+                    ],
+                }
+            ],
+        },
+        {"components": {"schemas": {"x": {"type": "object"}}}},
+        {"kind": "APIVersions", "versions": ["v1"]},
+    ]
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.json_response(bodies.pop(0))
+
+    server.handler = handler
+    session = cluster.session(caller("viewer"), soon())
+    page = await session.list(ObjectRef(PODS, "default"), Thing, field_selector="a=b", limit=3, after="t1")
+    assert (page.after, page.remaining, page.truncated) == ("t2", 7, True)
+    columns, table = await session.table(ObjectRef(PODS, "default"))
+    assert (columns.names, set(columns.wide)) == (("Name", "IP"), {1})
+    assert [(row.name, row.namespace, row.cells) for row in table.items] == [("a", "d", ("a", "1"))]
+    (widgets,) = await session.kinds()
+    assert (widgets.resource, widgets.short) == (Resource("example.com", "v2", "widgets"), ("w",))
+    assert await session.schemas(Resource("example.com", "v2", "widgets")) == {"x": {"type": "object"}}
+    with pytest.raises(FailedPrecondition, match=r"1\.30"):
+        await session.kinds()
+    asked = [(request.path, dict(request.query)) for request in server.seen]
+    assert asked[0][1] == {"limit": "3", "fieldSelector": "a=b", "continue": "t1"}
+    assert [path for path, _ in asked[2:5]] == ["/api", "/apis", "/openapi/v3/apis/example.com/v2"]
+    assert "as=Table" in server.seen[1].headers["Accept"]

@@ -13,6 +13,21 @@ from typing import Any, TypeVar
 
 import httpx
 
+VIEWER_TOOLS = {
+    *("list_pods", "get_pod", "get_pod_logs", "list_services", "get_service", "list_deployments", "get_deployment"),
+    *(
+        "top_pods",
+        "rollout_status",
+        "rollout_history",
+        "list_resources",
+        "get_resource",
+        "explain_resource",
+        "wait_for",
+        "diagnose",
+    ),
+}
+"""What the viewer's grants of four kinds allow: the tools for them, and those for any kind, for them."""
+
 KUBEGATE = str(Path(sys.executable).with_name("kubegate"))
 KUBECTL = str(Path(sys.executable).with_name("kubectl"))
 PATIENCE = 60.0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.stack import RunningStack, eventually
+from tests.e2e.stack import VIEWER_TOOLS, RunningStack, eventually
 
 SCALE = '{"name":"nginx","namespace":"default","replicas":3}'
 
@@ -33,7 +33,7 @@ def test_resources_with_an_api_key(stack: RunningStack) -> None:
     status, body = stack.curl(*bearer(stack.viewer), f"{stack.base_url}/mcp/resources")
     assert status == 200
     names = {tool["name"] for tool in json.loads(body)["tools"]}
-    assert names == {"list_pods", "get_pod_logs", "list_services", "list_deployments"}
+    assert names == VIEWER_TOOLS
 
 
 @pytest.mark.req("I2.2", "I2.3")

@@ -69,3 +69,28 @@ def test_a_short_bench_of_authn_writes_its_table_and_its_json(tmp_path: Path) ->
     assert {line["in_flight"] for line in result["authenticate"]} == {1, 4}
     assert all(line["per_second"] > 0 for line in result["authenticate"])
     assert result["cached"]["microseconds"] > 0
+
+
+@pytest.mark.long
+@pytest.mark.req("I7.6")
+def test_the_bench_of_the_tools_says_what_a_call_costs_and_what_a_long_list_takes(tmp_path: Path) -> None:
+    out = tmp_path / "tools.json"
+    options = ["--seconds", "0.5", "--turns", "1", "--concurrency", "1", "--pods", "3", "--many", "120"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.tools", *options, "--out", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text(encoding="utf-8"))
+    (run,) = result["runs"]
+    assert set(run["kubegate"]["cpu_ms_per_request"]) == {"authn", "authz", "audit", "mcp-core"}
+    # One request to the cluster for one call (R14).
+    assert run["kubegate"]["cluster_requests_per_call"] == pytest.approx(1, abs=0.05)
+    many = result["long_list"]
+    assert many["default_answer"]["pods"] + many["default_answer"]["remaining"] == many["whole_answer"]["pods"]
+    assert many["whole_answer"]["pods"] >= 120

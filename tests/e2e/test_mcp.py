@@ -11,19 +11,11 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.e2e.stack import PATIENCE, RunningStack, eventually
+from services.mcp_core.tools import REGISTRY
+from tests.e2e.stack import PATIENCE, VIEWER_TOOLS, RunningStack, eventually
 
 ERAS = ("2026-07-28", "legacy")
-TOOLS = {
-    "list_namespaces",
-    "list_pods",
-    "get_pod_logs",
-    "restart_pod",
-    "delete_pod",
-    "list_deployments",
-    "scale_deployment",
-    "list_services",
-}
+TOOLS = set(REGISTRY)
 
 
 @asynccontextmanager
@@ -86,7 +78,7 @@ async def test_a_viewer_sees_only_its_tools_and_a_hidden_one_is_denied_and_recor
 ) -> None:
     async with connected(stack, era, stack.viewer) as client:
         names = {tool.name for tool in (await client.list_tools()).tools}
-        assert names == {"list_pods", "get_pod_logs", "list_services", "list_deployments"}
+        assert names == VIEWER_TOOLS
         before = len(stack.events(event_type="mcp_request", action="delete_pod", result="failure"))
         result = await client.call_tool("delete_pod", {"name": "nginx-x", "namespace": "default"})
         assert result.is_error

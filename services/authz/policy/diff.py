@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from services.authz.policy.engine import Engine
 from services.authz.policy.model import UNKNOWN, Action, Policy, Principal, Who
-from services.authz.policy.permissions import PERMISSIONS, Permission
+from services.authz.policy.permissions import PERMISSIONS, Permission, custom_permissions
 from services.authz.policy.scope import EVERYWHERE, Scope
 
 
@@ -34,13 +34,23 @@ def diff(old: Policy, new: Policy, principals: Sequence[Principal] = ()) -> Iter
     Bindings that end count as long as they are written. Elevations are of no policy and count nowhere.
     """
     before, after = Engine(old), Engine(new)
+    custom = _named_custom(old, new, principals)
     for who, principal in _everybody(old, new, principals):
-        for (group, resource, subresource, verb), permission in PERMISSIONS.items():
-            action = Action(group, resource, verb, subresource)
+        for permission in (*PERMISSIONS.values(), *custom):
+            action = Action(permission.kind.group, permission.kind.resource, permission.verb, permission.subresource)
             one = _holding(before, principal, action, permission)
             other = _holding(after, principal, action, permission)
             if one != other:
                 yield Change(who, permission.text, one, other)
+
+
+def _named_custom(old: Policy, new: Policy, principals: Sequence[Principal]) -> tuple[Permission, ...]:
+    """The permissions for the custom kinds that either policy, or a credential, names."""
+    texts = {text for each in principals for text in each.permissions}
+    for policy in (old, new):
+        texts.update(text for role in policy.roles for text in role.permissions)
+        texts.update(text for rule in policy.deny for text in rule.permissions)
+    return tuple(each for each in custom_permissions(texts) if each.kind.group)
 
 
 def _everybody(old: Policy, new: Policy, principals: Sequence[Principal]) -> Iterator[tuple[str, Principal]]:

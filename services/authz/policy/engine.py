@@ -23,7 +23,7 @@ from services.authz.policy.model import (
     Principal,
     Reason,
 )
-from services.authz.policy.permissions import PERMISSIONS, Key, Permission
+from services.authz.policy.permissions import PERMISSIONS, Key, Permission, custom_permissions
 from services.authz.policy.profile import NO_GRANTS, Candidate, Entry, Held, Profile, Profiles, condition_values
 from services.authz.policy.scope import EVERYWHERE, NOWHERE, Scope
 from services.authz.policy.shapes import NOT_GRANTABLE, bad_name, is_cluster, malformed
@@ -31,6 +31,9 @@ from services.authz.policy.shapes import NOT_GRANTABLE, bad_name, is_cluster, ma
 MAX_PROFILES = 4_096
 MAX_MEMO = 1_024
 """Namespaces for which one principal's decisions about one permission are remembered."""
+
+MAX_ENTRIES = 1_024
+"""Permissions, of which custom kinds make as many as a caller thinks of, that are remembered for one principal."""
 
 _SHOWN = 8
 
@@ -134,7 +137,7 @@ class Engine:
         """
         profile = self.profiles.make(principal, (), until - 1e-6)
         for granted in self.profiles.closure(role, (), Held(NO_GRANTS, scope, (), "", "")):
-            for permission in PERMISSIONS.values():
+            for permission in (*PERMISSIONS.values(), *custom_permissions(granted.grants.numbers)):
                 if granted.grants.number(permission) is None or granted.scope.empty:
                     continue
                 own = NOWHERE
@@ -173,6 +176,8 @@ class Engine:
         until = 0.0 if any(each.volatile for each in conditions) else profile.until
         candidates = tuple(_candidate(profile, permission, held, number, until) for held, number in covering)
         memo: dict[str, Decision] | None = None if conditions or profile.principal.tools else {}
+        if len(profile.entries) >= MAX_ENTRIES:
+            profile.entries.clear()
         entry = profile.entries[key] = Entry(permission, denies, candidates, memo)
         return entry
 

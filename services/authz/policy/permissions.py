@@ -7,9 +7,12 @@ permission is worked out here, once, as an exact set of texts; so a decision com
 pattern that a caller could have written.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any
 
 KUBEGATE = "kubegate"
 """The ``group`` of administration and of what lies outside every ``k8s`` wildcard."""
@@ -33,6 +36,7 @@ class Kind:
     subresources: tuple[str, ...] = ()
     generic: bool = True  # whether `k8s:resources:<verb>` covers it
     per_tenant: bool = False  # whether a tenant's principal may, and the service then shows it its tenant only (R13)
+    custom: bool = False  # not in the table: only the cluster knows whether it has namespaces
 
 
 KINDS: tuple[Kind, ...] = (
@@ -65,6 +69,9 @@ KINDS: tuple[Kind, ...] = (
     Kind("policy", "poddisruptionbudgets"),
     Kind("coordination.k8s.io", "leases"),
     Kind("storage.k8s.io", "storageclasses", namespaced=False),
+    Kind("apiextensions.k8s.io", "customresourcedefinitions", _READ, namespaced=False),
+    Kind("admissionregistration.k8s.io", "mutatingwebhookconfigurations", _READ, namespaced=False),
+    Kind("admissionregistration.k8s.io", "validatingwebhookconfigurations", _READ, namespaced=False),
     Kind("scheduling.k8s.io", "priorityclasses", namespaced=False),
     Kind(_RBAC, "roles", generic=False),
     Kind(_RBAC, "rolebindings", generic=False),
@@ -105,6 +112,11 @@ class Permission:
         return self.verb in ("list", "watch")
 
     @property
+    def placeless(self) -> bool:
+        """Whether one object may be named without a namespace: whoever may so holds the grant everywhere."""
+        return self.kind.custom
+
+    @property
     def lists_namespaces(self) -> bool:
         """The one cluster-scoped permission that a grant with namespaces shares: it lists just those."""
         return self.text == "k8s:namespaces:list"
@@ -137,11 +149,81 @@ def _table() -> Iterator[tuple[Key, Permission]]:
             yield (kind.group, kind.resource, subresource, verb), _permission(kind, subresource, verb)
 
 
-PERMISSIONS: dict[Key, Permission] = dict(_table())
-"""Every permission there is, by the resolved action that needs it."""
+# A group of somebody's own: a DNS name that is not Kubernetes' own, whose kinds the table lists or nobody may have.
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_CUSTOM_GROUP = re.compile(rf"(?!.*(?:^|\.)(?:k8s|kubernetes)\.io$){_LABEL}(?:\.{_LABEL})+")
+_PLURAL = re.compile(_LABEL)
+_CUSTOM_TEXT = re.compile(rf"k8s:(?P<plural>{_LABEL})\.(?P<group>[a-z0-9.-]+):(?P<verb>[a-z]+|\*)")
 
-GRANTABLE: frozenset[str] = frozenset(text for each in PERMISSIONS.values() for text in each.covered_by)
-"""Every text that a grant may use."""
+
+@lru_cache(maxsize=4096)
+def _custom(key: Key) -> Permission | None:
+    """The permission for a custom kind, ``k8s:<plural>.<group>:<verb>``: no other kind can be meant by it."""
+    group, resource, subresource, verb = key
+    if subresource or verb not in _COMMON or len(group) > 253:
+        return None
+    if not (_CUSTOM_GROUP.fullmatch(group) and _PLURAL.fullmatch(resource)):
+        return None
+    named = Kind(group, f"{resource}.{group}", custom=True)
+    made = _permission(named, "", verb)
+    return Permission(made.text, Kind(group, resource, custom=True), "", verb, made.covered_by)
+
+
+class _Permissions(dict[Key, Permission]):
+    """The table, and behind it the kinds that a cluster's users have made."""
+
+    def get(self, key: Key, default: Any = None) -> Any:
+        """The permission that a resolved action needs; None where nobody can be granted it."""
+        found = super().get(key)
+        return found if found is not None else _custom(key) or default
+
+
+class _Grantable(frozenset[str]):
+    """The texts of the table, and behind them those of custom kinds."""
+
+    def __contains__(self, text: object) -> bool:
+        return super().__contains__(text) or (isinstance(text, str) and custom_kind(text) is not None)
+
+
+def custom_kind(text: str) -> tuple[str, str, str] | None:
+    """(group, plural, verb or ``*``) of a grant for a custom kind; None for every other text."""
+    found = _CUSTOM_TEXT.fullmatch(text)
+    if found is None or not (_CUSTOM_GROUP.fullmatch(found["group"]) and found["verb"] in (*_COMMON, "*")):
+        return None
+    return found["group"], found["plural"], found["verb"]
+
+
+def key_of(text: str) -> Key | None:
+    """The resolved action that needs a permission; None for a wildcard and for what is no permission."""
+    found = custom_kind(text)
+    if found is None:
+        return _KEYS.get(text)
+    group, plural, verb = found
+    return (group, plural, "", verb) if verb != "*" else None
+
+
+def custom_permissions(texts: Iterable[str]) -> Iterator[Permission]:
+    """What grants may give beyond the table: the custom kinds that they name, and all others by a wildcard."""
+    for group, plural in sorted({found[:2] for text in texts if (found := custom_kind(text)) is not None}):
+        for verb in _COMMON:
+            permission = PERMISSIONS.get((group, plural, "", verb))
+            if permission is not None:
+                yield permission
+    for verb in _COMMON:
+        yield _permission(_ANY_CUSTOM, "", verb)
+
+
+_ANY_CUSTOM = Kind("", "resources", custom=True)
+"""Stands for custom kinds that no grant names: only wildcards cover them."""
+
+PERMISSIONS: dict[Key, Permission] = _Permissions(_table())
+"""Every permission there is, by the resolved action that needs it; ``get`` finds those of custom kinds too."""
+
+GRANTABLE: frozenset[str] = _Grantable(text for each in PERMISSIONS.values() for text in each.covered_by)
+"""Every text that a grant may use; ``in`` knows those of custom kinds too."""
+
+
+_KEYS: dict[str, Key] = {permission.text: key for key, permission in PERMISSIONS.items()}
 
 
 def explain_malformed(text: str) -> str:

@@ -11,6 +11,9 @@ from services.authz.policy.parse import MAX_BINDINGS, MAX_DENY, MAX_NAME, MAX_RO
 from services.authz.policy.permissions import GRANTABLE
 from services.authz.policy.scope import MAX_LABEL
 
+CUSTOM_PATTERN = r"^k8s:[a-z0-9-]+(?:\.[a-z0-9-]+){2,}:(?:\*|[a-z]+)$"
+"""A grant for a custom kind: k8s:<plural>.<group>:<verb>."""
+
 NAMESPACE_PATTERN = r"^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?|(?:[a-z0-9][a-z0-9-]*)?\*(?:[a-z0-9-]*[a-z0-9])?)$"
 
 _NAME = {"type": "string", "pattern": f"^{ROLE_NAME.pattern}$"}
@@ -69,7 +72,7 @@ def policy_schema() -> dict[str, Any]:
         "$defs": {
             "permissions": _list(
                 MAX_ENTRIES,
-                {"enum": sorted(GRANTABLE)},
+                {"anyOf": [{"enum": sorted(GRANTABLE)}, {"type": "string", "pattern": CUSTOM_PATTERN}]},
                 "`list` includes get and watch. k8s wildcards never include kubegate:.",
             ),
             "namespaces": _list(

@@ -40,7 +40,7 @@ def malformed(permission: Permission, action: Action) -> Denied | None:
         if action.namespace:
             return Denied(Reason.INVALID_ACTION, f"{action.resource} are outside namespaces; name none.")
     elif not action.namespace:
-        if not permission.collection or action.name:
+        if not permission.placeless and (not permission.collection or action.name):
             return _NO_NAMESPACE
     elif not is_namespace(action.namespace):
         return _BAD_NAMESPACE

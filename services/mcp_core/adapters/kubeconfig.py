@@ -19,14 +19,18 @@ from services.common.runtime_errors import ConfigError
 class ClusterSettings:
     """Where a cluster is and what may be read of it.
 
-    context: None is the file's current context. max_response_bytes: more is an error, not an answer.
+    kubeconfig: None is the cluster that this process runs in, by its service account. context: None is the file's
+    current context. impersonate: whether callers are; else the core's own account does everything.
+    max_response_bytes: more is an error, not an answer.
     """
 
     name: str
-    kubeconfig: Path
+    kubeconfig: Path | None
     context: str | None = None
     allow_exec_plugins: bool = False
+    impersonate: bool = True
     max_response_bytes: int = 32 * 1024 * 1024
+    service_account: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,12 @@ class Selected:
     uses_exec: bool
 
 
-def select(settings: ClusterSettings) -> Selected:
-    """The context of the settings, checked.
+def select(settings: ClusterSettings, path: Path) -> Selected:
+    """The context of the settings in the kubeconfig at `path`, checked.
 
     Raises:
         ConfigError: the file cannot be read, does not fit, or holds what is refused.
     """
-    path = settings.kubeconfig
     data = _read(path)
     contexts = _named(path, data, "contexts")
     name = settings.context or data.get("current-context")

@@ -11,13 +11,14 @@ import asyncio
 import ssl
 import tempfile
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import aiohttp
 import msgspec
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import kube_config
+from kubernetes.aio.config import incluster_config, kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 from multidict import CIMultiDict
 from yarl import URL
@@ -64,7 +65,10 @@ class KubernetesCluster:
     """One cluster. Made by `open`; safe for any number of concurrent sessions; `close` ends its connections."""
 
     def __init__(
-        self, settings: ClusterSettings, rest: RESTClientObject, credentials: kube_config.KubeConfigLoader
+        self,
+        settings: ClusterSettings,
+        rest: RESTClientObject,
+        credentials: kube_config.KubeConfigLoader | incluster_config.InClusterConfigLoader,
     ) -> None:
         self.name = settings.name
         self._settings = settings
@@ -76,12 +80,11 @@ class KubernetesCluster:
 
     @classmethod
     async def open(cls, settings: ClusterSettings) -> KubernetesCluster:
-        """Reads the kubeconfig; the cluster itself is not asked yet.
+        """Reads the kubeconfig, or without one the service account; the cluster itself is not asked yet.
 
         Raises:
-            ConfigError: the kubeconfig cannot be used; says why and what to do.
+            ConfigError: it cannot be used; says why and what to do.
         """
-        selected = select(settings)
         configuration = Configuration(
             client_session_kwargs={
                 # Its default would send cluster traffic through whatever HTTPS_PROXY names, and costs 3x.
@@ -90,23 +93,41 @@ class KubernetesCluster:
                 "middlewares": (_refuse_redirect,),
             }
         )
+        path = settings.kubeconfig
+        if path is None:
+            return cls._open_inside(settings, configuration)
+        selected = select(settings, path)
         with tempfile.TemporaryDirectory(prefix="kubegate-") as scratch:
             try:
                 loader = kube_config.KubeConfigLoader(  # type: ignore[no-untyped-call]
                     selected.kubeconfig,
-                    config_base_path=str(settings.kubeconfig.resolve().parent),
+                    config_base_path=str(path.resolve().parent),
                     temp_file_path=scratch,
                 )
                 await loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
                 rest = RESTClientObject(configuration)
             except (ConfigException, OSError, ValueError) as error:
-                raise ConfigError(settings.kubeconfig, [_unusable(error)]) from error
+                raise ConfigError(path, [_unusable(error)]) from error
             finally:
                 # The loader writes inline keys to files and remembers them for the life of the process; the TLS
                 # context has them now, so no key stays on disk.
                 kube_config._cleanup_temp_files()  # type: ignore[no-untyped-call]
         if selected.uses_exec and not (getattr(loader, "token", "") or configuration.cert_file):
-            raise ConfigError(settings.kubeconfig, ["its exec plug-in gave no credential; run it by hand to see why"])
+            raise ConfigError(path, ["its exec plug-in gave no credential; run it by hand to see why"])
+        return cls(settings, rest, loader)
+
+    @classmethod
+    def _open_inside(cls, settings: ClusterSettings, configuration: Configuration) -> KubernetesCluster:
+        place = settings.service_account
+        loader = incluster_config.InClusterConfigLoader(  # type: ignore[no-untyped-call]
+            token_filename=str(place / "token"), cert_filename=str(place / "ca.crt")
+        )
+        try:
+            loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
+            rest = RESTClientObject(configuration)
+        except (ConfigException, OSError, ValueError) as error:
+            why = "`in_cluster: true` works only in a pod with a service account; elsewhere give a `kubeconfig`"
+            raise ConfigError(place, [why]) from error
         return cls(settings, rest, loader)
 
     def session(self, impersonation: Impersonation | None, deadline: Deadline) -> KubernetesSession:
@@ -121,9 +142,10 @@ class KubernetesCluster:
             fit = all(name.startswith("kubegate:") and name.isprintable() for name in names)
             if not (fit and impersonation.request_id.isprintable()):
                 raise PermissionDenied("The cluster is only asked as an identity of kubegate.")
-            headers.append(("Impersonate-User", impersonation.user))
-            headers += [("Impersonate-Group", group) for group in impersonation.groups]
-            headers.append(("Impersonate-Extra-Request-Id", impersonation.request_id))
+            if self._settings.impersonate:
+                headers.append(("Impersonate-User", impersonation.user))
+                headers += [("Impersonate-Group", group) for group in impersonation.groups]
+                headers.append(("Impersonate-Extra-Request-Id", impersonation.request_id))
         return KubernetesSession(self, headers, deadline)
 
     async def version(self, deadline: Deadline) -> str:
@@ -144,6 +166,7 @@ class KubernetesCluster:
         *,
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
+        accept: str = "",
         cut_at: int | None = None,
     ) -> Answer:
         """One request. `target` is an escaped path with query. `cut_at`: a longer answer is cut, not refused.
@@ -155,7 +178,7 @@ class KubernetesCluster:
         changes = method != "GET"
         remaining = deadline.child().remaining()
         sent = CIMultiDict(headers)
-        sent["Accept"] = "application/json, */*"
+        sent["Accept"] = accept or "application/json, */*"
         # Compression costs both ends more CPU than it saves next to a cluster, and hides the size.
         sent["Accept-Encoding"] = "identity"
         sent["User-Agent"] = "kubegate"
@@ -206,10 +229,16 @@ class KubernetesCluster:
             response.release()
 
     async def _token(self) -> str:
-        if hasattr(self._credentials, "exec_plugin_expiry"):
+        credentials = self._credentials
+        if isinstance(credentials, incluster_config.InClusterConfigLoader):
+            # The kubelet renews the file; the loader says when it is time to look.
+            if credentials.token_expires_at <= datetime.now():  # noqa: DTZ005 - the loader's own clock
+                credentials._read_token_file()  # type: ignore[no-untyped-call]
+            return f"Bearer {credentials.token.partition(' ')[2].strip()}"
+        if hasattr(credentials, "exec_plugin_expiry"):
             async with self._refreshing:
-                await self._credentials.load_from_exec_plugin()  # type: ignore[no-untyped-call]
-        return getattr(self._credentials, "token", "")
+                await credentials.load_from_exec_plugin()  # type: ignore[no-untyped-call]
+        return getattr(credentials, "token", "")
 
     def _away(self, error: Exception) -> DomainError:
         why = "it cannot be reached"

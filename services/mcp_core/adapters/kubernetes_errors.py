@@ -50,13 +50,17 @@ def from_status(cluster: str, code: int, body: bytes, retry_after: str | None, *
                 "`kubegate cluster rbac` prints the grants that match the policy."
             )
         case 404:
-            return NotFound(f"The cluster says: {message}")
+            return NotFound(
+                f"The cluster says: {message}. Names are exact: list what there is, in the right namespace."
+            )
+        case 410:
+            return FailedPrecondition("The list went on changing and the cluster forgot this page; start again.")
         case 409 if status.reason == "AlreadyExists":
             return AlreadyExists(f"The cluster says: {message}")
         case 409:
-            return Conflict(f"The cluster says: {message}")
+            return Conflict(f"The cluster says: {message}. It changed meanwhile: read it again, then decide.")
         case 400:
-            return InvalidArgument(f"The cluster says: {message}")
+            return InvalidArgument(f"The cluster says: {message}. Correct the argument that it names.")
         case 422:
             return ClusterRejected(f"The cluster says: {message}")
         case 429:

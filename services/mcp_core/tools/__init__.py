@@ -9,17 +9,32 @@ from typing import Any
 import msgspec
 
 from services.common.errors import Internal, InvalidArgument
-from services.mcp_core.tools import deployments, namespaces, pods, services
+from services.mcp_core.tools import (
+    configuration,
+    deployments,
+    diagnosis,
+    events,
+    logs,
+    namespaces,
+    nodes,
+    pods,
+    resources,
+    revisions,
+    services,
+    usage,
+    waiting,
+    workloads,
+)
 from services.mcp_core.tools.base import Arguments, Structured, Tool
 from services.mcp_core.tools.schema import convert_arguments
 
+GROUPS = (
+    *(configuration, deployments, diagnosis, events, logs, namespaces),
+    *(nodes, pods, resources, revisions, services, usage, waiting, workloads),
+)
+
 REGISTRY: Mapping[str, Tool] = MappingProxyType(
-    {
-        tool.name: tool
-        for tool in sorted(
-            (*namespaces.TOOLS, *pods.TOOLS, *deployments.TOOLS, *services.TOOLS), key=lambda tool: tool.name
-        )
-    }
+    {tool.name: tool for tool in sorted((tool for group in GROUPS for tool in group.TOOLS), key=lambda tool: tool.name)}
 )
 
 
@@ -27,13 +42,14 @@ def validate(tool: Tool, arguments: Any) -> Arguments:
     """The arguments with defaults filled in; optional ones that were not given and have none are absent.
 
     A tool that lists has afterwards either `namespace`, or `all_namespaces` true; every other namespaced tool has
-    `namespace`. No namespace is ever filled in (R14).
+    `namespace`. No namespace is ever filled in (R14). Where the kind decides whether there is one, `placement.resolve`
+    looks.
 
     Raises:
         InvalidArgument: naming the first argument that does not fit, and why.
     """
     validated: dict[str, Any] = msgspec.to_builtins(convert_arguments(arguments, tool.arguments))
-    if tool.lists and ("namespace" in validated) == validated["all_namespaces"]:
+    if tool.lists and not tool.any_kind and ("namespace" in validated) == validated["all_namespaces"]:
         if validated["all_namespaces"]:
             raise InvalidArgument("Arguments `namespace` and `all_namespaces` exclude each other.")
         raise InvalidArgument("Argument `namespace` is required, or `all_namespaces: true`; none is assumed.")

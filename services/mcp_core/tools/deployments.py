@@ -20,7 +20,7 @@ from services.mcp_core.tools.base import (
     Tool,
     name_argument,
 )
-from services.mcp_core.tools.listing import Meta, list_objects
+from services.mcp_core.tools.listing import Listing, Meta, list_objects, listed
 
 DEPLOYMENTS = Resource("apps", "v1", "deployments")
 
@@ -70,21 +70,20 @@ class Deployment(msgspec.Struct, frozen=True):
 class DeploymentSummary(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A deployment in an answer. `replicas` is what is wanted, the others are what is there."""
 
-    name: str
-    namespace: str
-    replicas: int
-    ready: int
-    updated: int
-    available: int
-    images: list[str]
-    created: str
+    name: str = ""
+    namespace: str = ""
+    replicas: int = 0
+    ready: int = 0
+    updated: int = 0
+    available: int = 0
+    images: list[str] = []
+    created: str = ""
 
 
-class DeploymentList(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class DeploymentList(Listing, frozen=True, kw_only=True):
     """Answer of list_deployments."""
 
     deployments: list[DeploymentSummary]
-    truncated: bool
 
 
 def summarize(deployment: Deployment) -> DeploymentSummary:
@@ -102,10 +101,8 @@ def summarize(deployment: Deployment) -> DeploymentSummary:
 
 
 async def _list_deployments(invocation: Invocation) -> Structured:
-    deployments, truncated = await list_objects(invocation, DEPLOYMENTS, Deployment, summarize)
-    return msgspec.to_builtins(  # type: ignore[no-any-return]
-        DeploymentList(deployments=deployments, truncated=truncated)
-    )
+    found = await list_objects(invocation, DEPLOYMENTS, Deployment, summarize)
+    return listed("deployments", found, invocation.arguments, DeploymentSummary)
 
 
 class ScaleArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from services.mcp_core.redaction import redact
 from services.mcp_core.tools.listing import Meta
 
 
@@ -69,16 +70,16 @@ class Pod(msgspec.Struct, frozen=True):
 
 
 class PodSummary(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A pod in an answer. `status` and `ready` are those of `kubectl get pods`."""
+    """A pod in an answer, unless `fields` says less. `status` and `ready` are those of `kubectl get pods`."""
 
-    name: str
-    namespace: str
-    status: str
-    ready: str
-    restarts: int
-    created: str
-    node: str
-    containers: list[str]
+    name: str = ""
+    namespace: str = ""
+    status: str = ""
+    ready: str = ""
+    restarts: int = 0
+    created: str = ""
+    node: str = ""
+    containers: list[str] = []
 
 
 def status_of(pod: Pod) -> str:
@@ -127,10 +128,12 @@ def _ended(state: Reason) -> str:
 def summarize(pod: Pod) -> PodSummary:
     """A pod as an answer shows it."""
     statuses = pod.status.container_statuses or ()
+    status = status_of(pod)
     return PodSummary(
         name=pod.metadata.name,
         namespace=pod.metadata.namespace,
-        status=status_of(pod),
+        # A word, as a rule; whatever else a runtime may write there is free text.
+        status=status if status.isalnum() else redact(status),
         ready=f"{sum(status.ready for status in statuses)}/{len(pod.spec.containers)}",
         restarts=sum(status.restart_count for status in statuses),
         created=pod.metadata.creation_timestamp,

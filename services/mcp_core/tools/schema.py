@@ -49,16 +49,17 @@ def convert_arguments(arguments: Any, struct: type[S]) -> S:
         converted = msgspec.convert(arguments, struct)
     except msgspec.ValidationError as error:
         raise InvalidArgument(_sentence(str(error), struct)) from error
-    for name in struct.__struct_fields__:
-        value = getattr(converted, name)
+    for attribute, name in zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True):
+        value = getattr(converted, attribute)
+        texts = value if isinstance(value, list) else [value]
         # Python's `$` lets a trailing newline pass, JSON Schema's does not.
-        if isinstance(value, str) and not value.isprintable():
+        if any(isinstance(text, str) and not text.isprintable() for text in texts):
             raise InvalidArgument(f"Argument `{name}` must not have control characters.")
     return converted
 
 
 def _sentence(message: str, struct: type[msgspec.Struct]) -> str:
-    known = ", ".join(struct.__struct_fields__) or "none"
+    known = ", ".join(struct.__struct_encode_fields__) or "none"
     if field := _FIELD.match(message):
         name = field["field"][:64]
         if field["what"].startswith("missing"):

@@ -15,6 +15,7 @@ from services.authz.policy.parse import parse_policy
 from services.authz.policy.permissions import PERMISSIONS, Permission
 from services.authz.policy.scope import EVERYWHERE
 from services.cli.cluster_rbac import CORE, DIRECT, app, cluster_rbac, needs, role_group, rules_for, to_yaml, unbound
+from services.cli.home import EMBEDDED_KINDS
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "rbac-policies.yaml"
 POLICY = load_policy(GOLDEN)
@@ -84,6 +85,7 @@ def test_the_viewer_is_bound_where_the_policy_says_and_may_only_look() -> None:
         {"apiGroups": [""], "resources": ["pods", "services"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
         {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["metrics.k8s.io"], "resources": ["pods"], "verbs": ["get", "list"]},
     ]
 
 
@@ -157,12 +159,17 @@ def test_the_command_prints_manifests_from_a_file_or_from_the_stack(tmp_path: Pa
     kubeconfig = home / "cluster" / "kubeconfig"
     (home / "endpoints.json").write_text(json.dumps({"policy": str(GOLDEN), "kubeconfig": str(kubeconfig)}))
     result = runner.invoke(app, ["rbac", "--home", str(home)])
-    assert list(yaml.safe_load_all(result.stdout)) == cluster_rbac(POLICY, NAMESPACES)
+    assert list(yaml.safe_load_all(result.stdout)) == cluster_rbac(POLICY, NAMESPACES, kinds=EMBEDDED_KINDS)
     (home / "endpoints.json").write_text(json.dumps({"policy": str(GOLDEN), "kubeconfig": "/elsewhere"}))
     result = runner.invoke(app, ["rbac", "--home", str(home)])
     assert list(yaml.safe_load_all(result.stdout)) == cluster_rbac(POLICY)
 
-    for wrong in (["--namespace-list", "Bad"], ["--direct", "k8s:pod:list"], ["--policy", str(tmp_path / "absent")]):
+    for wrong in (
+        ["--namespace-list", "Bad"],
+        ["--kind-list", "pods"],
+        ["--direct", "k8s:pod:list"],
+        ["--policy", str(tmp_path / "absent")],
+    ):
         assert runner.invoke(app, ["rbac", "--policy", str(GOLDEN), *wrong]).exit_code == 2
 
 
@@ -196,3 +203,14 @@ deny:
     [core] = [each for each in objects if each["kind"] == "ClusterRole" and each["metadata"]["name"] == "kubegate:core"]
     [groups] = [rule["resourceNames"] for rule in core["rules"] if rule["resources"] == ["groups"]]
     assert {"kubegate:role:base", "kubegate:role:middle", "kubegate:role:top"} <= set(groups)
+
+
+@pytest.mark.req("R10", "I7.1")
+def test_a_custom_kind_is_bound_where_a_grant_names_it_or_a_wildcard_shall_cover_it() -> None:
+    named = rules_for(["k8s:widgets.example.com:list"], namespaced_only=True)
+    assert named == [{"apiGroups": ["example.com"], "resources": ["widgets"], "verbs": ["get", "list", "watch"]}]
+    assert not [rule for rule in rules_for(["k8s:*"], namespaced_only=False) if "example.com" in rule["apiGroups"]]
+    covered = rules_for(["k8s:*"], namespaced_only=False, kinds=["widgets.example.com"])
+    assert [rule["resources"] for rule in covered if "example.com" in rule["apiGroups"]] == [["widgets"]]
+    pods = rules_for(["k8s:pods:*"], namespaced_only=True, kinds=["widgets.example.com"])
+    assert {rule["apiGroups"][0] for rule in pods} == {"", "metrics.k8s.io"}

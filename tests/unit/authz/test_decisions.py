@@ -69,7 +69,9 @@ def test_no_namespace_is_never_default() -> None:
 def test_a_wildcard_stops_at_the_colon_and_at_the_api_group() -> None:
     assert not allows("k8s:pods:*", Action("", "podsecrets", "x", namespace="default"))
     assert not allows("k8s:*", Action("", "podsecrets", "x", namespace="default"))
-    assert not allows(("k8s:pods:*", "k8s:*"), Action("evil.example", "pods", "list", namespace="default"))
+    assert not allows("k8s:pods:*", Action("evil.example", "pods", "list", namespace="default"))
+    assert not allows("k8s:*", Action("evil.k8s.io", "pods", "list", namespace="default"))
+    assert allows("k8s:*", Action("evil.example", "pods", "list", namespace="default"))
     assert not allows("k8s:pods:list", Action("", "services", "list", namespace="default"))
 
 

@@ -30,7 +30,7 @@ from services.mcp_core.model import (
     Source,
 )
 from services.mcp_core.pipeline import Pipeline
-from services.mcp_core.ports import Impersonation, LogText, ObjectRef, Page
+from services.mcp_core.ports import Columns, Impersonation, Kind, LogText, ObjectRef, Page, Resource, Row
 from services.mcp_core.readiness import Readiness
 from services.mcp_core.tools.base import (
     Invocation,
@@ -111,8 +111,14 @@ class FakeAuthorizer:
         self.roles: dict[str, str] = {}
         self.rule: Callable[[str], str] = lambda role: "role:r#1"
         self.checked: list[Action] = []
+        self.denied: set[str] = set()
+        """Permissions that nobody has."""
+        self.only: set[str] = set()
+        """If anything: the only permissions that are listed."""
 
     def _scope(self, caller: Caller, action: Action) -> Scope:
+        if str(action.permission) in self.denied or (self.only and str(action.permission) not in self.only):
+            return Scope()
         return Scope(all=True) if caller.principal.subject == "alice" else self.scopes.get(action.tool, Scope())
 
     async def check(self, caller: Caller, action: Action) -> Decision:
@@ -174,7 +180,25 @@ class FakeSession:
         self.cluster = cluster
         self.impersonation = impersonation
 
-    async def list(self, ref: ObjectRef, item: Any, *, label_selector: str = "", limit: int = 500) -> Page[Any]:
+    async def kinds(self) -> tuple[Kind, ...]:
+        return self.cluster.kinds
+
+    async def table(self, ref: ObjectRef, **selection: Any) -> tuple[Columns, Page[Row]]:
+        raise NotImplementedError
+
+    async def schemas(self, resource: Resource) -> Mapping[str, Any]:
+        raise NotImplementedError
+
+    async def list(
+        self,
+        ref: ObjectRef,
+        item: Any,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = 500,
+        after: str = "",
+    ) -> Page[Any]:
         self.cluster.lists.append((ref, self.impersonation))
         if self.cluster.error:
             raise self.cluster.error
@@ -203,6 +227,7 @@ class FakeCluster:
         self.sessions: list[Impersonation | None] = []
         self.lists: list[tuple[ObjectRef, Impersonation | None]] = []
         self.error: DomainError | None = None
+        self.kinds: tuple[Kind, ...] = ()
 
     def session(self, impersonation: Impersonation | None, deadline: Deadline) -> FakeSession:
         self.sessions.append(impersonation)

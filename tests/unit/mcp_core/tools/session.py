@@ -1,13 +1,13 @@
 """A cluster session over objects in memory, for tests of tools: it keeps what it was asked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
 
 from services.common.errors import NotFound
-from services.mcp_core.ports import LogText, ObjectRef, Page
+from services.mcp_core.ports import Columns, Kind, LogText, ObjectRef, Page, Resource, Row
 
 T = TypeVar("T")
 
@@ -18,20 +18,59 @@ class MemorySession:
 
     objects: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     log: LogText = field(default_factory=lambda: LogText("", False))
+    columns: Columns = field(default_factory=lambda: Columns(()))
+    discovered: tuple[Kind, ...] = ()
+    openapi: dict[str, Any] = field(default_factory=dict)
     asked: list[tuple[str, ObjectRef, Any]] = field(default_factory=list)
 
     async def get(self, ref: ObjectRef, shape: type[T]) -> T:
         self.asked.append(("get", ref, None))
-        return msgspec.convert(self._one(ref), shape)
+        return msgspec.json.decode(msgspec.json.encode(self._one(ref)), type=shape)
 
-    async def list(self, ref: ObjectRef, item: type[T], *, label_selector: str = "", limit: int = 500) -> Page[T]:
-        self.asked.append(("list", ref, {"label_selector": label_selector, "limit": limit}))
-        found = [
-            one
-            for one in self.objects.get(ref.resource.plural, [])
-            if ref.namespace in {"", one["metadata"].get("namespace", "")}
+    async def list(
+        self,
+        ref: ObjectRef,
+        item: type[T],
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = 500,
+        after: str = "",
+    ) -> Page[T]:
+        """`after` is the number of items before."""
+        rest = {"label_selector": label_selector, "field_selector": field_selector, "limit": limit, "after": after}
+        self.asked.append(("list", ref, rest))
+        found = self._in(ref)
+        start = int(after or 0)
+        left = len(found) - start - limit
+        return Page(
+            msgspec.json.decode(msgspec.json.encode(found[start : start + limit]), type=list[item]),  # type: ignore[valid-type]
+            left > 0,
+            str(start + limit) if left > 0 else "",
+            left if left > 0 else None,
+        )
+
+    async def table(
+        self, ref: ObjectRef, *, label_selector: str = "", field_selector: str = "", limit: int = 500, after: str = ""
+    ) -> tuple[Columns, Page[Row]]:
+        self.asked.append(("table", ref, {"label_selector": label_selector, "limit": limit, "after": after}))
+        rows = [
+            Row(
+                one["metadata"]["name"],
+                one["metadata"].get("namespace", ""),
+                tuple(one.get("cells", [one["metadata"]["name"]])),
+            )
+            for one in self._in(ref)
         ]
-        return Page(msgspec.convert(found[:limit], list[item]), len(found) > limit)  # type: ignore[valid-type]
+        return self.columns, Page(rows[:limit], len(rows) > limit, "more" if len(rows) > limit else "")
+
+    async def kinds(self) -> tuple[Kind, ...]:
+        self.asked.append(("kinds", ObjectRef(Resource("", "", "")), None))
+        return self.discovered
+
+    async def schemas(self, resource: Resource) -> Mapping[str, Any]:
+        self.asked.append(("schemas", ObjectRef(resource), None))
+        return self.openapi
 
     async def patch(self, ref: ObjectRef, merge_patch: Mapping[str, Any], shape: type[T]) -> T:
         self.asked.append(("patch", ref, merge_patch))
@@ -42,12 +81,29 @@ class MemorySession:
         self._one(ref)
 
     async def logs(
-        self, namespace: str, pod: str, *, container: str, tail_lines: int, previous: bool, limit_bytes: int
+        self,
+        namespace: str,
+        pod: str,
+        *,
+        container: str,
+        tail_lines: int,
+        previous: bool,
+        limit_bytes: int,
+        since_seconds: int = 0,
     ) -> LogText:
+        rest = {"container": container, "tail": tail_lines, "previous": previous, "since": since_seconds}
+        self.asked.append(("logs", ObjectRef(Resource("", "v1", "pods"), namespace, pod, "log"), rest))
         return self.log
+
+    def _in(self, ref: ObjectRef) -> Sequence[dict[str, Any]]:
+        return [
+            one
+            for one in self.objects.get(ref.resource.plural, [])
+            if ref.namespace in {"", one["metadata"].get("namespace", "")}
+        ]
 
     def _one(self, ref: ObjectRef) -> dict[str, Any]:
         for one in self.objects.get(ref.resource.plural, []):
-            if one["metadata"]["name"] == ref.name and one["metadata"]["namespace"] == ref.namespace:
+            if one["metadata"]["name"] == ref.name and one["metadata"].get("namespace", "") == ref.namespace:
                 return one
         raise NotFound(f"{ref.resource.plural} {ref.name} not found")
