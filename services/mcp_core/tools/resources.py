@@ -6,6 +6,7 @@ Each call is the action of the kind that it names, so policy says the same here 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
@@ -200,7 +201,8 @@ async def _get_resource(invocation: Invocation) -> Structured:
     kind = invocation.resolved_kind
     namespace = invocation.namespaces[0] if kind.namespaced else ""
     found = await invocation.cluster.get(ObjectRef(kind.resource, namespace, invocation.arguments["name"]), dict)
-    shown = _cut(redact_object(found, kind.name))
+    # An object may be large; beside the event loop it holds up nobody.
+    shown = _cut(await asyncio.to_thread(redact_object, found, kind.name))
     paths: list[str] = invocation.arguments["fields"]
     if paths:
         shown = {path: value for path in paths if (value := _pick(shown, path.split("."))) is not None}
