@@ -58,7 +58,7 @@ async def test_a_changed_policy_reaches_the_cache_with_the_next_ping(tmp_path: P
         await lease.ping(watch)
         assert [(await check())[1], (await check())[1]] == [1, 0]
 
-        world.replace_policy("roles: []\n")
+        world.replace_policy("roles: []\n...\n")
         await until(lambda: len(world.log.events(audit_pb2.EVENT_TYPE_ADMIN)) == 2)
         await lease.ping(watch)
         decision, asked = await check()

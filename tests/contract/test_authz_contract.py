@@ -260,7 +260,8 @@ async def test_a_changed_policy_is_adopted_whole_and_a_broken_one_never_widens_a
     assert [(e.action, e.result, e.metadata["revision"]) for e in first] == [
         ("policy.load", audit_pb2.RESULT_SUCCESS, revision_of(POLICY.encode()))
     ]
-    narrowed = "roles:\n  - name: viewer\n    permissions: [k8s:pods:logs]\n"
+    # The end marker says that what is missing is meant to be gone, not cut off.
+    narrowed = "roles:\n  - name: viewer\n    permissions: [k8s:pods:logs]\n...\n"
     await replaced(narrowed, 2)
     response = await world.check(token, pods())
     assert response.HasField("denied")
@@ -278,15 +279,15 @@ async def test_a_changed_policy_is_adopted_whole_and_a_broken_one_never_widens_a
     assert "cannot be read: No such file" in world.log.events(ADMIN)[4].error_message
     assert (await world.check(token, pods())).HasField("denied")
 
-    await replaced(POLICY, 6)
+    await replaced(POLICY + "...\n", 6)
     assert (await world.check(token, pods())).HasField("allowed")
 
 
 @pytest.mark.req("I2.11")
 async def test_a_change_of_policy_waits_for_no_one_and_its_record_comes_when_audit_does(world: World) -> None:
     world.log.away = True
-    world.replace_policy("roles: []\n")
-    revision = revision_of(b"roles: []\n")
+    world.replace_policy("roles: []\n...\n")
+    revision = revision_of(b"roles: []\n...\n")
 
     async def adopted() -> bool:
         response = await world.list_allowed(world.keys.token(roles=["admin"]), pods())
