@@ -15,7 +15,10 @@ NAMESPACED = {
     ("apps", "deployments"): "list get watch create update patch delete restart",
     ("rbac.authorization.k8s.io", "roles"): "list get watch create update patch delete",
     ("kubegate", "secrets"): "reveal",
+    ("evil.example", "pods"): "list get watch create update patch delete",
 }
+CUSTOM = {("evil.example", "pods")}
+"""Kinds of a cluster's users: granted as plural.group, with or without a namespace, for only the cluster knows."""
 CLUSTER = {
     ("", "namespaces"): "list get watch create update patch delete",
     ("", "nodes"): "list get watch create update patch delete",
@@ -61,7 +64,7 @@ def text_covers(text: str, group: str, resource: str, subresource: str, verb: st
         verbs.append("list")
     if len(parts) != 3 or parts[2] not in verbs:
         return False
-    if parts[1] == resource:
+    if parts[1] == (f"{resource}.{group}" if (group, resource) in CUSTOM else resource):
         return True
     generic = (group, resource) in NAMESPACED and resource not in NOT_GENERIC and not subresource
     return parts[1] == "resources" and generic and system == "k8s"
@@ -189,7 +192,7 @@ def may(rules: Rules, person: Person, asked: Asked, candidates: Iterable[str]) -
         return False
     namespaced = (group, resource) in NAMESPACED
     namespace = asked.namespace
-    if namespaced and not namespace and verb not in ("list", "watch"):
+    if namespaced and not namespace and verb not in ("list", "watch") and (group, resource) not in CUSTOM:
         return False
     if not namespaced and namespace:
         return False

@@ -41,7 +41,7 @@ WITNESSES = [*NAMES, *(f"{prefix}a{suffix}" for prefix, suffix in ENDS)]
 RESOURCES = ["pods", "services", "secrets", "serviceaccounts", "deployments", "roles", "namespaces", "nodes"]
 TEXTS = sorted(
     text for text in GRANTABLE if text.count(":") == 1 or text.split(":")[1] in {*RESOURCES, "resources", "keys"}
-)
+) + ["k8s:pods.evil.example:*", "k8s:pods.evil.example:list", "k8s:pods.evil.example:delete"]
 SUBRESOURCES = ["", "", "", "log", "scale", "exec"]
 VERBS = [
     "list",
