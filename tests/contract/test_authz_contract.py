@@ -260,7 +260,8 @@ async def test_a_changed_policy_is_adopted_whole_and_a_broken_one_never_widens_a
     assert [(e.action, e.result, e.metadata["revision"]) for e in first] == [
         ("policy.load", audit_pb2.RESULT_SUCCESS, revision_of(POLICY.encode()))
     ]
-    narrowed = "roles:\n  - name: viewer\n    permissions: [k8s:pods:logs]\n"
+    # The end marker says that what is missing is meant to be gone, not cut off.
+    narrowed = "roles:\n  - name: viewer\n    permissions: [k8s:pods:logs]\n...\n"
     await replaced(narrowed, 2)
     response = await world.check(token, pods())
     assert response.HasField("denied")
@@ -278,7 +279,7 @@ async def test_a_changed_policy_is_adopted_whole_and_a_broken_one_never_widens_a
     assert "cannot be read: No such file" in world.log.events(ADMIN)[4].error_message
     assert (await world.check(token, pods())).HasField("denied")
 
-    await replaced(POLICY, 6)
+    await replaced(POLICY + "...\n", 6)
     assert (await world.check(token, pods())).HasField("allowed")
 
 
