@@ -114,7 +114,9 @@ def _started(pid: int) -> str | None:
         return fields[19]
     try:
         # A child of ours that ended stays a zombie until it is waited for.
-        os.waitpid(pid, os.WNOHANG)
+        if os.waitpid(pid, os.WNOHANG)[0] == 0:
+            # Its last threads are still ending; only then can it be waited for.
+            return fields[19]
     except ChildProcessError:
         pass
     return None

@@ -1,5 +1,6 @@
 """What a handler may know of the call that it answers."""
 
+import asyncio
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ class Call:
     deadline: Deadline
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     request_id: str = ""
+    stopping: asyncio.Event | None = field(default=None, repr=False, compare=False)
+    """Set when the server stops: what has no end of its own ends then."""
 
 
 CURRENT: ContextVar[Call] = ContextVar("kubegate_call")

@@ -6,6 +6,7 @@ without the option may be called by nobody (R7).
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -69,8 +70,9 @@ class GrpcServer:
             f"/{_HEALTH}/{method}": _MESH for method in ("Check", "Watch", "List")
         }
         self._credentials = server_credentials(tls)
+        self._stopping = asyncio.Event()
         self._server = aio.server(
-            interceptors=[_Gate(self._callers)],
+            interceptors=[_Gate(self._callers, self._stopping)],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", 4 * 1024 * 1024),
@@ -103,6 +105,7 @@ class GrpcServer:
 
     async def stop(self, grace: float) -> None:
         """Refuses new calls and gives those in flight ``grace`` seconds."""
+        self._stopping.set()
         await self._server.stop(grace)
 
 
@@ -121,8 +124,9 @@ class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 class _Gate(aio.ServerInterceptor):
     """Wraps each handler: an interceptor sees no peer, a handler does."""
 
-    def __init__(self, callers: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, callers: Mapping[str, Sequence[str]], stopping: asyncio.Event) -> None:
         self._callers = callers
+        self._stopping = stopping
 
     async def intercept_service(
         self,
@@ -140,7 +144,7 @@ class _Gate(aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            wrapped: Any = _guard_stream(details.method, allow, streaming)
+            wrapped: Any = _guard_stream(details.method, allow, streaming, self._stopping)
         elif handler.request_streaming:
             return None
         else:
@@ -186,10 +190,12 @@ def _guard_unary(method: str, allow: Sequence[str], handler: Callable[[Any, Any]
     return guarded
 
 
-def _guard_stream(method: str, allow: Sequence[str], handler: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
+def _guard_stream(
+    method: str, allow: Sequence[str], handler: Callable[[Any, Any], AsyncIterator[Any]], stopping: asyncio.Event
+) -> Any:
     async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            CURRENT.set(_admit(method, allow, context))
+            CURRENT.set(replace(_admit(method, allow, context), stopping=stopping))
             async for response in handler(request, context):
                 yield response
         except (asyncio.CancelledError, aio.AbortError, GeneratorExit):
