@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from grpc import aio
 
 from kubegate.common.v1 import lease_pb2
+from services.common.call import CURRENT
 from services.common.clock import Clock, SystemClock
 from services.common.grpc_client import Peer
 from services.common.log import get_logger
@@ -144,8 +145,23 @@ class Lease:
 
 async def serve_lease(requests: AsyncIterator[Any], answer: Callable[[int], Awaitable[Any]]) -> AsyncIterator[Any]:
     """The server's side. ``answer`` takes the client's known revision, reads the store, and returns the
-    response with ``answer.revision`` set; the sequence is filled in here."""
-    async for request in requests:
-        response = await answer(request.ping.known_revision)
-        response.answer.sequence = request.ping.sequence
-        yield response
+    response with ``answer.revision`` set; the sequence is filled in here. Ends when the server stops, for its
+    client never would."""
+    call = CURRENT.get(None)
+    pings = aiter(requests)
+    stopped = asyncio.ensure_future(call.stopping.wait() if call and call.stopping else asyncio.Event().wait())
+    asked: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            asked = asyncio.ensure_future(anext(pings, None))
+            await asyncio.wait({asked, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            request = asked.result() if asked.done() else None
+            if request is None:
+                return
+            response = await answer(request.ping.known_revision)
+            response.answer.sequence = request.ping.sequence
+            yield response
+    finally:
+        stopped.cancel()
+        if asked is not None:
+            asked.cancel()

@@ -350,6 +350,7 @@ async def test_every_answer_to_a_ping_comes_from_a_read_begun_after_it(world: Wo
         other.execute("INSERT INTO revisions (cause, at) VALUES ('another replica', 0)")
     second = await ping(world, watch, 2)
     assert second.answer.revision == first.answer.revision + 1
+    # The end marker says that the rest is meant to be gone, not cut off.
     world.replace_policy("roles: []\n...\n")
     await until(lambda: len([each for each in world.log.events(ADMIN) if each.action == "policy.load"]) == 2)
     third = await ping(world, watch, 3)

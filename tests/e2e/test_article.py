@@ -104,8 +104,11 @@ def test_the_admin_scales_and_the_viewer_may_not(stack: RunningStack) -> None:
     problem = json.loads(body)
     assert "k8s:deployments:scale" in json.dumps(problem), "a denial names the smallest missing grant"
     recorded = stack.events(request_id=problem["request_id"])
-    # What authn proved just before is used again; the core's record names its event.
     assert {event["event_type"] for event in recorded} - {"authentication"} == {"authorization", "mcp_request"}
+    own = next(event for event in recorded if event["event_type"] == "mcp_request")
+    # The proof may be of an earlier request, found again in the core's cache: the record names it (R18).
+    proof = stack.events(event_id=own["metadata"]["authn_event_id"])
+    assert [(event["event_type"], event["user"]) for event in proof] == [("authentication", "viewer")]
     denial = next(event for event in recorded if event["event_type"] == "authorization")
     assert denial["user"] == "viewer"
     assert denial["result"] == "failure"

@@ -53,7 +53,7 @@ def test_what_is_revoked_is_refused_also_where_it_was_cached(stack: RunningStack
 
 @pytest.mark.req("I3.15", "R12")
 def test_a_stopped_core_wakes_up_without_its_cache(own_stack: RunningStack) -> None:
-    """SIGSTOP, then the revocation, then SIGCONT: the first request after it is refused."""
+    """SIGSTOP, then the revocation, then SIGCONT: no request after it is answered from the cache."""
     stack = own_stack
     key_id, key = _key(stack, "asleep")
     for _ in range(3):
@@ -66,8 +66,12 @@ def test_a_stopped_core_wakes_up_without_its_cache(own_stack: RunningStack) -> N
         stack.run("keys", "list")
     finally:
         os.kill(core, signal.SIGCONT)
-    assert stack.call("list_pods", ARGUMENTS, key).status_code == 401
-    assert stack.call("list_pods", ARGUMENTS).status_code == 200
+    # Streams may have broken meanwhile: then the first answer is 503, but never 200.
+    statuses: list[int] = []
+    while 401 not in statuses:
+        statuses.append(stack.call("list_pods", ARGUMENTS, key).status_code)
+        assert statuses[-1] in (401, 503)
+    eventually(lambda: stack.call("list_pods", ARGUMENTS).status_code == 200, "others go on")
 
 
 @pytest.mark.req("I3.15", "R12", "I2.6")
@@ -135,12 +139,13 @@ def test_a_user_with_a_second_factor_from_the_command_line_to_the_cluster(stack:
     device = pyotp.parse_uri(enrolled["uri"])
     assert isinstance(device, pyotp.TOTP)
     assert stack.run("users", "confirm-totp", "carol", "000000x", check=False).returncode == 2
-    assert stack.json("users", "confirm-totp", "carol", device.now())["second_factor"]
+    confirming = device.now()
+    assert stack.json("users", "confirm-totp", "carol", confirming)["second_factor"]
     eventually(
         lambda: stack.call("list_pods", ARGUMENTS, first.json()["access_token"]).status_code == 401,
         "tokens without the second factor ended",
     )
-    for fields in ({}, {"otp": "000000"}, {"otp": device.now()}):
+    for fields in ({}, {"otp": "000000"}, {"otp": confirming}):
         refused = _token(stack, "carol", password, **fields)
         assert refused.status_code == 401, "missing, wrong, or used up by the confirmation"
     # Not every code of a device may have been used: the next step's is within the drift.
@@ -160,7 +165,8 @@ def test_a_user_with_a_second_factor_from_the_command_line_to_the_cluster(stack:
 
 
 @pytest.mark.req("I3.3", "I3.6")
-def test_guessing_locks_and_the_administrator_unlocks(stack: RunningStack) -> None:
+def test_guessing_locks_and_the_administrator_unlocks(own_stack: RunningStack) -> None:
+    stack = own_stack  # the edge limits guesses per source, so others must not have used the limit up
     password = stack.json("users", "create", "dave", "--role", "viewer")["password"]
     statuses = [_token(stack, "dave", "guess").status_code for _ in range(5)]
     assert set(statuses) <= {401, 429}

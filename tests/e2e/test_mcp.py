@@ -111,13 +111,16 @@ async def test_a_call_leaves_authentication_decision_intent_and_outcome(stack: R
     outcome = stack.events(event_type="mcp_request", action="scale_deployment", phase="outcome")[-1]
     walk = stack.events(request_id=outcome["request_id"])
     kinds = [(event["event_type"], event.get("phase") or "") for event in walk]
+    proof = stack.events(event_id=outcome["metadata"]["authn_event_id"])
+    assert [event["event_type"] for event in proof] == ["authentication"]
+    if outcome["metadata"].get("cached") != "true":
+        assert kinds.pop(0) == ("authentication", "")
     assert kinds == [
-        ("authentication", ""),
         ("authorization", ""),
         ("mcp_request", "intent"),
         ("mcp_request", "outcome"),
     ]
-    intent = walk[2]
+    intent = walk[-2]
     assert outcome["intent_id"] == intent["event_id"]
     assert intent["result"] == "unknown"
     assert outcome["result"] == "success"

@@ -28,6 +28,9 @@ def test_without_a_service_nothing_is_executed_or_answered_and_it_heals(own_stac
     before = replicas(stack)
     assert stack.call("list_pods", {"namespace": "default"}).status_code == 200
     stack.stop_service(service)
+    if service == "authn":
+        # What it has proven may be used for as long as the lease lasts, which is a second (R12).
+        eventually(lambda: stack.call("list_pods", {"namespace": "default"}).status_code == 503, "the lease is over")
     for tool, arguments in (
         ("scale_deployment", {"name": "nginx", "namespace": "default", "replicas": before + 1}),
         ("list_pods", {"namespace": "default"}),

@@ -35,8 +35,12 @@ class Call:
         made = self._reply(self._asked.pop(0))
         return await made if asyncio.iscoroutine(made) else made
 
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._done = callback
+
     def cancel(self) -> None:
         self.cancelled = True
+        self._done(self)
 
 
 class Peer:
