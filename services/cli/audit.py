@@ -166,7 +166,7 @@ def verify(
     try:
         if export_file is None:
             log = log_files(HomeLayout(home).config("audit"), key)
-            report = verify_store(log.store, log.verifier, log.mirror)
+            report = verify_store(log.store, log.verifier, log.mirror, log.heads)
         else:
             report = _verify_export(export_file, key, home)
     except Altered as error:

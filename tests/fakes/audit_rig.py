@@ -112,13 +112,16 @@ class Rig:
         key = self.directory / "signing.key"
         if not key.exists():
             formats = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+            write_private(self.directory / "mask.key", b"mask")
             write_private(key, SIGNING_KEY.private_bytes(*formats, serialization.NoEncryption()))
         values: dict[str, Any] = {
             "listen": "127.0.0.1:0",
             "tls": self.mesh.tls("service/audit"),
             "store": self.directory / "audit.db",
             "mirror": self.directory / "audit.log",
+            "checkpoint": self.directory / "checkpoint",
             "signing_key_file": key,
+            "mask_key_file": self.directory / "mask.key",
             "address_file": self.directory / "address",
         }
         for name, port in self._ports.items():

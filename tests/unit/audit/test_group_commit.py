@@ -10,9 +10,10 @@ import pytest
 import pytest_asyncio
 
 from services.audit import canonical
+from services.audit.adapters.batch import Committed
 from services.audit.adapters.group_commit import GroupCommitLog
 from services.audit.adapters.mirror import Mirror
-from services.audit.adapters.sqlite_store import Committed, SqliteStore
+from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.ports import Ack, Draft
 from services.audit.writers import CORE
 from services.common.errors import AlreadyExists, ResourceExhausted, Unavailable

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from services.audit.event import EventType, Identity, Result
+from services.audit.masking import Masker
 from services.audit.ports import Filter
-from services.audit.service import PAGE, AuditService, Reader
+from services.audit.reading import PAGE, AuditReading, Reader
+from services.audit.service import AuditService
 from services.audit.writers import AUTHN, AUTHZ, CORE
 from services.common.deadline import Deadline
 from services.common.errors import (
@@ -37,7 +39,9 @@ class Rig:
             external=identity("bob", issuer="https://idp.example"),
         )
         self.policy = FixedPolicy("admin")
-        self.service = AuditService(self.log, self.principals, self.policy, self.clock)
+        masker = Masker(b"mask")
+        self.service = AuditService(self.log, self.principals, masker)
+        self.reading = AuditReading(self.log, self.principals, self.policy, self.clock, masker)
 
     async def append(self, writer: str, token: str = "", **changes: Any) -> dict[str, Any]:
         ack = await self.service.append(writer, event(**changes), token)
@@ -49,7 +53,7 @@ class Rig:
     async def query(self, token: str = "admin", peer: str = OPERATOR, **changes: Any) -> tuple[list[int], str]:
         arguments: dict[str, Any] = {"limit": 0, "descending": False, "cursor": ""} | changes
         filter_ = arguments.pop("filter_", Filter())
-        pages = [page async for page in self.service.query(self.reader(token, peer), filter_, **arguments)]
+        pages = [page async for page in self.reading.query(self.reader(token, peer), filter_, **arguments)]
         assert all(len(records) <= PAGE for records, _ in pages)
         assert not any(cursor for _, cursor in pages[:-1])
         return [record.sequence for records, _ in pages for record in records], pages[-1][1]
@@ -227,7 +231,7 @@ async def test_a_refused_reading_is_recorded_with_the_person(
     (record,) = rig.log.records
     assert (record["result"], record["user"], record["event_type"]) == ("failure", user, "admin")
     with pytest.raises(error):
-        async for _ in rig.service.tail(rig.reader(token), Filter(), None):
+        async for _ in rig.reading.tail(rig.reader(token), Filter(), None):
             pass
     assert rig.log.records[-1]["action"] == "audit.Tail"
 
@@ -235,10 +239,10 @@ async def test_a_refused_reading_is_recorded_with_the_person(
 async def test_a_reading_that_could_not_be_decided_is_an_error_in_the_record(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(token: str, request_id: str, deadline: Deadline) -> None:
+    async def away(verb: str, token: str, request_id: str, deadline: Deadline) -> None:
         raise Unavailable("The authz service cannot be reached.")
 
-    monkeypatch.setattr(rig.policy, "check_read", away)
+    monkeypatch.setattr(rig.policy, "check", away)
     with pytest.raises(Unavailable):
         await rig.query()
     assert rig.log.records[-1]["result"] == "error"
@@ -272,7 +276,7 @@ async def test_a_tail_follows_from_where_it_is_told_and_ends_with_its_token(rig:
     seen: asyncio.Queue[str] = asyncio.Queue()
 
     async def follow(first: int | None) -> None:
-        async for records in rig.service.tail(rig.reader(), Filter({"event_type": "mcp_request"}), first):
+        async for records in rig.reading.tail(rig.reader(), Filter({"event_type": "mcp_request"}), first):
             for record in records:
                 seen.put_nowait(rig.log.records[record.sequence]["user"])
 
@@ -291,7 +295,7 @@ async def test_a_tail_without_a_position_begins_now(rig: Rig) -> None:
     seen: list[str] = []
 
     async def follow() -> None:
-        async for records in rig.service.tail(rig.reader(), Filter({"event_type": "mcp_request"}), None):
+        async for records in rig.reading.tail(rig.reader(), Filter({"event_type": "mcp_request"}), None):
             seen.extend(rig.log.records[record.sequence]["user"] for record in records)
             return
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from services.audit import canonical
+from services.audit.adapters.batch import StoreBroken
 from services.audit.adapters.mirror import Mirror
 from services.audit.adapters.sqlite_reads import SqliteReads
-from services.audit.adapters.sqlite_store import SqliteStore, StoreBroken
+from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.merkle import Tree, leaf_hash
 from services.audit.ports import Ack, Draft, Filter
 from services.audit.writers import AUTHN, CORE
@@ -83,11 +84,11 @@ class Faulty(SqliteStore):
     persist = False
     fail = True
 
-    def _finish(self, cursor: sqlite3.Cursor) -> None:
+    def _finish(self) -> None:
         if not self.fail:
-            return super()._finish(cursor)
+            return super()._finish()
         if self.persist:
-            super()._finish(cursor)
+            super()._finish()
         raise sqlite3.OperationalError("disk I/O error")
 
 
