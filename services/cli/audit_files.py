@@ -49,6 +49,7 @@ from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import MISUSE, NEGATIVE, emit_json, emit_table, fail, run
 from services.cli.pki import write_private
 from services.cli.stack import Stack
+from services.common.errors import InvalidArgument
 
 EXPORT_PAGE = 10_000
 """Events asked for at once by an export of the whole log; each question shows a fresh token."""
@@ -177,7 +178,11 @@ def witness(
     async def work() -> audit_pb2.GetConsistencyProofResponse:
         async with Stack.load(home) as stack:
             request = audit_pb2.GetConsistencyProofRequest(old_size=size_of(last) if last else 0)
-            response: audit_pb2.GetConsistencyProofResponse = await ask(stack, "GetConsistencyProof", request)
+            try:
+                response: audit_pb2.GetConsistencyProofResponse = await ask(stack, "GetConsistencyProof", request)
+            except InvalidArgument as error:
+                # Smaller than what was seen.
+                raise BadCheckpoint(error.public_message) from error
             return response
 
     try:

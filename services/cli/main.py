@@ -2,7 +2,7 @@
 
 import typer
 
-from services.cli import audit, certs, cluster_rbac, keys, policy, up
+from services.cli import audit, certs, cluster_rbac, compliance, keys, policy, up
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,6 +16,7 @@ app.command()(up.restart)
 app.add_typer(keys.app, name="keys")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
+app.add_typer(compliance.app, name="compliance")
 app.add_typer(certs.app, name="certs")
 app.add_typer(cluster_rbac.app, name="cluster")
 

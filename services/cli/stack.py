@@ -1,6 +1,7 @@
 """A running stack as the operator sees it: its services with the operator's certificate and the admin's key."""
 
 import asyncio
+import os
 import ssl
 import urllib.error
 import urllib.request
@@ -32,6 +33,7 @@ class Stack:
 
     def __init__(self, layout: HomeLayout, services: dict[str, str]) -> None:
         self.layout = layout
+        self._key_file = Path(os.environ.get("KUBEGATE_KEY_FILE") or layout.credentials / "admin.key")
         self._services = services
         self._peers: dict[str, Peer] = {}
 
@@ -56,16 +58,17 @@ class Stack:
         return self._peers[name]
 
     async def admin_token(self) -> str:
-        """A principal token of the administrator, issued to this operator (R15).
+        """A principal token of the administrator, or of whose key the file ``KUBEGATE_KEY_FILE`` holds, issued to
+        this operator (R15).
 
         Raises:
             DomainError: authn is away or refuses the key.
         """
-        path = self.layout.credentials / "admin.key"
+        path = self._key_file
         try:
             key = path.read_text(encoding="ascii").strip()
         except OSError as error:
-            raise Unauthenticated(f"The administrator's key cannot be read from {path}.") from error
+            raise Unauthenticated(f"The key cannot be read from {path}.") from error
         response: authn_pb2.AuthenticateResponse = await self.peer("authn").unary(
             lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).Authenticate,
             authn_pb2.AuthenticateRequest(credential=authn_pb2.Credential(token=key)),

@@ -74,7 +74,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(KUBEGATE, "issuers", ("create", "list", "update", "delete"), namespaced=False),
     Kind(KUBEGATE, "certs", ("issue", "list", "rotate"), namespaced=False),
     Kind(KUBEGATE, "policy", ("read", "reload"), namespaced=False),
-    Kind(KUBEGATE, "audit", ("read",), namespaced=False),
+    Kind(KUBEGATE, "audit", ("read", "attest"), namespaced=False),
     Kind(KUBEGATE, "secrets", ("reveal",)),
     Kind(KUBEGATE, "danger", ("privileged-pod",)),
     Kind(
