@@ -84,6 +84,10 @@ bench: setup  ## tools/call list_pods with everything on, c = 1, 8, 32; start an
 .PHONY: bench-tools
 bench-tools: bench  ## the same: tool calls are what exists to be measured so far
 
+.PHONY: bench-audit
+bench-audit: setup  ## durable events a second over mTLS, with 10^4 and 10^6 stored, and queries; table and JSON (< 5 min)
+	@$(BIN)/python -m bench.audit $(ARGS)
+
 .PHONY: soak
 soak: setup  ## the same load for an hour with memory watched, then `audit verify`; ARGS='--seconds 600' shortens it
 	@$(BIN)/python -m bench.soak $(ARGS)

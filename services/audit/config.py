@@ -39,7 +39,7 @@ class Config(Model):
         default="main", pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", description="name of this log, signed with it"
     )
     address_file: FilePath | None = Field(default=None, description="gets the bound host:port")
-    queue_limit: int = Field(default=4096, ge=16, le=1_000_000, description="events waiting for a commit")
+    queue_limit: int = Field(default=8192, ge=16, le=1_000_000, description="events waiting for a commit")
 
     @model_validator(mode="after")
     def _one_engine(self) -> Self:

@@ -7,6 +7,7 @@ same one; without the key it cannot be tried against a list of guesses. ``hmac-s
 import hmac
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -41,6 +42,7 @@ class Masker:
         return f"hmac-sha256:{self._id}:{digest}"
 
 
+@lru_cache(4096)
 def is_secret(name: str) -> bool:
     """Whether a value under this name is a secret."""
     lower = name.lower()

@@ -81,6 +81,9 @@ CREATE TABLE checkpoints (
 """
 
 
+_ABSENT = ("",) * len(COLUMNS)
+
+
 def derive(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """The derived columns of a record, in the order of ``COLUMNS``."""
-    return tuple(str(fields.get(name, "")) for name in COLUMNS)
+    return tuple(map(fields.get, COLUMNS, _ABSENT))

@@ -117,7 +117,10 @@ class AuditService:
 
 def as_identity(identity: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """The record with somebody's identity in place of what its writer asserted (R3 for the tenant)."""
-    return _without(fields, IDENTITY_FIELDS) | dict(identity)
+    record = {**fields, **identity}
+    if "tenant" in fields and "tenant" not in identity:
+        del record["tenant"]
+    return record
 
 
 def _without(fields: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from services.common.call import PRINCIPAL_TOKEN_METADATA, current_call
 from services.common.errors import DomainError, InvalidArgument
 from services.common.grpc_batches import Answers, serve_batches
 
-IN_FLIGHT = 4096
+IN_FLIGHT = 2048
 """Events of one stream that wait for their commit at most; no more are read until some are answered."""
 
 

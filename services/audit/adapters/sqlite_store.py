@@ -7,6 +7,7 @@ changes only after the commit that it describes.
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ from services.audit.ports import Draft
 from services.audit.proofs import Prover
 from services.audit.schema import COLUMNS
 
-_INSERT = f"INSERT INTO events VALUES (?, ?, ?{', ?' * len(COLUMNS)})"  # noqa: S608 - no values in it
+_ROW = f"(?, ?, ?{', ?' * len(COLUMNS)})"
+_INSERT = f"INSERT INTO events VALUES {_ROW}"  # noqa: S608 - no values in it
+CHUNK = 64
+"""Rows of one statement: each statement hands the interpreter to the event loop and waits to get it back."""
+
+_INSERT_CHUNK = f"INSERT INTO events VALUES {', '.join([_ROW] * CHUNK)}"  # noqa: S608 - no values in it
 _NODES = "INSERT INTO nodes VALUES (?, ?, ?)"
 _CHECKPOINT = "INSERT INTO checkpoints (number, size, root, note) VALUES (?, ?, ?, ?)"
 _STORED = "SELECT sequence, event FROM events WHERE writer = ? AND event_id = ?"
@@ -99,7 +105,11 @@ class SqliteStore:
             raise StoreBroken(f"{self.path} was taken over by another process")
 
     def _insert(self, batch: Batch) -> None:
-        self._connection.executemany(_INSERT, batch.rows)
+        whole = len(batch.rows) // CHUNK * CHUNK
+        for at in range(0, whole, CHUNK):
+            self._connection.execute(_INSERT_CHUNK, tuple(chain.from_iterable(batch.rows[at : at + CHUNK])))
+        if whole < len(batch.rows):
+            self._connection.executemany(_INSERT, batch.rows[whole:])
         if batch.nodes:
             self._connection.executemany(_NODES, batch.nodes)
 
