@@ -133,7 +133,7 @@ class Caller:
         ahead = max((min(events, 100_000) if events else 160_000) // size, 1)
         more = self.messages(token, size, 1)
         prepared = deque(next(more) for _ in range(ahead if size > 1 else ahead // 8))
-        call = (
+        call: Any = (
             self.peer("audit")
             .channel()
             .stream_stream(

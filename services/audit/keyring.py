@@ -66,6 +66,14 @@ class KeyRing:
         """The key in force."""
         return self._keys[-1]
 
+    def __len__(self) -> int:
+        """Number of keys."""
+        return len(self._keys)
+
+    def followed_by(self, row: KeyRow | None) -> "KeyRing":
+        """These keys and one more, if there is one. Raises as the constructor."""
+        return self if row is None else KeyRing([*self._rows, row])
+
     def __contains__(self, verifier: NoteVerifier) -> bool:
         """Whether a key is one of the log's."""
         return verifier in self._keys

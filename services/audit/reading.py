@@ -202,6 +202,8 @@ class AuditReading:
         record = await self._log.find(writer or reader.peer, event_id)
         if record is None:
             raise NotFound("There is no such event of yours." if not writer else f"{writer} recorded no such event.")
+        if record.log_id:
+            raise NotFound(f"That event lies in the log {record.log_id}; ask the audit service that owns it.")
         return receipt(*await self._log.inclusion(record.sequence))
 
     def checkpoint(self) -> str:

@@ -9,6 +9,7 @@ from services.audit.adapters.authz import AuthzPolicy
 from services.audit.adapters.engine import Store
 from services.audit.adapters.group_commit import GroupCommitLog
 from services.audit.adapters.mirror import Mirror, holds_records
+from services.audit.adapters.postgres.store import PostgresStore
 from services.audit.adapters.principals import TokenPrincipals
 from services.audit.adapters.publisher import Publisher, check_not_behind, published
 from services.audit.adapters.sqlite_store import SqliteStore
@@ -100,7 +101,12 @@ def _store(config: Config) -> Store:
     may_create = not holds_records(config.mirror) and not published(config.checkpoint)
     if config.store is not None:
         return SqliteStore(config.store, signer, previous, may_create=may_create)
-    raise NotImplementedError
+    return PostgresStore(_url(config), config.log_id, signer, previous, may_create=may_create)
+
+
+def _url(config: Config) -> str:
+    assert config.database_url_file is not None, "the configuration has one of the two"  # noqa: S101
+    return read_secret(config.database_url_file).decode("utf-8", "replace")
 
 
 def _signer(config: Config, path: Path) -> NoteSigner:

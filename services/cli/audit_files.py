@@ -17,17 +17,17 @@ from services.audit.verify import (
     BadCheckpoint,
     BadReceipt,
     Cosigner,
-    Leaves,
     Report,
     Unreadable,
     check,
+    leaves,
     log_files,
     prove,
     public_key,
     size_of,
     verify_export,
     verify_lines,
-    verify_store,
+    verify_log,
 )
 from services.cli.audit_calls import CALL_SECONDS, ask, head, query_records
 from services.cli.audit_filter import (
@@ -116,7 +116,7 @@ def verify(
     try:
         if file is None:
             log = log_files(HomeLayout(home).config("audit"), key)
-            report = verify_store(log.store, log.verifier, log.mirror, log.heads)
+            report = verify_log(log)
         elif file.suffix == ".tlog-proof":
             _verify_receipt(file, key, home, as_json)
             return
@@ -271,7 +271,7 @@ def _verify_lines(file: Path, key: str, home: Path) -> Report:
             if beside.exists():
                 return verify_export(lines, _read(beside), _log_key(key, home))
             log = log_files(HomeLayout(home).config("audit"), key)
-            return verify_lines(lines, Leaves.of_store(log.store, log.verifier))
+            return verify_lines(lines, leaves(log))
     except OSError as error:
         raise Unreadable(f"{file}: cannot be read: {error.strerror}") from error
 

@@ -10,7 +10,7 @@ import typer
 
 from kubegate.audit.v1 import audit_pb2
 from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
-from services.audit.verify import Altered, Unreadable, log_files, verify_store
+from services.audit.verify import Altered, Unreadable, log_files, verify_log
 from services.authz.policy.model import Policy
 from services.cli.audit_calls import ask, query_records
 from services.cli.audit_filter import moment
@@ -199,7 +199,7 @@ def _completeness(home: Path) -> Completeness:
     """The verification of `kubegate audit verify`, which asks no service."""
     try:
         log = log_files(HomeLayout(home).config("audit"))
-        report = verify_store(log.store, log.verifier, log.mirror, log.heads)
+        report = verify_log(log)
     except (Altered, Unreadable) as error:
         return Completeness(0, "", "", 0, problem=str(error))
     return Completeness(report.events, report.root.hex(), log.verifier.vkey, report.checkpoints, checked=CHECKED)

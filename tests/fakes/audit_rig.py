@@ -103,6 +103,8 @@ class Rig:
         self.signing_key = SIGNING_KEY
         self.previous: Path | None = None
         self.witnesses: list[dict[str, Any]] = []
+        self.database = ""
+        """URL of a PostgreSQL database to use instead of a SQLite file."""
 
     async def serve_surroundings(self) -> None:
         authn = Authn()
@@ -134,6 +136,9 @@ class Rig:
             "witnesses": self.witnesses,
             "address_file": self.directory / "address",
         }
+        if self.database:
+            write_private(self.directory / "database.url", self.database.encode())
+            values |= {"store": None, "database_url_file": self.directory / "database.url"}
         for name, port in self._ports.items():
             values[name] = PeerAddress(address=f"127.0.0.1:{port or 1}", server_name=server_name(name))
         return Config(**(values | changes))

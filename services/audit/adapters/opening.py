@@ -14,7 +14,7 @@ from typing import Any
 
 from services.audit.adapters.migrate import STEPS
 from services.audit.checkpoint import BadCheckpoint, NoteSigner
-from services.audit.keyring import ALL_KEYS, KeyRing, hand_over, ring
+from services.audit.keyring import ALL_KEYS, KeyRing, KeyRow, hand_over, ring
 from services.audit.merkle import Tree
 from services.audit.schema import APPLICATION_ID, TABLES, VERSION
 from services.common.runtime_errors import StartupError
@@ -122,7 +122,7 @@ def open_checked(
         raise
 
 
-def damaged(path: Path, what: str) -> StartupError:
+def damaged(path: Path | str, what: str) -> StartupError:
     """The refusal of a store that does not check out."""
     return StartupError(
         f"{path}: the audit store is damaged: {what}. Nothing was changed. Run `kubegate audit verify` to "
@@ -187,56 +187,75 @@ def _create(connection: Any, signer: NoteSigner) -> None:
 
 
 def _checked(path: Path, connection: Any, signer: NoteSigner, previous: NoteSigner | None) -> Opened:
-    """Structure, owner, and the root over all leaf hashes against the last signed one."""
+    """Structure, and what ``check_log`` checks."""
     for (finding,) in connection.execute("PRAGMA quick_check(1)"):
         if finding != "ok":
             raise damaged(path, f"the file's structure is broken ({finding})")
-    keys, epoch = _keys(path, connection, signer, previous)
+    log = check_log(str(path), connection, signer, previous)
+    if log.handover is not None:
+        values = (len(log.keys), log.handover.vkey, log.handover.first, log.handover.handover)
+        connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", values)
+    return Opened(connection, log.tree, log.number, log.note, log.keys.followed_by(log.handover), log.epoch + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedLog:
+    """A log that leads to its last signed root; ``handover`` is the row of a key that is to follow."""
+
+    tree: Tree
+    number: int
+    note: str
+    keys: KeyRing
+    epoch: int
+    handover: KeyRow | None
+
+
+def check_log(name: str, connection: Any, signer: NoteSigner, previous: NoteSigner | None) -> CheckedLog:
+    """Owner, and the root over all leaf hashes against the last signed one. Reads the tables ``log``, ``keys``,
+    ``checkpoints`` and ``events`` of the connection, and writes nothing.
+
+    Raises:
+        StartupError: it does not check out.
+    """
+    keys, epoch = _keys(name, connection, signer, previous)
     last = connection.execute("SELECT number, note FROM checkpoints ORDER BY number DESC LIMIT 1").fetchone()
     if last is None:
-        raise damaged(path, "its signed roots are gone")
+        raise damaged(name, "its signed roots are gone")
     try:
         checkpoint = keys.open(*last)
     except BadCheckpoint as error:
-        raise damaged(path, f"its last signed root is not valid ({error})") from error
-    tree = Tree.of(_leaves(path, connection))
+        raise damaged(name, f"its last signed root is not valid ({error})") from error
+    tree = Tree.of(_leaves(name, connection))
     if tree.size != checkpoint.size:
-        raise damaged(path, f"it holds {tree.size} events, its last signed root covers {checkpoint.size}")
+        raise damaged(name, f"it holds {tree.size} events, its last signed root covers {checkpoint.size}")
     if tree.root() != checkpoint.root:
-        raise damaged(path, f"its {tree.size} events do not match its last signed root")
+        raise damaged(name, f"its {tree.size} events do not match its last signed root")
+    handover = None
     if keys.newest != signer.verifier and previous is not None:
-        keys = _rotate(connection, keys, previous, signer, last[0] + 1)
-    return Opened(connection, tree, last[0], last[1], keys, epoch + 1)
+        handover = hand_over(previous, signer, last[0] + 1)
+    return CheckedLog(tree, last[0], last[1], keys, epoch, handover)
 
 
-def _leaves(path: Path, connection: Any) -> Iterator[bytes]:
-    for position, (sequence, leaf) in enumerate(
-        connection.execute("SELECT sequence, leaf FROM events ORDER BY sequence")
-    ):
+def _leaves(name: str, connection: Any) -> Iterator[bytes]:
+    rows = connection.execute("SELECT sequence, leaf FROM events ORDER BY sequence")
+    for position, (sequence, leaf) in enumerate(rows):
         if sequence != position:
-            raise damaged(path, f"event {position} is missing")
+            raise damaged(name, f"event {position} is missing")
         yield leaf
 
 
-def _keys(path: Path, connection: Any, signer: NoteSigner, previous: NoteSigner | None) -> tuple[KeyRing, int]:
+def _keys(name: str, connection: Any, signer: NoteSigner, previous: NoteSigner | None) -> tuple[KeyRing, int]:
     """The log's keys, the newest of which must be ours, or that of the previous signer."""
     row = connection.execute("SELECT origin, epoch FROM log WHERE id = 1").fetchone()
     try:
         keys = ring(connection.execute(ALL_KEYS))
     except BadCheckpoint as error:
-        raise damaged(path, str(error)) from error
+        raise damaged(name, str(error)) from error
     ours = [signer.verifier, *([previous.verifier] if previous else [])]
     if row is None or row[0] != signer.verifier.name or keys.newest not in ours:
         raise StartupError(
-            f"{path}: the audit store belongs to the log {keys.newest.vkey}, not to {signer.verifier.vkey}; restore "
+            f"{name}: the audit store belongs to the log {keys.newest.vkey}, not to {signer.verifier.vkey}; restore "
             "the `signing_key_file` and `log_id` that it was made with (to rotate its key, name the old one as "
             "`previous_signing_key_file`), or set `store` to a new file"
         )
     return keys, row[1]
-
-
-def _rotate(connection: Any, keys: KeyRing, old: NoteSigner, new: NoteSigner, first: int) -> KeyRing:
-    row = hand_over(old, new, first)
-    number: int = connection.execute("SELECT count(*) FROM keys").fetchone()[0]
-    connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", (number, row.vkey, row.first, row.handover))
-    return ring(connection.execute(ALL_KEYS))

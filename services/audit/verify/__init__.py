@@ -10,7 +10,7 @@ earlier signed root looks whole by itself (its mirror, an export or a witness sh
 
 from services.audit.checkpoint import BadCheckpoint
 from services.audit.receipt import BadReceipt, Proven, check
-from services.audit.verify.files import LogFiles, log_files, public_key
+from services.audit.verify.files import LogFiles, leaves, log_files, public_key, verify_log
 from services.audit.verify.findings import Altered, Report, Unreadable
 from services.audit.verify.lines import Leaves, prove, size_of, verify_export, verify_lines
 from services.audit.verify.store import verify_store
@@ -27,11 +27,13 @@ __all__ = [
     "Report",
     "Unreadable",
     "check",
+    "leaves",
     "log_files",
     "prove",
     "public_key",
     "size_of",
     "verify_export",
     "verify_lines",
+    "verify_log",
     "verify_store",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum, auto
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from services.audit.checkpoint import BadCheckpoint, Checkpoint, NoteVerifier
 from services.audit.keyring import ALL_KEYS, KeyRing, ring
@@ -40,11 +40,31 @@ def verify_store(
         # Broken text is altered text, not an unreadable file.
         connection.text_factory = lambda data: data.decode("utf-8", "replace")
         try:
+            connection.execute("BEGIN")
             return _StoreCheck(connection, verifier, lines, heads).run()
         finally:
             connection.close()
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise Unreadable(f"{path}: cannot be read as a SQLite database: {error}") from error
+    finally:
+        lines.close()
+
+
+def check_tables(
+    connection: Any, verifier: NoteVerifier, mirror: Path | None, heads: Mapping[str, str], *, running: bool
+) -> Report:
+    """The walk over the tables of a connection that is in a transaction. ``running``: the service may be writing.
+
+    Raises:
+        Altered, Unreadable: as ``verify_store``.
+    """
+    state = _State.RUNNING if running else _State.CRASHED
+    try:
+        lines = _Mirror(mirror.open("rb") if mirror else None, mirror, state)
+    except OSError as error:
+        raise Unreadable(f"{mirror}: the mirror cannot be read: {error.strerror}") from error
+    try:
+        return _StoreCheck(connection, verifier, lines, heads).run()
     finally:
         lines.close()
 
@@ -63,9 +83,7 @@ def leaves_of(path: Path, verifier: NoteVerifier) -> Sequence[bytes]:
 class _StoreCheck:
     """One walk over events, signed roots and mirror lines in step."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, verifier: NoteVerifier, mirror: "_Mirror", heads: Mapping[str, str]
-    ) -> None:
+    def __init__(self, connection: Any, verifier: NoteVerifier, mirror: "_Mirror", heads: Mapping[str, str]) -> None:
         self._connection, self._verifier, self._mirror, self._heads = connection, verifier, mirror, heads
         self._seen: dict[int, list[tuple[str, Checkpoint]]] = {}
         """Tree heads kept elsewhere, by their size."""
@@ -79,7 +97,6 @@ class _StoreCheck:
         """The mirror lacks the last commit, as a crash between commit and mirror leaves it."""
 
     def run(self) -> Report:
-        self._connection.execute("BEGIN")
         self._keys = self._check_identity()
         self._open_heads()
         checkpoints = self._checkpoints()
@@ -87,7 +104,8 @@ class _StoreCheck:
         if head is None or head.size != 0 or head.root != self._tree.root():
             raise Altered("signed root 0 (of the empty log) is missing or altered", 0)
         head = next(checkpoints, None)
-        query = f"SELECT sequence, event, leaf, {', '.join(COLUMNS)} FROM events ORDER BY sequence"  # noqa: S608
+        columns = ", ".join(f'"{name}"' for name in COLUMNS)
+        query = f"SELECT sequence, event, leaf, {columns} FROM events ORDER BY sequence"  # noqa: S608
         for row in self._connection.execute(query):
             self._take(row[0], row[1], row[2], row[3:])
             if head is not None and head.size == self._tree.size:
