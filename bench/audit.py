@@ -130,7 +130,7 @@ class Caller:
     async def append(self, size: int, window: int, *, seconds: float = 0, events: int = 0) -> Sample:
         """Streams messages of so many events, for so long or until so many are acknowledged."""
         token = "" if events else await self.token()
-        ahead = max((min(events, 100_000) if events else 160_000) // size, 1)
+        ahead = max((min(events, 100_000) if events else int(seconds * 40_000)) // size, 1)
         more = self.messages(token, size, 1)
         prepared = deque(next(more) for _ in range(ahead if size > 1 else ahead // 8))
         call: Any = (
@@ -175,14 +175,14 @@ class Caller:
         await writer
         sample.seconds = time.perf_counter() - began
 
-    async def query(self, count: int) -> list[float]:
+    async def query(self, count: int, stored: int) -> list[float]:
         """Seconds that queries take, each for the newest hundred events of one of ``USERS`` users."""
         took: list[float] = []
         metadata = ((PRINCIPAL_TOKEN_METADATA, await self.token("operator/admin")),)
         stub = audit_pb2_grpc.AuditServiceStub(self.peer("audit", "operator/admin").channel())
         for number in range(count):
             request = audit_pb2.QueryRequest(limit=100, descending=True)
-            request.filter.user = f"user-{number % USERS}"
+            request.filter.user = f"user-{1 + number % min(USERS - 1, stored)}"
             began = time.perf_counter()
             found = 0
             async for response in stub.Query(request, metadata=metadata, timeout=30):
@@ -240,7 +240,7 @@ async def bench(stack: BenchStack, options: argparse.Namespace) -> dict[str, Any
             total += run["events"]
             runs.append(run)
             print(json.dumps(run), flush=True)
-    took = sorted(await caller.query(options.queries))
+    took = sorted(await caller.query(options.queries, min(options.stored)))
     await caller.close()
     largest = max(options.batch)
     rates = [run["events_per_second"] for run in runs if run["events_per_message"] == largest]

@@ -74,7 +74,7 @@ def sequences(answers: Sequence[Any]) -> list[int]:
     return [answer.sequence for answer in answers if isinstance(answer, Ack)]
 
 
-@pytest.mark.req("I4.9", "R23")
+@pytest.mark.req("I4.7", "R23")
 def test_commits_are_stored_once_in_order_under_a_signed_root_and_go_on_after_a_restart(open_store: Open) -> None:
     store = open_store()
     first = draft(user="a")
@@ -96,7 +96,7 @@ def test_commits_are_stored_once_in_order_under_a_signed_root_and_go_on_after_a_
     assert sequences(store.commit([Draft(taken.fields(CORE)), Draft(taken.fields(AUTHN))]).answers) == [4, 5]
 
 
-@pytest.mark.req("I4.9", "I4.3")
+@pytest.mark.req("I4.7", "I4.3")
 def test_every_proof_of_a_log_beyond_one_node_holds(open_store: Open) -> None:
     store = open_store()
     store.commit([draft() for _ in range(3 * CHUNK + 7)])
@@ -112,7 +112,7 @@ def test_every_proof_of_a_log_beyond_one_node_holds(open_store: Open) -> None:
     reads.close()
 
 
-@pytest.mark.req("I4.9", "R23")
+@pytest.mark.req("I4.7", "R23")
 def test_a_store_is_owned_by_one_and_refused_under_another_key(open_store: Open) -> None:
     store = open_store()
     store.commit([draft()])
@@ -129,7 +129,7 @@ def test_a_store_is_owned_by_one_and_refused_under_another_key(open_store: Open)
     assert open_store(other).size == 2
 
 
-@pytest.mark.req("I4.9", "R23")
+@pytest.mark.req("I4.7", "R23")
 def test_an_empty_store_is_refused_where_records_of_it_are_known(open_store: Open) -> None:
     with pytest.raises(StartupError, match="missing or empty"):
         open_store(may_create=False)
@@ -154,7 +154,7 @@ FILTERED: list[tuple[Filter, list[int]]] = [
 ]
 
 
-@pytest.mark.req("I4.9", "I4.4")
+@pytest.mark.req("I4.7", "I4.4")
 def test_both_engines_find_the_same(open_store: Open) -> None:
     store = open_store()
     changes: list[dict[str, Any]] = [
@@ -192,7 +192,7 @@ def _search(reads: Reads, chosen: Filter, *, descending: bool = False, limit: in
             return found
 
 
-@pytest.mark.req("I4.9", "I4.4")
+@pytest.mark.req("I4.7", "I4.4")
 def test_pages_follow_each_other_both_ways_and_end_where_the_question_was_asked(open_store: Open) -> None:
     store = open_store()
     store.commit([draft(timestamp=NOW + timedelta(seconds=n)) for n in range(5)])
@@ -210,7 +210,7 @@ def test_pages_follow_each_other_both_ways_and_end_where_the_question_was_asked(
     reads.close()
 
 
-@pytest.mark.req("I4.9", "I4.4")
+@pytest.mark.req("I4.7", "I4.4")
 def test_counts_and_orphans(open_store: Open) -> None:
     store = open_store()
     lost, kept = intent(user="lost"), intent(user="kept")
@@ -229,7 +229,7 @@ def test_counts_and_orphans(open_store: Open) -> None:
     reads.close()
 
 
-@pytest.mark.req("I4.9", "I4.10")
+@pytest.mark.req("I4.7", "I4.8")
 @pytest.mark.parametrize("persisted", [False, True])
 def test_after_a_failed_commit_the_store_takes_up_what_is_really_there(
     open_store: Open, monkeypatch: pytest.MonkeyPatch, persisted: bool
@@ -254,7 +254,7 @@ def test_after_a_failed_commit_the_store_takes_up_what_is_really_there(
     assert sequences(store.commit([committed, draft()]).answers) == [1, 2]
 
 
-@pytest.mark.req("I4.9", "I4.10")
+@pytest.mark.req("I4.7", "I4.8")
 async def test_a_database_that_crashes_loses_nothing_acknowledged_and_is_taken_up_again(
     postgres: Server, tmp_path: Path
 ) -> None:
@@ -273,7 +273,7 @@ async def test_a_database_that_crashes_loses_nothing_acknowledged_and_is_taken_u
     assert [json.loads(line)["event_id"] for line in lines] == stored
 
 
-@pytest.mark.req("I4.9", "R23")
+@pytest.mark.req("I4.7", "R23")
 def test_whoever_lost_its_connection_is_fenced_off(postgres: Server) -> None:
     url = postgres.url()
     first = PostgresStore(url, "test", signer())
@@ -293,7 +293,7 @@ def test_whoever_lost_its_connection_is_fenced_off(postgres: Server) -> None:
     first.close()
 
 
-@pytest.mark.req("I4.9", "R21", "R23")
+@pytest.mark.req("I4.7", "R21", "R23")
 def test_replicas_are_read_as_one_log_by_time_and_each_event_once(postgres: Server) -> None:
     url = postgres.url()
     east = PostgresStore(url, "east", signer("east"))
@@ -321,7 +321,7 @@ def test_replicas_are_read_as_one_log_by_time_and_each_event_once(postgres: Serv
     west.close()
 
 
-@pytest.mark.req("I4.9")
+@pytest.mark.req("I4.7")
 def test_events_lie_in_partitions_by_month_and_odd_times_in_the_default_one(postgres: Server) -> None:
     url = postgres.url()
     store = PostgresStore(url, "test", signer())
@@ -334,7 +334,7 @@ def test_events_lie_in_partitions_by_month_and_odd_times_in_the_default_one(post
     assert PostgresStore(url, "test", signer()).size == 4
 
 
-@pytest.mark.req("I4.9", "R23")
+@pytest.mark.req("I4.7", "R23")
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
@@ -361,7 +361,7 @@ def test_what_is_altered_in_the_database_is_named(postgres: Server, statement: s
         verify_database(url, "test", signer().verifier)
 
 
-@pytest.mark.req("I4.9", "R23")
+@pytest.mark.req("I4.7", "R23")
 @pytest.mark.parametrize("setting", ["synchronous_commit"])
 def test_a_database_that_may_lose_events_is_refused(postgres: Server, setting: str) -> None:
     url = postgres.url()
@@ -375,7 +375,7 @@ def test_a_database_that_may_lose_events_is_refused(postgres: Server, setting: s
             connection.execute(f"ALTER ROLE test RESET {setting}".encode())
 
 
-@pytest.mark.req("I4.9")
+@pytest.mark.req("I4.7")
 @pytest.mark.parametrize(
     "url",
     [
@@ -394,14 +394,14 @@ def test_a_database_over_the_network_needs_a_verified_certificate_and_no_message
     assert "geheim" not in describe("postgresql://u:geheim@db.example:5433/audit?sslmode=verify-full")
 
 
-@pytest.mark.req("I4.9")
+@pytest.mark.req("I4.7")
 def test_a_database_that_is_away_is_said_in_words_without_its_password(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="cannot be") as refusal:
         PostgresStore(f"postgresql://u:geheim@/audit?host={tmp_path}", "test", signer())
     assert "geheim" not in str(refusal.value)
 
 
-@pytest.mark.req("I4.9", "I4.4")
+@pytest.mark.req("I4.7", "I4.4")
 async def test_the_whole_service_runs_on_postgresql(postgres: Server, tmp_path: Path) -> None:
     (tmp_path / "home" / "audit").mkdir(parents=True)
     rig = Rig(Mesh(tmp_path / "mesh"), tmp_path / "home" / "audit")

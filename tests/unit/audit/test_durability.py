@@ -36,14 +36,14 @@ def crash_rounds(*arguments: str) -> tuple[int, dict[str, object]]:
     return done.returncode, json.loads(done.stdout)
 
 
-@pytest.mark.req("R24", "I4.10")
+@pytest.mark.req("R24", "I4.8")
 def test_nothing_acknowledged_is_lost_when_a_writer_is_killed_at_random_moments() -> None:
     code, found = crash_rounds("--rounds", "200")
     assert (code, found["problems"]) == (0, [])
     assert int(str(found["acknowledged"])) > 2000
 
 
-@pytest.mark.req("R24", "I4.10")
+@pytest.mark.req("R24", "I4.8")
 @pytest.mark.parametrize("synchronous", ["NORMAL", "OFF"])
 def test_the_same_rounds_fail_when_fsync_is_switched_off(synchronous: str) -> None:
     code, found = crash_rounds("--rounds", "20", "--synchronous", synchronous)
@@ -79,7 +79,7 @@ def _first_operation_after_creation(tmp_path: Path) -> tuple[int, int]:
     return disk.operations, whole.operations
 
 
-@pytest.mark.req("R24", "I4.10")
+@pytest.mark.req("R24", "I4.8")
 @pytest.mark.parametrize("seed", range(2))
 def test_a_power_failure_at_any_write_leaves_every_acknowledged_event_and_a_tree_that_verifies(
     tmp_path: Path, seed: int
@@ -101,7 +101,7 @@ def test_a_power_failure_at_any_write_leaves_every_acknowledged_event_and_a_tree
         verify_store(path, signer().verifier)
 
 
-@pytest.mark.req("R24", "I4.10")
+@pytest.mark.req("R24", "I4.8")
 @pytest.mark.parametrize("persisted", [False, True])
 async def test_a_failed_sync_is_no_acknowledgement_and_heals_whether_it_persisted_or_not(
     tmp_path: Path, persisted: bool
@@ -125,7 +125,7 @@ async def test_a_failed_sync_is_no_acknowledgement_and_heals_whether_it_persiste
     assert verify_store(tmp_path / "audit.db", signer().verifier, tmp_path / "audit.log").events == 3
 
 
-@pytest.mark.req("R24", "I4.10")
+@pytest.mark.req("R24", "I4.8")
 async def test_a_full_disk_refuses_says_so_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     disk = LosingDisk()
     store = SqliteStore(tmp_path / "audit.db", signer(), connect=disk.connect())
@@ -150,7 +150,7 @@ async def test_a_full_disk_refuses_says_so_and_goes_on_when_there_is_room(tmp_pa
     assert verify_store(tmp_path / "audit.db", signer().verifier, tmp_path / "audit.log").events == len(events)
 
 
-@pytest.mark.req("I4.10")
+@pytest.mark.req("I4.8")
 def test_a_clock_that_goes_back_changes_nothing_about_order_and_proof(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "audit.db", signer())
     moments = [NOW, NOW - timedelta(days=400), NOW + timedelta(seconds=1), NOW - timedelta(seconds=1)]
@@ -165,7 +165,7 @@ def test_a_clock_that_goes_back_changes_nothing_about_order_and_proof(tmp_path: 
     SqliteStore(tmp_path / "audit.db", signer()).close()
 
 
-@pytest.mark.req("R23", "I4.9")
+@pytest.mark.req("R23", "I4.7")
 def test_whoever_opened_the_store_last_owns_it_though_the_file_lock_was_circumvented(tmp_path: Path) -> None:
     first = SqliteStore(tmp_path / "audit.db", signer())
     first.commit([draft()])
