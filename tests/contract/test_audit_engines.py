@@ -23,6 +23,7 @@ from services.audit.adapters.sqlite_store import CHUNK, SqliteStore
 from services.audit.checkpoint import NoteSigner, origin_of
 from services.audit.event import Result
 from services.audit.merkle import Tree, check_inclusion, leaf_hash
+from services.audit.orphans import OrphanWatch
 from services.audit.ports import Ack, Draft, Filter, Record
 from services.audit.proofs import Prover
 from services.audit.receipt import check
@@ -33,6 +34,7 @@ from services.common.errors import AlreadyExists, InvalidArgument, Unavailable
 from services.common.runtime_errors import StartupError
 from tests.fakes.audit_rig import SIGNING_KEY, Rig
 from tests.fakes.audit_rig import event as wire_event
+from tests.fakes.clock import FakeClock
 from tests.fakes.mesh import Mesh
 from tests.fakes.postgres import Server, server
 from tests.unit.audit.support import NOW, draft, event, intent, outcome, signer
@@ -265,7 +267,12 @@ async def test_a_database_that_crashes_loses_nothing_acknowledged_and_is_taken_u
     with pytest.raises(Unavailable):
         await log.append(draft())
     assert log.problems()
+    with pytest.raises(Unavailable):
+        await log.find(CORE, stored[0])
+    watch = OrphanWatch(store.reads(), FakeClock())
+    assert await watch.look() == ()
     postgres.start()
+    assert await log.find(CORE, stored[0])
     stored.append((await log.append(draft())).event_id)
     assert log.problems() == []
     await log.stop()

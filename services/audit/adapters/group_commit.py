@@ -211,7 +211,7 @@ class GroupCommitLog:
         try:
             self._mirror.catch_up(self._store.events(self._mirror.size) if behind else lines)
             self._mirror_problem = ""
-        except (OSError, self._store.errors) as error:
+        except (OSError, self._store.errors, DomainError) as error:
             cause = getattr(error, "strerror", None) or error
             self._mirror_problem = f"{self._mirror.path} cannot be written: {cause}; events are safe in the store"
             log.error("mirror failed", reason=str(error), behind=self._store.size - self._mirror.size)

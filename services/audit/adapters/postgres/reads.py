@@ -18,7 +18,11 @@ from services.audit.adapters.postgres.connection import Connection, connect
 from services.audit.adapters.sql_filter import COUNTED, Condition, conditions
 from services.audit.event import rfc3339
 from services.audit.ports import Count, Filter, Found, Orphan, Record
-from services.common.errors import InvalidArgument
+from services.common.errors import InvalidArgument, Unavailable
+from services.common.runtime_errors import StartupError
+
+PATIENCE = 30
+"""Seconds that one statement may take."""
 
 _ONCE = (
     "NOT EXISTS (SELECT 1 FROM audit_event_keys k "
@@ -69,7 +73,8 @@ _DIALECT = PostgresDialect()
 
 
 class PostgresReads:
-    """Blocking reads; safe for several threads, one at a time. Connects anew after a failure."""
+    """Blocking reads; safe for several threads, one at a time. ``Unavailable`` while the database is away, and
+    connects anew when asked again."""
 
     def __init__(self, url: str, log_id: str) -> None:
         self._url, self._log_id = url, log_id
@@ -167,13 +172,15 @@ class PostgresReads:
 
     def _all(self, query: str, parameters: Sequence[Any]) -> list[Any]:
         with self._lock:
-            if self._connection is None or self._connection.closed:
-                self._connection = connect(self._url, read_only=True)
             try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = connect(self._url, read_only=True)
+                    self._connection.execute(f"SET statement_timeout = '{PATIENCE}s'".encode())
                 return self._connection.execute(query.encode(), parameters).fetchall()
-            except psycopg.OperationalError:
-                self._connection.close()
-                raise
+            except (psycopg.OperationalError, StartupError) as error:
+                if self._connection is not None:
+                    self._connection.close()
+                raise Unavailable("The audit database did not answer; try again shortly.") from error
 
     def close(self) -> None:
         """Closes the connection."""

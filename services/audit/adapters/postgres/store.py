@@ -24,6 +24,9 @@ _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
 _EVENTS = f"COPY audit_events (log_id, sequence, event, leaf, {_NAMES}) FROM STDIN"
 _WRITER, _EVENT_ID, _TIMESTAMP = (3 + COLUMNS.index(name) for name in ("writer", "event_id", "timestamp"))
 _MONTH = re.compile(r"(20[2-9]\d)-(0[1-9]|1[0-2])")
+LOCK_PATIENCE = 1000
+"""Milliseconds to wait for a log that another session holds."""
+
 MONTHS = 1200
 """Partitions at most; times beyond go to the default one."""
 
@@ -83,14 +86,17 @@ class PostgresStore:
         self._tree, self._number, self.checkpoint = log.tree, log.number, log.note
 
     def _lock(self) -> None:
-        row = self._connection.execute(
-            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"kubegate audit {self._log_id}",)
-        ).fetchone()
-        if row is None or not row[0]:
+        """Waits a moment: the session of a process that has just ended may not have ended yet."""
+        self._connection.execute(f"SET lock_timeout = '{LOCK_PATIENCE}ms'".encode())
+        try:
+            self._connection.execute(
+                "SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"kubegate audit {self._log_id}",)
+            )
+        except psycopg.errors.LockNotAvailable as error:
             raise StartupError(
                 f"{self.name}: the audit store is in use by another process; stop that one first, or give this one "
                 "a `log_id` of its own"
-            )
+            ) from error
 
     def _create(self) -> None:
         verifier, empty = self._signer.verifier, Tree()
