@@ -1,5 +1,6 @@
 """Configuration of the audit service."""
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -26,12 +27,20 @@ class Config(Model):
         default=None, description="instead of `store`: file with a postgresql:// URL, mode 0600"
     )
     mirror: FilePath = Field(description="JSON Lines copy of the log, for tail -f and shippers")
-    checkpoint: FilePath = Field(description="the newest signed tree head, published every second and at shutdown")
+    checkpoint: FilePath | None = Field(
+        default=None,
+        description="the newest signed tree head, published every second and at shutdown; default: `checkpoint` beside "
+        "the mirror",
+    )
     signing_key_file: FilePath = Field(description="Ed25519 private key of the log, PEM, mode 0600")
     previous_signing_key_file: FilePath | None = Field(
         default=None, description="the key to rotate from: it hands over to `signing_key_file` at the next start"
     )
-    mask_key_file: FilePath = Field(description="key of the HMAC that stands for values named secret, mode 0600")
+    mask_key_file: FilePath | None = Field(
+        default=None,
+        description="key of the HMAC that stands for values named secret, mode 0600; default: derived from the signing "
+        "key, so that equal values look different after its rotation",
+    )
     witnesses: tuple[Witness, ...] = Field(
         default=(), description="start is refused where the log is behind what one of them has seen"
     )
@@ -40,6 +49,11 @@ class Config(Model):
     )
     address_file: FilePath | None = Field(default=None, description="gets the bound host:port")
     queue_limit: int = Field(default=8192, ge=16, le=1_000_000, description="events waiting for a commit")
+
+    @property
+    def published(self) -> Path:
+        """Where the newest tree head is published."""
+        return self.checkpoint or self.mirror.with_name("checkpoint")
 
     @model_validator(mode="after")
     def _one_engine(self) -> Self:

@@ -1,6 +1,7 @@
 """Puts the audit service together and runs it."""
 
 import asyncio
+import hmac
 import sys
 from pathlib import Path
 
@@ -48,14 +49,14 @@ async def main(config: Config) -> None:
     clock = SystemClock()
     store = _store(config)
     try:
-        check_not_behind(store, config.checkpoint, config.witnesses)
+        check_not_behind(store, config.published, config.witnesses)
         mirror = Mirror(config.mirror, store.events())
     except BaseException:
         store.close()
         raise
     log = GroupCommitLog(store, mirror, queue_limit=config.queue_limit)
     intents = store.reads()
-    publisher = Publisher(config.checkpoint, log)
+    publisher = Publisher(config.published, log)
     logger.info(
         "store opened",
         store=store.name,
@@ -68,7 +69,7 @@ async def main(config: Config) -> None:
     authz = Peer("authz", config.authz, config.tls)
     keys = RemotePrincipalKeys(authn, clock)
     principals = TokenPrincipals(PrincipalVerifier(keys, clock), keys.problems)
-    masker = Masker(read_secret(config.mask_key_file))
+    masker = Masker(_mask_key(config))
     service = AuditService(log, principals, masker)
     reading = AuditReading(log, principals, AuthzPolicy(authz), clock, masker)
 
@@ -98,7 +99,7 @@ def _store(config: Config) -> Store:
     signer = _signer(config, config.signing_key_file)
     old = config.previous_signing_key_file
     previous = _signer(config, old) if old else None
-    may_create = not holds_records(config.mirror) and not published(config.checkpoint)
+    may_create = not holds_records(config.mirror) and not published(config.published)
     if config.store is not None:
         return SqliteStore(config.store, signer, previous, may_create=may_create)
     return PostgresStore(_url(config), config.log_id, signer, previous, may_create=may_create)
@@ -107,6 +108,12 @@ def _store(config: Config) -> Store:
 def _url(config: Config) -> str:
     assert config.database_url_file is not None, "the configuration has one of the two"  # noqa: S101
     return read_secret(config.database_url_file).decode("utf-8", "replace")
+
+
+def _mask_key(config: Config) -> bytes:
+    if config.mask_key_file is not None:
+        return read_secret(config.mask_key_file)
+    return hmac.digest(read_secret(config.signing_key_file), b"kubegate audit mask key", "sha256")
 
 
 def _signer(config: Config, path: Path) -> NoteSigner:

@@ -82,7 +82,8 @@ class SqliteReads:
         """Counts by columns of ``COUNTED`` and span of time, at most ``limit``."""
         found, parameters = conditions(filter_, _DIALECT)
         groups = [COUNTED[name] for name in by]
-        bucket = "unixepoch(substr(timestamp, 1, 19)) / ? * ?" if bucket_seconds else "NULL"
+        seconds = "CAST(strftime('%s', substr(timestamp, 1, 19)) AS INTEGER) / ? * ?"
+        bucket = seconds if bucket_seconds else "NULL"
         bound = (bucket_seconds, bucket_seconds) if bucket_seconds else ()
         query = (
             f"SELECT {bucket} AS bucket, count(*){''.join(', ' + group for group in groups)} "  # noqa: S608

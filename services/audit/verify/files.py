@@ -37,7 +37,7 @@ def log_files(config_file: Path, vkey: str = "") -> LogFiles:
         config = load_config(Config, config_file)
     except ConfigError as error:
         raise Unreadable(f"the configuration of the audit service cannot be used: is --home right?\n{error}") from error
-    heads = _heads([config.checkpoint, *(witness.file for witness in config.witnesses)])
+    heads = _heads([config.published, *(witness.file for witness in config.witnesses)])
     if vkey:
         return LogFiles(config.store, _database(config), config.log_id, config.mirror, public_key(vkey), heads)
     try:
