@@ -98,9 +98,15 @@ bench-authz: setup  ## decisions in process and over mTLS with 10, 1,000 and 10,
 bench-authn: setup  ## Authenticate for key, JWT and cached; client-credential grants: table, and JSON in bench/out (< 5 min)
 	@$(BIN)/python -m bench.authn $(ARGS)
 
+.PHONY: bench-audit
+bench-audit: setup  ## durable events a second over mTLS, with 10^4 and 10^6 stored, and queries; table and JSON (< 5 min)
+	@$(BIN)/python -m bench.audit $(ARGS)
+
 .PHONY: soak
-soak: setup  ## the same load for an hour with memory watched, then `audit verify`; ARGS='--seconds 600' shortens it
+soak: setup  ## an hour's load with memory watched, then `audit verify`; 1,000 kills of audit; audit with 10^7 events; ARGS='--seconds 600' shortens the first
 	@$(BIN)/python -m bench.soak $(ARGS)
+	@$(BIN)/python -m tests.fakes.crash_rounds --rounds 1000
+	@$(BIN)/python -m bench.audit --stored 10000 10000000 --out bench/out/audit-soak.json
 
 ##@ Change
 

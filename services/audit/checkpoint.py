@@ -159,7 +159,10 @@ class NoteSigner:
 
     def sign(self, size: int, root: bytes) -> str:
         """The signed note for a tree head."""
-        name = self.verifier.name
-        text = Checkpoint(name, size, root).text()
+        text = Checkpoint(self.verifier.name, size, root).text()
+        return f"{text}\n{self.signature(text)}"
+
+    def signature(self, text: str) -> str:
+        """The signature line of a note, its newline included."""
         signature = base64.b64encode(self.verifier.key_id + self._key.sign(text.encode())).decode()
-        return f"{text}\n{_DASH}{name} {signature}\n"
+        return f"{_DASH}{self.verifier.name} {signature}\n"

@@ -5,7 +5,8 @@ The record is one flat JSON object. The fields of the users' format are always t
 ``error_message``, ``metadata``, ``duration_ms``), and so are ``sequence`` (leaf index), ``writer`` (SPIFFE
 path of whoever appended it) and ``user_source`` (``verified`` or ``asserted``, R22). ``tenant``,
 ``principal``, ``decision``, ``source``, ``request_id``, ``trace_id``, ``phase``, ``intent_id`` and
-``deadline`` are there where they have a value.
+``deadline`` are there where they have a value, and so is ``unknown_fields``: what a newer writer said in fields
+that this program does not know yet, as a serialized protobuf Event in base64.
 
 ``user`` of a verified principal is the subject for our own issuer, ``issuer:subject`` for every other, and
 ``kubegate:subject`` where one of our subjects holds a colon, so that two identities never share a name (R1).
@@ -13,6 +14,7 @@ path of whoever appended it) and ``user_source`` (``verified`` or ``asserted``, 
 
 import math
 import re
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,11 +34,14 @@ MESSAGE_LIMIT = 16_384
 METADATA_LIMIT = 64
 """Entries in ``metadata``."""
 
+CLAIMS = 32
+"""Roles, groups and methods of a principal that are recorded, of each at most."""
+
 EVENT_LIMIT = 65_536
 """Characters in all texts of one event together."""
 
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-_METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-/]{0,62}")
+METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-/]{0,62}")
 _TRACE_ID = re.compile(r"([0-9a-f]{32})?")
 
 
@@ -89,6 +94,9 @@ class Identity:
     tenant: str
     authorized_party: str
     expires_at: datetime
+    roles: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    amr: tuple[str, ...] = ()
 
     @property
     def user(self) -> str:
@@ -99,11 +107,13 @@ class Identity:
 
     def fields(self) -> dict[str, Any]:
         """What a verified identity puts into a record."""
+        claims = {name: list(getattr(self, name)[:CLAIMS]) for name in ("roles", "groups", "amr")}
         details = {
             "issuer": self.issuer,
             "subject": self.subject,
             "credential_id": self.credential_id,
             "auth_type": self.auth_type,
+            **_present(claims),
         }
         tenant = {"tenant": self.tenant} if self.tenant else {}
         return {"user": self.user, "user_source": "verified", "principal": details, **tenant}
@@ -137,6 +147,7 @@ class Event:
     phase: Phase | None = None
     intent_id: str = ""
     deadline: datetime | None = None
+    unknown: bytes = b""
 
     @property
     def is_intent_or_outcome(self) -> bool:
@@ -164,11 +175,15 @@ class Event:
             problems.append("intent_id belongs to outcomes only")
         if self.phase is Phase.INTENT and self.deadline is None:
             problems.append("an intent needs a deadline (R21)")
+        if len(self.unknown) > MESSAGE_LIMIT:
+            problems.append(f"fields of a newer contract exceed {MESSAGE_LIMIT} bytes")
         problems += self._oversize()
         if problems:
             raise InvalidArgument(f"The event cannot be recorded: {'; '.join(problems)}.")
 
     def _oversize(self) -> list[str]:
+        if self._is_small():
+            return []
         texts = {
             name: getattr(self, name)
             for name in ("user", "action", "resource", "namespace", "tenant", "user_agent", "request_id")
@@ -184,11 +199,26 @@ class Event:
             problems.append(f"error_message exceeds {MESSAGE_LIMIT} characters")
         if len(self.metadata) > METADATA_LIMIT:
             problems.append(f"metadata has more than {METADATA_LIMIT} entries")
-        if not all(_METADATA_KEY.fullmatch(key) for key in self.metadata):
+        if not all(METADATA_KEY.fullmatch(key) for key in self.metadata):
             problems.append("metadata keys must be 1-63 of A-Z a-z 0-9 _ . - / and start with a letter or _")
         if not problems and sum(map(len, texts.values())) + len(self.error_message) > EVENT_LIMIT:
             problems.append(f"the event exceeds {EVENT_LIMIT} characters")
         return problems
+
+    def _is_small(self) -> bool:
+        """Whether nothing can be too large, told by the sum alone: nearly always."""
+        decision = self.decision
+        size = (
+            len(self.user) + len(self.action) + len(self.resource) + len(self.namespace) + len(self.error_message)
+            + len(self.tenant) + len(self.source_address) + len(self.user_agent) + len(self.request_id)
+            + (len(decision.rule) + len(decision.policy_revision) + len(decision.permission) if decision else 0)
+            + sum(map(len, self.metadata.values()))
+        )  # fmt: skip
+        return (
+            size <= NAME_LIMIT
+            and len(self.metadata) <= METADATA_LIMIT
+            and all(map(METADATA_KEY.fullmatch, self.metadata))
+        )
 
     def fields(self, writer: str) -> dict[str, Any]:
         """The record without ``sequence``, its user asserted by the writer."""
@@ -215,6 +245,7 @@ class Event:
             "phase": self.phase.value if self.phase else "",
             "intent_id": self.intent_id,
             "deadline": rfc3339(self.deadline) if self.deadline else "",
+            "unknown_fields": b64encode(self.unknown).decode(),
             "source": _present({"address": self.source_address, "user_agent": self.user_agent}),
             "decision": {
                 "allowed": decision.allowed,
@@ -230,7 +261,7 @@ class Event:
 
 def rfc3339(moment: datetime) -> str:
     """A time as RFC 3339 in UTC with six decimals, so that text order is time order."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def _present(fields: dict[str, Any]) -> dict[str, Any]:

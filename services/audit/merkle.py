@@ -7,7 +7,7 @@ n leaves splits at the largest power of two below n.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Self
+from typing import NamedTuple, Self
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -28,6 +28,18 @@ class BadProof(ValueError):
     """The proof does not lead to the root."""
 
 
+STEP = 8
+"""Levels between two that a store keeps: a node for 256 leaves, for 65,536 and so on. The rest is recomputed."""
+
+
+class Node(NamedTuple):
+    """The root of a perfect subtree: leaves ``position << level`` to ``(position + 1) << level``."""
+
+    level: int
+    position: int
+    hash: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """A growing tree, kept as the roots of its perfect subtrees, largest first (at most 64)."""
@@ -37,19 +49,28 @@ class Tree:
 
     def append(self, leaf: bytes) -> "Tree":
         """The tree with one leaf hash more; amortised two hashes."""
-        peaks, node, carry = list(self.peaks), leaf, self.size
-        while carry & 1:
-            node = node_hash(peaks.pop(), node)
-            carry >>= 1
-        return Tree(self.size + 1, (*peaks, node))
+        return self.extend((leaf,))[0]
+
+    def extend(self, leaves: Iterable[bytes]) -> tuple["Tree", list[Node]]:
+        """The tree with these leaf hashes more, and the nodes at every ``STEP``th level that they complete."""
+        size, peaks, nodes = self.size, list(self.peaks), []
+        for node in leaves:
+            carry, level = size, 0
+            while carry & 1:
+                node = sha256(b"\x01" + peaks.pop() + node).digest()
+                carry >>= 1
+                level += 1
+                if level % STEP == 0:
+                    nodes.append(Node(level, size >> level, node))
+            peaks.append(node)
+            size += 1
+        return Tree(size, tuple(peaks)), nodes
 
     @classmethod
     def of(cls, leaves: Iterable[bytes]) -> Self:
         """The tree over leaf hashes."""
-        tree = cls()
-        for leaf in leaves:
-            tree = tree.append(leaf)  # type: ignore[assignment]
-        return tree
+        tree, _ = cls().extend(leaves)
+        return cls(tree.size, tree.peaks)
 
     def root(self) -> bytes:
         """The Merkle tree hash."""

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from services.audit.ports import Orphan
 from services.common.clock import Clock
+from services.common.errors import DomainError
 from services.common.log import get_logger
 
 GRACE = timedelta(seconds=180)
@@ -41,7 +42,7 @@ class OrphanWatch:
     def __init__(self, intents: Intents, clock: Clock) -> None:
         self._intents = intents
         self._clock = clock
-        self._reported: set[int] = set()
+        self._reported: set[str] = set()
 
     async def run(self) -> None:
         """Looks at once, then periodically, until cancelled. A look that fails is the next one's business: nothing
@@ -56,9 +57,13 @@ class OrphanWatch:
 
     async def look(self) -> Sequence[Orphan]:
         """Reports the orphans that were not reported before, and returns them."""
-        found = await asyncio.to_thread(self._intents.orphans, self._clock.now() - GRACE)
-        fresh = [orphan for orphan in found if orphan.sequence not in self._reported]
-        self._reported |= {orphan.sequence for orphan in fresh}
+        try:
+            found = await asyncio.to_thread(self._intents.orphans, self._clock.now() - GRACE)
+        except DomainError as error:
+            log.warning("intents without outcome not looked for", reason=error.public_message)
+            return ()
+        fresh = [orphan for orphan in found if orphan.event_id not in self._reported]
+        self._reported |= {orphan.event_id for orphan in fresh}
         if fresh:
             log.warning("intents without outcome: it is unknown whether they were executed", count=len(fresh))
         for orphan in fresh[:NAMED]:

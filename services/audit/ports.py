@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from services.audit.event import Identity
 from services.common.deadline import Deadline
+from services.common.errors import DomainError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +33,72 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A stored record: leaf index and canonical JSON, exactly the bytes of the leaf."""
+    """A stored record: leaf index, canonical JSON (exactly the bytes of the leaf), and the log that holds it."""
 
     sequence: int
     canonical_json: bytes
+    log_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Exact values by column (``event_type``, ``user``, ...), and a half-open span of ``timestamp``."""
+    """What a record must be like; what is left out does not restrict.
+
+    equal: exact values by column (``event_type``, ``user``, ...). since, until: half-open span of ``timestamp``.
+    fields: path of a field (``paths``) and the values it may have as text. text: part of a metadata key or
+    value or of ``error_message``, ASCII letters in either case. Durations are milliseconds, both included.
+    """
 
     equal: Mapping[str, str] = field(default_factory=dict)
     since: datetime | None = None
     until: datetime | None = None
+    fields: Sequence[tuple[str, Sequence[str]]] = ()
+    text: str = ""
+    min_duration_ms: float | None = None
+    max_duration_ms: float | None = None
+
+    @property
+    def needs_scan(self) -> bool:
+        """Whether records must be opened to answer it, column values not sufficing."""
+        durations = (self.min_duration_ms, self.max_duration_ms)
+        return bool(self.fields or self.text or any(bound is not None for bound in durations))
+
+    def described(self) -> dict[str, str]:
+        """The filter as metadata of the record of its use."""
+        times = {"since": self.since, "until": self.until}
+        numbers = {"min_duration_ms": self.min_duration_ms, "max_duration_ms": self.max_duration_ms}
+        return {
+            **{f"filter.{name}": value[:1024] for name, value in self.equal.items()},
+            **{f"filter.{name}": moment.isoformat() for name, moment in times.items() if moment is not None},
+            **{f"filter.{name}": repr(number) for name, number in numbers.items() if number is not None},
+            **{f"filter.{path}"[:63]: "|".join(values)[:1024] for path, values in self.fields[:32]},
+            **({"filter.text": self.text[:1024]} if self.text else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A page of a search; ``cursor`` leads on where it is not empty."""
+
+    records: Sequence[Record]
+    cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """So many records with these values; ``bucket`` is the begin of their span in seconds since 1970."""
+
+    values: tuple[str, ...]
+    bucket: int | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Hashes that lead to the root of a signed tree head."""
+
+    hashes: Sequence[bytes]
+    checkpoint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +126,54 @@ class Log(Protocol):
         """
         ...
 
+    async def append_all(self, drafts: Sequence[Draft]) -> Sequence[Ack | DomainError]:
+        """Stores records together; the answers in order. Raises and answers as ``append``."""
+        ...
+
     async def find(self, writer: str, event_id: str) -> Record | None:
         """The committed record with that key."""
         ...
 
     async def find_intent(self, writer: str, event_id: str) -> tuple[Record | None, str | None]:
         """The committed record with that key, and the event_id of the writer's outcome that refers to it."""
+        ...
+
+    async def search(self, filter_: Filter, *, cursor: str, bounds: str, limit: int, descending: bool) -> Found:
+        """The next page of a search, over all logs that this one is read with, oldest or newest first.
+
+        cursor: where the page before it ended. bounds: of ``bounds()``; what came later is not found.
+
+        Raises:
+            InvalidArgument: a cursor that no search of this order returned.
+        """
+        ...
+
+    async def bounds(self) -> str:
+        """What is committed now, for ``search``."""
+        ...
+
+    async def count(self, filter_: Filter, by: Sequence[str], bucket_seconds: int, limit: int) -> Sequence[Count]:
+        """How many records there are for each combination of columns and span of time, oldest first."""
+        ...
+
+    async def inclusion(self, sequence: int) -> tuple[Record, Proof]:
+        """A record and its proof in the newest tree.
+
+        Raises:
+            NotFound: there is no such record.
+        """
+        ...
+
+    async def inclusions(self, sequences: Sequence[int], size: int) -> Sequence[Sequence[bytes]]:
+        """The hashes that lead from records to the root over the first ``size``."""
+        ...
+
+    async def consistency(self, old_size: int) -> Proof:
+        """How the newest tree extends an earlier one.
+
+        Raises:
+            InvalidArgument: it was never that large.
+        """
         ...
 
     async def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
@@ -115,8 +211,8 @@ class Principals(Protocol):
 class Policy(Protocol):
     """Asks authz about administration (R15)."""
 
-    async def check_read(self, token: str, request_id: str, deadline: Deadline) -> None:
-        """Returns where the token's principal may do ``kubegate:audit:read``.
+    async def check(self, verb: str, token: str, request_id: str, deadline: Deadline) -> None:
+        """Returns where the token's principal may do ``kubegate:audit:<verb>``.
 
         Raises:
             PermissionDenied: policy denies it.

@@ -10,8 +10,8 @@ from typing import Any
 APPLICATION_ID = 0x6B676175
 """``PRAGMA application_id``: "kgau"."""
 
-VERSION = 1
-"""``PRAGMA user_version``."""
+VERSION = 2
+"""``PRAGMA user_version``. 2: keys, epoch and nodes; ``adapters/migrate.py`` brings version 1 along."""
 
 COLUMNS = (
     "writer",
@@ -31,12 +31,34 @@ COLUMNS = (
 )
 """Derived columns: the record's field of that name, or empty text."""
 
+KEYS = """
+CREATE TABLE keys (
+  number INTEGER PRIMARY KEY,
+  vkey TEXT NOT NULL,
+  first INTEGER NOT NULL,
+  handover TEXT NOT NULL
+) STRICT;
+"""
+
+NODES = """
+CREATE TABLE nodes (
+  level INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  hash BLOB NOT NULL,
+  PRIMARY KEY (level, position)
+) STRICT, WITHOUT ROWID;
+"""
+"""Every eighth level of the tree, for proofs (``proofs``)."""
+
+BY_USER = "CREATE INDEX events_by_user ON events (user);"
+
 TABLES = f"""
 CREATE TABLE log (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   origin TEXT NOT NULL,
-  vkey TEXT NOT NULL
+  epoch INTEGER NOT NULL
 ) STRICT;
+{KEYS}
 CREATE TABLE events (
   sequence INTEGER PRIMARY KEY,
   event BLOB NOT NULL,
@@ -45,6 +67,7 @@ CREATE TABLE events (
 ) STRICT;
 CREATE UNIQUE INDEX events_by_key ON events (writer, event_id);
 CREATE INDEX events_by_time ON events (timestamp);
+{BY_USER}
 CREATE INDEX events_by_request ON events (request_id) WHERE request_id != '';
 CREATE INDEX events_intents ON events (deadline) WHERE phase = 'intent';
 CREATE INDEX events_outcomes ON events (writer, intent_id) WHERE phase = 'outcome';
@@ -54,9 +77,13 @@ CREATE TABLE checkpoints (
   root BLOB NOT NULL,
   note TEXT NOT NULL
 ) STRICT;
+{NODES}
 """
+
+
+_ABSENT = ("",) * len(COLUMNS)
 
 
 def derive(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """The derived columns of a record, in the order of ``COLUMNS``."""
-    return tuple(str(fields.get(name, "")) for name in COLUMNS)
+    return tuple(map(fields.get, COLUMNS, _ABSENT))

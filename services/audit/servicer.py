@@ -1,160 +1,161 @@
 """AuditService over gRPC: protobuf to domain and back, no decisions."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, TypeVar
-
-from google.protobuf.timestamp_pb2 import Timestamp
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any
 
 from kubegate.audit.v1 import audit_pb2, audit_pb2_grpc
-from services.audit.event import Decision, Event, EventType, Phase, Result
-from services.audit.ports import Filter, Record
-from services.audit.service import AuditService, Reader
+from services.audit import translate
+from services.audit.files import CsvFile, ProofFile, json_lines
+from services.audit.ports import Ack
+from services.audit.reading import Attestation, AuditReading, Reader
+from services.audit.service import AuditService, Item
 from services.common.call import PRINCIPAL_TOKEN_METADATA, current_call
-from services.common.errors import InvalidArgument
-from services.common.grpc_stream import serve_stream
+from services.common.errors import DomainError, InvalidArgument
+from services.common.grpc_batches import Answers, serve_batches
 
-MESSAGE_BYTES = 512 * 1024
-"""Records in one message of an answer, at most about so many bytes."""
-
-E = TypeVar("E", bound=StrEnum)
-
-
-def _names(kind: type[E], enum: Any, prefix: str) -> Mapping[int, E]:
-    return {enum.Value(f"{prefix}_{member.name}"): member for member in kind}
-
-
-_TYPES = _names(EventType, audit_pb2.EventType, "EVENT_TYPE")
-_RESULTS = _names(Result, audit_pb2.Result, "RESULT")
-_PHASES = _names(Phase, audit_pb2.Phase, "PHASE")
-_EXACT = ("user", "action", "resource", "namespace", "request_id")
+IN_FLIGHT = 2048
+"""Events of one stream that wait for their commit at most; no more are read until some are answered."""
 
 
 class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     """The RPCs of ``kubegate.audit.v1.AuditService``."""
 
-    def __init__(self, service: AuditService) -> None:
+    def __init__(self, service: AuditService, reading: AuditReading) -> None:
         self._service = service
+        self._reading = reading
 
     async def Append(self, request: audit_pb2.AppendRequest, context: Any) -> audit_pb2.AppendResponse:
-        return await self._append(request)
+        event = translate.event(request.event)
+        return _ack(await self._service.append(current_call().peer, event, request.principal_token))
 
     async def AppendStream(
         self, request_iterator: AsyncIterator[audit_pb2.AppendStreamRequest], context: Any
     ) -> AsyncIterator[audit_pb2.AppendStreamResponse]:
-        async for response in serve_stream(
+        writer = current_call().peer
+
+        def handle(requests: Sequence[audit_pb2.AppendRequest]) -> Sequence[tuple[Sequence[int], Awaitable[Answers]]]:
+            return self._append_all(writer, requests)
+
+        async for response in serve_batches(
             request_iterator,
-            self._append,
+            handle,
             response_type=audit_pb2.AppendStreamResponse,
             answer_type=audit_pb2.AppendAnswer,
+            limit=IN_FLIGHT,
         ):
             yield response
 
+    def _append_all(
+        self, writer: str, requests: Sequence[audit_pb2.AppendRequest]
+    ) -> Sequence[tuple[Sequence[int], Awaitable[Answers]]]:
+        items: list[Item] = []
+        at: list[int] = []
+        refused: list[tuple[Sequence[int], Awaitable[Answers]]] = []
+        for index, request in enumerate(requests):
+            try:
+                items.append((translate.event(request.event), request.principal_token))
+                at.append(index)
+            except DomainError as error:
+                refused.append(((index,), _settled(error)))
+        groups = self._service.append_all(writer, items)
+        return [*refused, *(([at[index] for index in indices], _acks(work)) for indices, work in groups)]
+
     async def Query(self, request: audit_pb2.QueryRequest, context: Any) -> AsyncIterator[audit_pb2.QueryResponse]:
-        pages = self._service.query(
+        pages = self._reading.query(
             _reader(),
-            _filter(request.filter),
+            translate.filter_(request.filter),
             limit=request.limit,
             descending=request.descending,
             cursor=request.cursor,
         )
         async for records, cursor in pages:
-            parts = list(_parts(records))
+            parts = list(translate.records(records))
             for part in parts[:-1]:
                 yield audit_pb2.QueryResponse(records=part)
             yield audit_pb2.QueryResponse(records=parts[-1] if parts else (), next_cursor=cursor)
 
     async def Tail(self, request: audit_pb2.TailRequest, context: Any) -> AsyncIterator[audit_pb2.TailResponse]:
         first = request.from_sequence if request.HasField("from_sequence") else None
-        async for records in self._service.tail(_reader(), _filter(request.filter), first):
-            for part in _parts(records):
+        async for records in self._reading.tail(_reader(), translate.filter_(request.filter), first):
+            for part in translate.records(records):
                 yield audit_pb2.TailResponse(records=part)
 
     async def GetCheckpoint(
         self, request: audit_pb2.GetCheckpointRequest, context: Any
     ) -> audit_pb2.GetCheckpointResponse:
-        return audit_pb2.GetCheckpointResponse(checkpoint=self._service.checkpoint())
+        return audit_pb2.GetCheckpointResponse(checkpoint=self._reading.checkpoint())
 
-    async def _append(self, request: audit_pb2.AppendRequest) -> audit_pb2.AppendResponse:
-        ack = await self._service.append(current_call().peer, event(request.event), request.principal_token)
-        return audit_pb2.AppendResponse(event_id=ack.event_id, sequence=ack.sequence)
+    async def Export(self, request: audit_pb2.ExportRequest, context: Any) -> AsyncIterator[audit_pb2.ExportResponse]:
+        lines = request.format == audit_pb2.EXPORT_FORMAT_JSON_LINES
+        if not lines and request.format != audit_pb2.EXPORT_FORMAT_CSV:
+            raise InvalidArgument("format is missing or unknown.")
+        if request.proofs and not lines:
+            raise InvalidArgument("Proofs go with JSON Lines; a CSV file cannot be verified.")
+        table, proof, count, checkpoint = CsvFile(), ProofFile(), 0, self._reading.checkpoint()
+        async for records, proofs in self._reading.export(
+            _reader(), translate.filter_(request.filter), proofs=request.proofs
+        ):
+            count += len(records)
+            yield audit_pb2.ExportResponse(
+                data=json_lines(records) if lines else table.part(records),
+                proof=proof.part(records, proofs) if request.proofs else b"",
+                events=count,
+            )
+        if request.proofs:
+            yield audit_pb2.ExportResponse(proof=proof.end(checkpoint), events=count)
+
+    async def Stats(self, request: audit_pb2.StatsRequest, context: Any) -> audit_pb2.StatsResponse:
+        counts = await self._reading.stats(
+            _reader(), translate.filter_(request.filter), translate.counted(request.by), request.bucket_seconds
+        )
+        return audit_pb2.StatsResponse(rows=map(translate.row, counts))
+
+    async def GetInclusionProof(
+        self, request: audit_pb2.GetInclusionProofRequest, context: Any
+    ) -> audit_pb2.GetInclusionProofResponse:
+        record, proof = await self._reading.inclusion(_reader(), request.sequence)
+        return audit_pb2.GetInclusionProofResponse(
+            record=translate.record(record), hashes=proof.hashes, checkpoint=proof.checkpoint
+        )
+
+    async def GetConsistencyProof(
+        self, request: audit_pb2.GetConsistencyProofRequest, context: Any
+    ) -> audit_pb2.GetConsistencyProofResponse:
+        proof = await self._reading.consistency(request.old_size)
+        return audit_pb2.GetConsistencyProofResponse(hashes=proof.hashes, checkpoint=proof.checkpoint)
+
+    async def GetReceipt(self, request: audit_pb2.GetReceiptRequest, context: Any) -> audit_pb2.GetReceiptResponse:
+        text = await self._reading.receipt(_reader(), request.writer, request.event_id)
+        return audit_pb2.GetReceiptResponse(tlog_proof=text)
+
+    async def LogComplianceEvent(
+        self, request: audit_pb2.LogComplianceEventRequest, context: Any
+    ) -> audit_pb2.LogComplianceEventResponse:
+        attestation = Attestation(
+            request.event_id,
+            request.framework,
+            request.control,
+            request.action,
+            request.resource,
+            translate.result(request.result),
+            dict(request.details),
+        )
+        event_id, sequence = await self._reading.attest(_reader(), attestation)
+        return audit_pb2.LogComplianceEventResponse(event_id=event_id, sequence=sequence)
 
 
-def event(message: audit_pb2.Event) -> Event:
-    """The domain event of a message.
-
-    Raises:
-        InvalidArgument: an enum is unset or unknown, or a time is missing or out of range.
-    """
-    if not message.HasField("timestamp"):
-        raise InvalidArgument("The event cannot be recorded: timestamp is missing.")
-    decision = message.decision
-    return Event(
-        event_id=message.event_id,
-        timestamp=_time(message.timestamp, "timestamp"),
-        event_type=_member(_TYPES, message.event_type, "event_type"),
-        action=message.action,
-        result=_member(_RESULTS, message.result, "result"),
-        user=message.user,
-        resource=message.resource,
-        namespace=message.namespace,
-        error_message=message.error_message,
-        metadata=dict(message.metadata),
-        duration_ms=message.duration_ms,
-        tenant=message.tenant,
-        decision=Decision(decision.allowed, decision.rule, decision.policy_revision, decision.permission)
-        if message.HasField("decision")
-        else None,
-        source_address=message.source.address,
-        user_agent=message.source.user_agent,
-        request_id=message.request_id,
-        trace_id=message.trace_id,
-        phase=_member(_PHASES, message.phase, "phase") if message.phase else None,
-        intent_id=message.intent_id,
-        deadline=_time(message.deadline, "deadline") if message.HasField("deadline") else None,
-    )
+def _ack(ack: Ack) -> audit_pb2.AppendResponse:
+    return audit_pb2.AppendResponse(event_id=ack.event_id, sequence=ack.sequence)
 
 
-def _member(members: Mapping[int, E], number: int, name: str) -> E:
-    try:
-        return members[number]
-    except KeyError:
-        raise InvalidArgument(f"The event cannot be recorded: {name} is missing or unknown.") from None
+async def _acks(work: Awaitable[Sequence[Ack | DomainError]]) -> Answers:
+    return [_ack(answer) if isinstance(answer, Ack) else answer for answer in await work]
 
 
-def _time(stamp: Timestamp, name: str) -> datetime:
-    try:
-        return stamp.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise InvalidArgument(f"{name} is out of range.") from None
-
-
-def _filter(message: audit_pb2.Filter) -> Filter:
-    equal = {name: getattr(message, name) for name in _EXACT if getattr(message, name)}
-    if message.event_type:
-        equal["event_type"] = _member(_TYPES, message.event_type, "event_type").value
-    if message.result:
-        equal["result"] = _member(_RESULTS, message.result, "result").value
-    since = _time(message.since, "since") if message.HasField("since") else None
-    until = _time(message.until, "until") if message.HasField("until") else None
-    return Filter(equal, since, until)
+async def _settled(error: DomainError) -> Answers:
+    return [error]
 
 
 def _reader() -> Reader:
     call = current_call()
     return Reader(call.peer, call.metadata.get(PRINCIPAL_TOKEN_METADATA, ""), call.request_id, call.deadline)
-
-
-def _parts(records: Sequence[Record]) -> Iterator[list[audit_pb2.Record]]:
-    """The records in messages of bounded size."""
-    part: list[audit_pb2.Record] = []
-    length = 0
-    for record in records:
-        part.append(audit_pb2.Record(sequence=record.sequence, canonical_json=record.canonical_json))
-        length += len(record.canonical_json)
-        if length >= MESSAGE_BYTES:
-            yield part
-            part, length = [], 0
-    if part:
-        yield part

@@ -1,18 +1,24 @@
 """Puts the audit service together and runs it."""
 
 import asyncio
+import hmac
 import sys
+from pathlib import Path
 
 from kubegate.audit.v1 import audit_pb2, audit_pb2_grpc
 from services.audit.adapters.authz import AuthzPolicy
+from services.audit.adapters.engine import Store
 from services.audit.adapters.group_commit import GroupCommitLog
 from services.audit.adapters.mirror import Mirror, holds_records
+from services.audit.adapters.postgres.store import PostgresStore
 from services.audit.adapters.principals import TokenPrincipals
-from services.audit.adapters.sqlite_reads import SqliteReads
+from services.audit.adapters.publisher import Publisher, check_not_behind, published
 from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.checkpoint import BadKey, NoteSigner, origin_of
 from services.audit.config import Config
+from services.audit.masking import Masker
 from services.audit.orphans import OrphanWatch
+from services.audit.reading import AuditReading
 from services.audit.service import AuditService
 from services.audit.servicer import AuditServicer
 from services.common.clock import SystemClock
@@ -42,24 +48,41 @@ async def main(config: Config) -> None:
     """
     sys.setswitchinterval(THREAD_SWITCH)
     clock = SystemClock()
-    signer = _signer(config)
-    store = SqliteStore(config.store, signer, may_create=not holds_records(config.mirror))
-    mirror = Mirror(config.mirror, store.events())
+    store = _store(config)
+    try:
+        check_not_behind(store, config.published, config.witnesses)
+        mirror = Mirror(config.mirror, store.events())
+    except BaseException:
+        store.close()
+        raise
     log = GroupCommitLog(store, mirror, queue_limit=config.queue_limit)
-    intents = SqliteReads(config.store)
-    logger.info("store opened", events=store.size, key=signer.verifier.vkey)
+    intents = store.reads()
+    publisher = Publisher(config.published, log)
+    logger.info(
+        "store opened",
+        store=store.name,
+        events=store.size,
+        key=store.keys.newest.vkey,
+        brought_to_mirror=mirror.size - mirror.found,
+    )
 
     authn = Peer("authn", config.authn, config.tls)
     authz = Peer("authz", config.authz, config.tls)
     keys = RemotePrincipalKeys(authn, clock)
     lease = RevocationLease(authn, clock)
     principals = TokenPrincipals(LivePrincipalVerifier(keys, lease, clock), keys.problems)
-    service = AuditService(log, principals, AuthzPolicy(authz), clock)
+    masker = Masker(_mask_key(config))
+    service = AuditService(log, principals, masker, clock)
+    reading = AuditReading(log, principals, AuthzPolicy(authz), clock, masker)
 
-    server = GrpcServer(config.listen, config.tls, lambda: [*log.problems(), *keys.problems(), *lease.problems()])
+    server = GrpcServer(
+        config.listen,
+        config.tls,
+        lambda: [*log.problems(), *publisher.problems(), *keys.problems(), *lease.problems()],
+    )
     server.add(
         audit_pb2_grpc.add_AuditServiceServicer_to_server,
-        AuditServicer(service),
+        AuditServicer(service, reading),
         audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
     )
     try:
@@ -68,20 +91,40 @@ async def main(config: Config) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keys.keep_fresh())
             tasks.create_task(lease.keep())
+            tasks.create_task(publisher.run())
             tasks.create_task(OrphanWatch(intents, clock).run())
     finally:
         await server.stop(STOP_GRACE)
         intents.close()
         await log.stop()
+        await publisher.publish()
         await authn.close()
         await authz.close()
 
 
-def _signer(config: Config) -> NoteSigner:
+def _store(config: Config) -> Store:
+    signer = _signer(config, config.signing_key_file)
+    old = config.previous_signing_key_file
+    previous = _signer(config, old) if old else None
+    may_create = not holds_records(config.mirror) and not published(config.published)
+    if config.store is not None:
+        return SqliteStore(config.store, signer, previous, may_create=may_create)
+    return PostgresStore(_url(config), config.log_id, signer, previous, may_create=may_create)
+
+
+def _url(config: Config) -> str:
+    assert config.database_url_file is not None, "the configuration has one of the two"  # noqa: S101
+    return read_secret(config.database_url_file).decode("utf-8", "replace")
+
+
+def _mask_key(config: Config) -> bytes:
+    if config.mask_key_file is not None:
+        return read_secret(config.mask_key_file)
+    return hmac.digest(read_secret(config.signing_key_file), b"kubegate audit mask key", "sha256")
+
+
+def _signer(config: Config, path: Path) -> NoteSigner:
     try:
-        return NoteSigner.from_pem(origin_of(config.log_id), read_secret(config.signing_key_file))
+        return NoteSigner.from_pem(origin_of(config.log_id), read_secret(path))
     except BadKey as error:
-        raise ConfigError(
-            config.signing_key_file,
-            [f"signing key of the audit log: {error}; restore the file from a backup"],
-        ) from error
+        raise ConfigError(path, [f"signing key of the audit log: {error}; restore the file from a backup"]) from error

@@ -178,6 +178,9 @@ def _place_secrets(layout: HomeLayout) -> None:
         path = layout.service("authn") / name
         if not path.exists():
             write_private(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
+    mask_key = layout.service("audit") / "mask.key"
+    if not mask_key.exists():
+        write_private(mask_key, base64.b64encode(secrets.token_bytes(32)) + b"\n")
     signing_key = layout.service("audit") / "signing.key"
     if not signing_key.exists():
         pem = Ed25519PrivateKey.generate().private_bytes(
@@ -272,7 +275,9 @@ def _configs(ports: Mapping[str, int], edge_port: int, kubeconfig: Path, policy:
             "authz": peer("authz"),
             "store": "audit.db",
             "mirror": "audit.log",
+            "checkpoint": "checkpoint",
             "signing_key_file": "signing.key",
+            "mask_key_file": "mask.key",
         },
         "mcp-core": {
             "listen": f"{LOOPBACK}:{edge_port}",

@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from services.cli import audit, certs, cluster_rbac, elevation, issuers, keys, policy, signing_keys, up, users
+from services.cli import (
+    audit,
+    certs,
+    cluster_rbac,
+    compliance,
+    elevation,
+    issuers,
+    keys,
+    policy,
+    signing_keys,
+    up,
+    users,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +34,7 @@ app.add_typer(signing_keys.app, name="signing-keys")
 app.add_typer(policy.app, name="policy")
 app.add_typer(elevation.app, name="elevation")
 app.add_typer(audit.app, name="audit")
+app.add_typer(compliance.app, name="compliance")
 app.add_typer(certs.app, name="certs")
 app.add_typer(cluster_rbac.app, name="cluster")
 

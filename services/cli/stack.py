@@ -1,6 +1,7 @@
 """A running stack as the operator sees it: its services with the operator's certificate and the admin's key."""
 
 import asyncio
+import os
 import ssl
 import urllib.error
 import urllib.request
@@ -33,6 +34,7 @@ class Stack:
 
     def __init__(self, layout: HomeLayout, services: dict[str, str]) -> None:
         self.layout = layout
+        self._key_file = Path(os.environ.get("KUBEGATE_KEY_FILE") or layout.credentials / "admin.key")
         self._services = services
         self._peers: dict[str, Peer] = {}
 
@@ -67,18 +69,19 @@ class Stack:
         return self._peers[name]
 
     async def admin_token(self) -> str:
-        """A principal token of the administrator, issued to this operator (R15). Raises as ``token``."""
+        """A principal token of the administrator, or of whose key the file ``KUBEGATE_KEY_FILE`` holds, issued to
+        this operator (R15). Raises as ``token``."""
         return await self.token(None)
 
     async def token(self, key_file: Path | None) -> str:
         """A principal token of whoever the API key in a file stands for, issued to this operator (R15).
 
-        ``key_file``: None for the administrator's.
+        ``key_file``: None for the one that commands use by default.
 
         Raises:
             DomainError: authn is away or refuses the key.
         """
-        path = key_file or self.layout.credentials / "admin.key"
+        path = key_file or self._key_file
         try:
             key = path.read_text(encoding="ascii").strip()
         except OSError as error:

@@ -65,9 +65,9 @@ async def serve_stream(
             async with asyncio.timeout(deadline.remaining()):
                 reply.response.CopyFrom(await handle(item.request))
         except TimeoutError:
-            reply.error.CopyFrom(_item_error(DeadlineExceeded("The item's deadline passed.")))
+            reply.error.CopyFrom(item_error(DeadlineExceeded("The item's deadline passed.")))
         except Exception as error:  # noqa: BLE001 - an item's crash is an answer, not the stream's end
-            reply.error.CopyFrom(_item_error(public_error(error, answer_type.DESCRIPTOR.full_name)))
+            reply.error.CopyFrom(item_error(public_error(error, answer_type.DESCRIPTOR.full_name)))
         answers.append(reply)
 
     def finished(task: asyncio.Task[None]) -> None:
@@ -111,7 +111,8 @@ async def serve_stream(
             task.cancel()
 
 
-def _item_error(error: DomainError) -> stream_pb2.ItemError:
+def item_error(error: DomainError) -> stream_pb2.ItemError:
+    """An error as an answer carries it."""
     milliseconds = int((error.retry_after or 0) * 1000)
     return stream_pb2.ItemError(code=error.code, message=error.public_message, retry_after_ms=milliseconds)
 

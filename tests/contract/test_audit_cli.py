@@ -140,3 +140,45 @@ async def test_who_may_not_read_is_told_so_and_a_stopped_service_is_named(home: 
     (home.home / "credentials" / "admin.key").write_text("admin")
     await home.stop()
     assert "audit" in await home.run("query", code=2)
+
+
+@pytest.mark.req("I4.3", "I4.4")
+async def test_exports_by_filter_receipts_and_witnesses_are_verified_without_a_service(home: Home) -> None:
+    lines, table = home.home / "some.jsonl", home.home / "some.csv"
+    assert "2 events" in await home.run("export", str(lines), "--namespace", "n1")
+    assert "2 events" in await home.run("export", str(table), "--namespace", "n1", "--format", "csv")
+    assert table.read_text().startswith("timestamp,event_id,")
+    event_id = json.loads(lines.read_text().splitlines()[0])["event_id"]
+    receipt = home.home / "one.tlog-proof"
+    await home.run("receipt", event_id, "--out", str(receipt))
+    witness = [str(home.home / "seen"), "--witness-key", str(home.home / "w.key"), "--name", "w.example/1"]
+    first = json.loads(await home.run("witness", *witness, "--json"))
+    await home.append("service/mcp-core", event())
+    second = json.loads(await home.run("witness", *witness, "--json"))
+    assert second["events"] > first["events"]
+    assert second["key"] == first["key"]
+    counts = json.loads(await home.run("stats", "--by", "namespace", "--json"))
+    assert {"namespace": "n1", "count": 2} in counts
+    await home.stop()
+    for file in (lines, receipt):
+        assert json.loads(await home.run("verify", str(file), "--json"))["intact"]
+        whole = file.read_text()
+        file.write_text(whole.replace("index 1\n", "index 2\n").replace("pods/p1", "pods/p9"))
+        await home.run("verify", str(file), code=1)
+        file.write_text(whole)
+        assert json.loads(await home.run("verify", str(file), "--key", VKEY, "--json"))["intact"]
+    # The log was cut back to nothing since the witness looked.
+    for file in (home.directory / "checkpoint", *home.directory.glob("audit.*")):
+        file.unlink()
+    await home.start()
+    home.write_home(home.home)
+    assert "as evidence" in await home.run("witness", *witness, code=1)
+
+
+@pytest.mark.req("I4.4")
+async def test_any_field_and_text_can_be_asked_for_on_the_command_line(home: Home) -> None:
+    found = json.loads(await home.run("query", "--field", "resource=pods/p1", "--field", "resource=pods/p2", "--json"))
+    assert [each["resource"] for each in found] == ["pods/p1", "pods/p2"]
+    assert json.loads(await home.run("query", "--text", "nothing like it", "--json")) == []
+    assert "PATH=VALUE" in await home.run("query", "--field", "resource", code=2)
+    assert "no field 'nonsense'" in await home.run("query", "--field", "nonsense=1", code=2)

@@ -290,10 +290,11 @@ async def test_what_keeps_it_from_starting_is_said_in_words(mesh: Mesh, tmp_path
     with pytest.raises(StartupError, match=f"127.0.0.1:{port}"):
         await main(config.model_copy(update={"listen": f"127.0.0.1:{port}"}))
     busy.close()
-    config.store.write_bytes(b"not a database" * 1000)
+    store = tmp_path / "audit.db"
+    store.write_bytes(b"not a database" * 1000)
     with pytest.raises(StartupError, match="kubegate audit verify"):
         await main(config)
-    config.store.unlink()
+    store.unlink()
     config.signing_key_file.write_text("nonsense")
     with pytest.raises(StartupError, match="signing key"):
         await main(config)

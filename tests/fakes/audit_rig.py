@@ -50,7 +50,7 @@ class Authn(Leases, authn_pb2_grpc.AuthnServiceServicer):
 
 
 class Authz(authz_pb2_grpc.AuthzServiceServicer):
-    """Lets admin do ``kubegate:audit:read`` and nothing else."""
+    """Lets admin read and attest, auditor read, and nobody anything else."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -59,13 +59,16 @@ class Authz(authz_pb2_grpc.AuthzServiceServicer):
         claims = jwt.decode(request.principal_token, options={"verify_signature": False})
         action = f"{request.action.group}:{request.action.resource}:{request.action.verb}"
         self.asked.append((current_call().peer, action))
-        if claims["sub"] == "admin" and action == "kubegate:audit:read":
+        allowed = {"admin": ("read", "attest"), "auditor": ("read",)}.get(claims["sub"], ())
+        if action in [f"kubegate:audit:{verb}" for verb in allowed]:
             return authz_pb2.CheckResponse(allowed=authz_pb2.Allowed(rule_id="role:admin#1"))
         return authz_pb2.CheckResponse(denied=authz_pb2.Denied(explanation="no grant"))
 
 
-def token(subject: str, peer: str, *, ago: float = 0) -> str:
-    principal = identity_pb2.Principal(issuer="kubegate", subject=subject, credential_id="c1", auth_type="api_key")
+def token(subject: str, peer: str, *, ago: float = 0, tenant: str = "") -> str:
+    principal = identity_pb2.Principal(
+        issuer="kubegate", subject=subject, credential_id="c1", auth_type="api_key", tenant=tenant
+    )
     now = datetime.now(UTC) - timedelta(seconds=ago)
     return issue(principal, peer, TOKEN_KEY, "k1", now=now, token_id=uuid7())
 
@@ -96,6 +99,13 @@ class Rig:
         self._task: asyncio.Task[None] | None = None
         self._ports = {"authn": 0, "authz": 0}
         self.port = 0
+        self.tenant = ""
+        """Of whoever reads."""
+        self.signing_key = SIGNING_KEY
+        self.previous: Path | None = None
+        self.witnesses: list[dict[str, Any]] = []
+        self.database = ""
+        """URL of a PostgreSQL database to use instead of a SQLite file."""
 
     async def serve_surroundings(self) -> None:
         authn = Authn()
@@ -113,15 +123,23 @@ class Rig:
         key = self.directory / "signing.key"
         if not key.exists():
             formats = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-            write_private(key, SIGNING_KEY.private_bytes(*formats, serialization.NoEncryption()))
+            write_private(self.directory / "mask.key", b"mask")
+            write_private(key, self.signing_key.private_bytes(*formats, serialization.NoEncryption()))
         values: dict[str, Any] = {
             "listen": "127.0.0.1:0",
             "tls": self.mesh.tls("service/audit"),
             "store": self.directory / "audit.db",
             "mirror": self.directory / "audit.log",
+            "checkpoint": self.directory / "checkpoint",
             "signing_key_file": key,
+            "mask_key_file": self.directory / "mask.key",
+            "previous_signing_key_file": self.previous,
+            "witnesses": self.witnesses,
             "address_file": self.directory / "address",
         }
+        if self.database:
+            write_private(self.directory / "database.url", self.database.encode())
+            values |= {"store": None, "database_url_file": self.directory / "database.url"}
         for name, port in self._ports.items():
             values[name] = PeerAddress(address=f"127.0.0.1:{port or 1}", server_name=server_name(name))
         return Config(**(values | changes))
@@ -135,6 +153,24 @@ class Rig:
             if self._task.done():
                 await self._task
         self.port = int(address.read_text().rpartition(":")[2])
+
+    async def call(self, method: str, request: Any, subject: str = "admin", as_: str = "operator/alice") -> Any:
+        """The answer of a unary method."""
+        metadata = ((PRINCIPAL_TOKEN_METADATA, token(subject, as_, tenant=self.tenant)),) if subject else ()
+        return await self.peer(as_).unary(
+            lambda channel: getattr(audit_pb2_grpc.AuditServiceStub(channel), method),
+            request,
+            Deadline.after(10),
+            metadata,
+        )
+
+    async def parts(self, method: str, request: Any, subject: str = "admin", as_: str = "operator/alice") -> list[Any]:
+        """The messages that a streaming method answers with."""
+        metadata = ((PRINCIPAL_TOKEN_METADATA, token(subject, as_, tenant=self.tenant)),) if subject else ()
+        try:
+            return [each async for each in getattr(self.stub(as_), method)(request, timeout=10, metadata=metadata)]
+        except aio.AioRpcError as error:
+            raise self.peer(as_).error(error) from None
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -165,7 +201,7 @@ class Rig:
         return response.sequence
 
     async def query(self, subject: str = "admin", as_: str = "operator/alice", **request: Any) -> list[dict[str, Any]]:
-        metadata = ((PRINCIPAL_TOKEN_METADATA, token(subject, as_)),) if subject else ()
+        metadata = ((PRINCIPAL_TOKEN_METADATA, token(subject, as_, tenant=self.tenant)),) if subject else ()
         found: list[dict[str, Any]] = []
         try:
             call = self.stub(as_).Query(audit_pb2.QueryRequest(**request), timeout=10, metadata=metadata)

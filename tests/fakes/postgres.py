@@ -104,6 +104,11 @@ class Postgres:
         self._run("createdb", *address, name)
         return f"postgresql://kubegate@127.0.0.1:{self.port}/{name}"
 
+    def socket_url(self) -> str:
+        """As ``database``, over the socket and with the password."""
+        name = self.database().rpartition("/")[2]
+        return f"postgresql://kubegate:{self.password}@/{name}?host={self._directory}&port={self.port}"
+
     def stop(self) -> None:
         """Is away at once; what was committed stays."""
         if self._process is not None:

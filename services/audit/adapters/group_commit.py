@@ -6,20 +6,20 @@ first, so that a flood of other events cannot keep a running mutation from being
 """
 
 import asyncio
-import sqlite3
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+from services.audit.adapters.batch import StoreBroken
+from services.audit.adapters.engine import Store
 from services.audit.adapters.mirror import Mirror
-from services.audit.adapters.sqlite_reads import SqliteReads
-from services.audit.adapters.sqlite_store import SqliteStore, StoreBroken
-from services.audit.ports import Ack, Draft, Filter, Record
-from services.common.errors import DomainError, ResourceExhausted, Unavailable
+from services.audit.ports import Ack, Count, Draft, Filter, Found, Proof, Record
+from services.audit.proofs import Prover
+from services.common.errors import DomainError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from services.common.log import get_logger
 
 RESERVED_SHARE = 4
@@ -30,7 +30,10 @@ RETRY = 1.0
 
 _NOT_RECORDED = "The event could not be recorded, so nothing may be done on it. Try again."
 
-_Waiting = tuple[Draft, "asyncio.Future[Ack]"]
+_Answers = Sequence[Ack | DomainError]
+_Waiting = tuple[Sequence[Draft], "asyncio.Future[_Answers]"]
+
+T = TypeVar("T")
 
 log = get_logger("audit.log")
 
@@ -38,16 +41,17 @@ log = get_logger("audit.log")
 class GroupCommitLog:
     """The port ``Log`` over a store, its mirror, and reading connections. Belongs to one event loop."""
 
-    def __init__(self, store: SqliteStore, mirror: Mirror, *, queue_limit: int) -> None:
+    def __init__(self, store: Store, mirror: Mirror, *, queue_limit: int) -> None:
         self._store, self._mirror = store, mirror
         # One connection and thread each, so that no long query of an operator holds up an outcome's look-up.
-        self._finds, self._pages = SqliteReads(store.path), SqliteReads(store.path)
+        self._finds, self._pages = store.reads(), store.reads()
         self._find_thread, self._page_thread = (ThreadPoolExecutor(1, name) for name in ("audit-find", "audit-page"))
         self._limit = queue_limit
         self._loop = asyncio.get_running_loop()
         self._size, self._checkpoint = store.size, store.checkpoint
         self._growth = asyncio.Event()
         self._waiting = 0
+        self._prover: Prover | None = None
         self._store_problem = ""
         self._mirror_problem = ""
         self._wake = threading.Condition()
@@ -71,17 +75,39 @@ class GroupCommitLog:
         return [problem for problem in (ended, self._store_problem, self._mirror_problem) if problem]
 
     async def append(self, draft: Draft) -> Ack:
-        limit = self._limit if draft.reserved else self._limit - self._limit // RESERVED_SHARE
-        if self._waiting >= limit:
-            raise ResourceExhausted("Too many events wait to be recorded; try again.", retry_after=0.2)
-        answer: asyncio.Future[Ack] = self._loop.create_future()
+        (answer,) = await self.append_all((draft,))
+        if isinstance(answer, DomainError):
+            raise answer
+        return answer
+
+    async def append_all(self, drafts: Sequence[Draft]) -> _Answers:
+        reserved = [draft for draft in drafts if draft.reserved]
+        if not reserved or len(reserved) == len(drafts):
+            return await self._append_kind(drafts, reserved=bool(reserved))
+        ordinary = [draft for draft in drafts if not draft.reserved]
+        kinds = await asyncio.gather(
+            self._append_kind(reserved, reserved=True), self._append_kind(ordinary, reserved=False)
+        )
+        first, second = map(iter, kinds)
+        return [next(first if draft.reserved else second) for draft in drafts]
+
+    async def _append_kind(self, drafts: Sequence[Draft], *, reserved: bool) -> _Answers:
+        limit = self._limit if reserved else self._limit - self._limit // RESERVED_SHARE
+        room = max(limit - self._waiting, 0)
+        taken = drafts[:room]
+        refused = [
+            ResourceExhausted("Too many events wait to be recorded; try again.", retry_after=0.2)
+        ] * (len(drafts) - len(taken))  # fmt: skip
+        if not taken:
+            return refused
+        answer: asyncio.Future[_Answers] = self._loop.create_future()
         with self._wake:
             if self._stopping:
                 raise Unavailable("The audit service is stopping; the event was not recorded.")
-            (self._reserved if draft.reserved else self._ordinary).append((draft, answer))
+            (self._reserved if reserved else self._ordinary).append((taken, answer))
             self._wake.notify()
-        self._waiting += 1
-        return await answer
+        self._waiting += len(taken)
+        return [*await answer, *refused]
 
     async def find(self, writer: str, event_id: str) -> Record | None:
         return await self._loop.run_in_executor(self._find_thread, self._finds.find, writer, event_id)
@@ -90,8 +116,47 @@ class GroupCommitLog:
         return await self._loop.run_in_executor(self._find_thread, self._finds.find_intent, writer, event_id)
 
     async def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
-        work = partial(self._pages.page, filter_, first=first, end=end, limit=limit, descending=descending)
-        return await self._loop.run_in_executor(self._page_thread, work)
+        return await self._read(
+            self._pages.page, filter_, first=first, end=end, limit=limit, descending=descending
+        )  # fmt: skip
+
+    async def search(self, filter_: Filter, *, cursor: str, bounds: str, limit: int, descending: bool) -> Found:
+        return await self._read(
+            self._pages.search, filter_, cursor=cursor, bounds=bounds, limit=limit, descending=descending
+        )
+
+    async def bounds(self) -> str:
+        return await self._read(self._pages.bounds)
+
+    async def count(self, filter_: Filter, by: Sequence[str], bucket_seconds: int, limit: int) -> Sequence[Count]:
+        return await self._read(self._pages.count, filter_, by, bucket_seconds, limit)
+
+    async def inclusion(self, sequence: int) -> tuple[Record, Proof]:
+        size, checkpoint = self._size, self._checkpoint
+        if sequence >= size:
+            raise NotFound(f"There is no event {sequence}; the log holds {size}.")
+
+        def work() -> tuple[Record, Proof]:
+            (record,) = self._pages.page(Filter(), first=sequence, end=sequence + 1, limit=1, descending=False)
+            return record, Proof(Prover(self._pages.nodes, size).inclusion(sequence), checkpoint)
+
+        return await self._read(work)
+
+    async def inclusions(self, sequences: Sequence[int], size: int) -> Sequence[Sequence[bytes]]:
+        # Kept from page to page of an export, for neighbours share most of their path.
+        if self._prover is None or self._prover.size != size:
+            self._prover = Prover(self._pages.nodes, size)
+        prover = self._prover
+        return await self._read(lambda: [prover.inclusion(sequence) for sequence in sequences])
+
+    async def consistency(self, old_size: int) -> Proof:
+        size, checkpoint = self._size, self._checkpoint
+        if old_size > size:
+            raise InvalidArgument(f"The log holds {size} events; it was never as large as {old_size}.")
+        return Proof(await self._read(lambda: Prover(self._pages.nodes, size).consistency(old_size)), checkpoint)
+
+    async def _read(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
+        return await self._loop.run_in_executor(self._page_thread, partial(work, *args, **options))
 
     async def grown(self, size: int) -> None:
         while self._size <= size:
@@ -122,15 +187,15 @@ class GroupCommitLog:
                 self._ordinary.clear()
                 if self._stopping and not batch:
                     return
-            drafts = [draft for draft, _ in batch]
+            drafts = [draft for drafts, _ in batch for draft in drafts]
             try:
                 answers = self._commit(drafts)
             except Exception as error:  # noqa: BLE001 - nothing may end this thread: every append would wait for ever
                 answers = self._failed(error, drafts)
             self._tell(batch, answers)
 
-    def _commit(self, drafts: Sequence[Draft]) -> Sequence[Ack | DomainError]:
-        answers: Sequence[Ack | DomainError]
+    def _commit(self, drafts: Sequence[Draft]) -> _Answers:
+        answers: _Answers
         lines: Sequence[bytes] = ()
         try:
             if self._store_problem:
@@ -146,8 +211,8 @@ class GroupCommitLog:
     def _failed(self, error: Exception, drafts: Sequence[Draft]) -> Sequence[DomainError]:
         # Whatever it was, the transaction's fate is unknown: nobody is told "stored", and a writer that
         # asks again under the same id learns what became of it.
-        cause = str(error) if isinstance(error, sqlite3.Error | OSError | StoreBroken) else "internal error"
-        self._store_problem = f"store {self._store.path} cannot be written: {cause}"
+        cause = str(error) if isinstance(error, OSError | StoreBroken | self._store.errors) else "internal error"
+        self._store_problem = f"store {self._store.name} cannot be written: {cause}"
         _report("commit failed", exc_info=error, events=len(drafts))
         return [Unavailable(_NOT_RECORDED) for _ in drafts]
 
@@ -158,23 +223,21 @@ class GroupCommitLog:
         try:
             self._mirror.catch_up(self._store.events(self._mirror.size) if behind else lines)
             self._mirror_problem = ""
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, self._store.errors, DomainError) as error:
             cause = getattr(error, "strerror", None) or error
             self._mirror_problem = f"{self._mirror.path} cannot be written: {cause}; events are safe in the store"
             _report("mirror failed", reason=str(error), behind=self._store.size - self._mirror.size)
 
-    def _tell(self, batch: Sequence[_Waiting], answers: Sequence[Ack | DomainError]) -> None:
+    def _tell(self, batch: Sequence[_Waiting], answers: _Answers) -> None:
         size, checkpoint = self._store.size, self._store.checkpoint
 
         def tell() -> None:
-            self._waiting -= len(batch)
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if future.done():
-                    continue
-                if isinstance(answer, DomainError):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
+            at = 0
+            for drafts, future in batch:
+                if not future.done():
+                    future.set_result(answers[at : at + len(drafts)])
+                at += len(drafts)
+            self._waiting -= at
             if size != self._size:
                 self._size, self._checkpoint = size, checkpoint
                 self._growth.set()

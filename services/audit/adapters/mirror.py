@@ -8,6 +8,7 @@ store, or differently, is evidence and never overwritten.
 import errno
 import os
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from services.common.runtime_errors import StartupError
@@ -30,6 +31,8 @@ class Mirror:
         self.path = path
         self.size = 0
         """Records in the file."""
+        self.found = 0
+        """Records that were in it when it was opened."""
         self._length = 0
         # What lies beyond ``_length`` is our own unfinished write.
         self._torn = True
@@ -58,10 +61,12 @@ class Mirror:
                     self._took(1, len(line))
                 elif not line.endswith(b"\n") and event.startswith(line):
                     # Torn by a crash in the middle of the write.
-                    self.catch_up([event])
-                    break
+                    self.found = self.size
+                    self.catch_up(chain((event,), remaining))
+                    return
                 else:
                     raise self._refused(f"line {self.size + 1} differs from the store")
+        self.found = self.size
         self.catch_up(remaining)
 
     def _refused(self, what: str) -> StartupError:

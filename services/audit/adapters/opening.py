@@ -7,10 +7,14 @@ what is wrong, and the next step.
 import fcntl
 import os
 import sqlite3
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from services.audit.adapters.migrate import STEPS
 from services.audit.checkpoint import BadCheckpoint, NoteSigner
+from services.audit.keyring import ALL_KEYS, KeyRing, KeyRow, hand_over, ring
 from services.audit.merkle import Tree
 from services.audit.schema import APPLICATION_ID, TABLES, VERSION
 from services.common.runtime_errors import StartupError
@@ -20,12 +24,20 @@ _HEADER = b"SQLite format 3\x00"
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A store that checked out: its connection, tree, number of the newest checkpoint, and that note."""
+    """A store that checked out: its connection, tree, the number of the newest checkpoint and its note, its
+    keys, and the ownership epoch that this opening began."""
 
-    connection: sqlite3.Connection
+    connection: Any
     tree: Tree
     number: int
     note: str
+    keys: KeyRing
+    epoch: int
+
+
+Connect = Callable[[Path], Any]
+"""Opens a store for writing, every commit fsynced. What it returns is a ``sqlite3.Connection``, or has its
+``execute``, ``executemany`` and ``close`` and raises its errors."""
 
 
 def lock(path: Path) -> int:
@@ -54,23 +66,35 @@ def lock(path: Path) -> int:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection for writing, every commit of which is fsynced.
+    """The connection factory of production.
 
     Raises:
         sqlite3.Error: the file cannot be opened or is not a database.
     """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        prepare(connection)
     except sqlite3.Error:
         connection.close()
         raise
     return connection
 
 
-def open_checked(path: Path, signer: NoteSigner, *, may_create: bool) -> Opened:
-    """Opens the store, or makes it where there is none and ``may_create``.
+def prepare(connection: Any) -> None:
+    """Makes every commit of a connection durable when it returns."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    # KiB: the indexes' inner pages of some ten million events stay in memory.
+    connection.execute("PRAGMA cache_size = -65536")
+    # Pages of the write-ahead log between two checkpoints: pages that many commits touch are copied once.
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")
+
+
+def open_checked(
+    path: Path, signer: NoteSigner, previous: NoteSigner | None, *, may_create: bool, connect: Connect
+) -> Opened:
+    """Opens the store, or makes it where there is none and ``may_create``. Where its key is that of ``previous``,
+    that one hands over to ``signer``.
 
     Raises:
         StartupError: it is missing, foreign, damaged, truncated or cannot be written.
@@ -78,8 +102,8 @@ def open_checked(path: Path, signer: NoteSigner, *, may_create: bool) -> Opened:
     if not path.exists() or path.stat().st_size == 0:
         if not may_create:
             raise StartupError(
-                f"{path}: the audit store is missing or empty, but its mirror holds records; restore the "
-                "store from a backup, or move the mirror aside to begin a new log"
+                f"{path}: the audit store is missing or empty, but there are records or checkpoints of it; restore "
+                "the store from a backup, or move its mirror and checkpoint aside to begin a new log"
             )
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     elif _header(path) != _HEADER:
@@ -89,7 +113,7 @@ def open_checked(path: Path, signer: NoteSigner, *, may_create: bool) -> Opened:
     except sqlite3.Error as error:
         raise damaged(path, f"it cannot be opened ({error})") from error
     try:
-        return _check(path, connection, signer)
+        return _check(path, connection, signer, previous)
     except sqlite3.Error as error:
         connection.close()
         raise damaged(path, str(error)) from error
@@ -98,7 +122,7 @@ def open_checked(path: Path, signer: NoteSigner, *, may_create: bool) -> Opened:
         raise
 
 
-def damaged(path: Path, what: str) -> StartupError:
+def damaged(path: Path | str, what: str) -> StartupError:
     """The refusal of a store that does not check out."""
     return StartupError(
         f"{path}: the audit store is damaged: {what}. Nothing was changed. Run `kubegate audit verify` to "
@@ -114,7 +138,7 @@ def _header(path: Path) -> bytes:
         raise StartupError(f"{path}: the audit store cannot be read: {error.strerror}") from error
 
 
-def _check(path: Path, connection: sqlite3.Connection, signer: NoteSigner) -> Opened:
+def _check(path: Path, connection: Any, signer: NoteSigner, previous: NoteSigner | None) -> Opened:
     application: int = connection.execute("PRAGMA application_id").fetchone()[0]
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -125,22 +149,36 @@ def _check(path: Path, connection: sqlite3.Connection, signer: NoteSigner) -> Op
             f"{path}: this SQLite file is not an audit store of kubegate; set `store` in the configuration "
             "to the right file, or to a new one"
         )
-    elif version != VERSION:
+    elif version != VERSION and version not in STEPS:
         raise StartupError(
             f"{path}: the audit store has schema version {version}, this program knows {VERSION}; install "
             "the version of kubegate that wrote it, or a newer one"
         )
-    return _checked(path, connection, signer)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Within one transaction: what does not check out is left as it was.
+        while version in STEPS and application == APPLICATION_ID:
+            STEPS[version](connection)
+            version += 1
+            connection.execute(f"PRAGMA user_version = {version}")
+        opened = _checked(path, connection, signer, previous)
+        connection.execute("UPDATE log SET epoch = ?", (opened.epoch,))
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return opened
 
 
-def _create(connection: sqlite3.Connection, signer: NoteSigner) -> None:
+def _create(connection: Any, signer: NoteSigner) -> None:
     verifier, empty = signer.verifier, Tree()
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
     for statement in filter(str.strip, TABLES.split(";")):
         connection.execute(statement)
-    connection.execute("INSERT INTO log (id, origin, vkey) VALUES (1, ?, ?)", (verifier.name, verifier.vkey))
+    connection.execute("INSERT INTO log (id, origin, epoch) VALUES (1, ?, 0)", (verifier.name,))
+    connection.execute("INSERT INTO keys VALUES (0, ?, 0, '')", (verifier.vkey,))
     connection.execute(
         "INSERT INTO checkpoints (number, size, root, note) VALUES (0, 0, ?, ?)",
         (empty.root(), signer.sign(0, empty.root())),
@@ -148,32 +186,76 @@ def _create(connection: sqlite3.Connection, signer: NoteSigner) -> None:
     connection.execute("COMMIT")
 
 
-def _checked(path: Path, connection: sqlite3.Connection, signer: NoteSigner) -> Opened:
-    """Structure, owner, and the root over all leaf hashes against the last signed one."""
+def _checked(path: Path, connection: Any, signer: NoteSigner, previous: NoteSigner | None) -> Opened:
+    """Structure, and what ``check_log`` checks."""
     for (finding,) in connection.execute("PRAGMA quick_check(1)"):
         if finding != "ok":
             raise damaged(path, f"the file's structure is broken ({finding})")
-    row = connection.execute("SELECT origin, vkey FROM log WHERE id = 1").fetchone()
-    if row is None or row != (signer.verifier.name, signer.verifier.vkey):
-        owner = row[1] if row else "an unknown key"
-        raise StartupError(
-            f"{path}: the audit store belongs to the log {owner}, not to {signer.verifier.vkey}; restore the "
-            "`signing_key_file` and `log_id` that it was made with, or set `store` to a new file"
-        )
+    log = check_log(str(path), connection, signer, previous)
+    if log.handover is not None:
+        values = (len(log.keys), log.handover.vkey, log.handover.first, log.handover.handover)
+        connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", values)
+    return Opened(connection, log.tree, log.number, log.note, log.keys.followed_by(log.handover), log.epoch + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedLog:
+    """A log that leads to its last signed root; ``handover`` is the row of a key that is to follow."""
+
+    tree: Tree
+    number: int
+    note: str
+    keys: KeyRing
+    epoch: int
+    handover: KeyRow | None
+
+
+def check_log(name: str, connection: Any, signer: NoteSigner, previous: NoteSigner | None) -> CheckedLog:
+    """Owner, and the root over all leaf hashes against the last signed one. Reads the tables ``log``, ``keys``,
+    ``checkpoints`` and ``events`` of the connection, and writes nothing.
+
+    Raises:
+        StartupError: it does not check out.
+    """
+    keys, epoch = _keys(name, connection, signer, previous)
     last = connection.execute("SELECT number, note FROM checkpoints ORDER BY number DESC LIMIT 1").fetchone()
     if last is None:
-        raise damaged(path, "its signed roots are gone")
+        raise damaged(name, "its signed roots are gone")
     try:
-        checkpoint = signer.verifier.open(last[1])
+        checkpoint = keys.open(*last)
     except BadCheckpoint as error:
-        raise damaged(path, f"its last signed root is not valid ({error})") from error
-    tree = Tree()
-    for sequence, leaf in connection.execute("SELECT sequence, leaf FROM events ORDER BY sequence"):
-        if sequence != tree.size:
-            raise damaged(path, f"event {tree.size} is missing")
-        tree = tree.append(leaf)
+        raise damaged(name, f"its last signed root is not valid ({error})") from error
+    tree = Tree.of(_leaves(name, connection))
     if tree.size != checkpoint.size:
-        raise damaged(path, f"it holds {tree.size} events, its last signed root covers {checkpoint.size}")
+        raise damaged(name, f"it holds {tree.size} events, its last signed root covers {checkpoint.size}")
     if tree.root() != checkpoint.root:
-        raise damaged(path, f"its {tree.size} events do not match its last signed root")
-    return Opened(connection, tree, last[0], last[1])
+        raise damaged(name, f"its {tree.size} events do not match its last signed root")
+    handover = None
+    if keys.newest != signer.verifier and previous is not None:
+        handover = hand_over(previous, signer, last[0] + 1)
+    return CheckedLog(tree, last[0], last[1], keys, epoch, handover)
+
+
+def _leaves(name: str, connection: Any) -> Iterator[bytes]:
+    rows = connection.execute("SELECT sequence, leaf FROM events ORDER BY sequence")
+    for position, (sequence, leaf) in enumerate(rows):
+        if sequence != position:
+            raise damaged(name, f"event {position} is missing")
+        yield leaf
+
+
+def _keys(name: str, connection: Any, signer: NoteSigner, previous: NoteSigner | None) -> tuple[KeyRing, int]:
+    """The log's keys, the newest of which must be ours, or that of the previous signer."""
+    row = connection.execute("SELECT origin, epoch FROM log WHERE id = 1").fetchone()
+    try:
+        keys = ring(connection.execute(ALL_KEYS))
+    except BadCheckpoint as error:
+        raise damaged(name, str(error)) from error
+    ours = [signer.verifier, *([previous.verifier] if previous else [])]
+    if row is None or row[0] != signer.verifier.name or keys.newest not in ours:
+        raise StartupError(
+            f"{name}: the audit store belongs to the log {keys.newest.vkey}, not to {signer.verifier.vkey}; restore "
+            "the `signing_key_file` and `log_id` that it was made with (to rotate its key, name the old one as "
+            "`previous_signing_key_file`), or set `store` to a new file"
+        )
+    return keys, row[1]

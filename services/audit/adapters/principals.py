@@ -31,4 +31,7 @@ class TokenPrincipals:
             tenant=principal.tenant,
             authorized_party=verified.authorized_party,
             expires_at=verified.expires_at,
+            roles=tuple(principal.roles),
+            groups=tuple(principal.groups),
+            amr=tuple(principal.amr),
         )

@@ -1,5 +1,6 @@
 """Reading the store while another thread writes it: a read-only connection of its own."""
 
+import re
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -7,9 +8,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from services.audit.adapters.sql_filter import COUNTED, SqliteDialect, conditions
 from services.audit.event import rfc3339
-from services.audit.ports import Filter, Orphan, Record
-from services.audit.schema import COLUMNS
+from services.audit.ports import Count, Filter, Found, Orphan, Record
+from services.common.errors import InvalidArgument
+
+SCAN = 20_000
+"""Records opened by one statement of a search at most, so that it can be given up in between."""
+
+_DIALECT = SqliteDialect()
 
 _ORPHANS = """
 SELECT i.sequence, i.event_id, i.user, i.action, i.request_id, i.deadline FROM events i
@@ -44,23 +51,63 @@ class SqliteReads:
 
     def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
         """At most ``limit`` records with ``first <= sequence < end``."""
-        unknown = set(filter_.equal) - set(COLUMNS)
-        if unknown:
-            raise LookupError(f"no such column: {', '.join(sorted(unknown))}")
-        conditions = ["sequence >= ?", "sequence < ?"]
-        parameters: list[Any] = [first, end]
-        for column, value in filter_.equal.items():
-            conditions.append(f'"{column}" = ?')
-            parameters.append(value)
-        for bound, operator in ((filter_.since, ">="), (filter_.until, "<")):
-            if bound is not None:
-                conditions.append(f"timestamp {operator} ?")
-                parameters.append(rfc3339(bound))
+        found, parameters = conditions(filter_, _DIALECT)
+        where = " AND ".join(["sequence >= ?", "sequence < ?", *found])
         order = "DESC" if descending else "ASC"
         # Column names come from COLUMNS, values are bound.
-        where = " AND ".join(conditions)
         query = f"SELECT sequence, event FROM events WHERE {where} ORDER BY sequence {order} LIMIT ?"  # noqa: S608
-        return [Record(*row) for row in self._all(query, (*parameters, limit))]
+        return [Record(*row) for row in self._all(query, (first, end, *parameters, limit))]
+
+    def bounds(self) -> str:
+        """The number of committed records."""
+        return str(self._all("SELECT coalesce(max(sequence), -1) + 1 FROM events", ())[0][0])
+
+    def search(self, filter_: Filter, *, cursor: str, bounds: str, limit: int, descending: bool) -> Found:
+        """One page, or an empty one with a cursor where ``SCAN`` records were opened in vain.
+
+        Raises:
+            InvalidArgument: a cursor that no search of this order returned.
+        """
+        first, end = span(cursor, int(bounds), descending=descending)
+        last = False
+        if filter_.needs_scan:
+            last = end - first <= SCAN
+            window = (max(first, end - SCAN), end) if descending else (first, min(end, first + SCAN))
+        else:
+            window = (first, end)
+        # One record more than wanted tells whether there is a next page.
+        records = self.page(filter_, first=window[0], end=window[1], limit=limit + 1, descending=descending)
+        if len(records) > limit:
+            records = records[:limit]
+            at = records[-1].sequence if descending else records[-1].sequence + 1
+            return Found(records, cursor_at(at, descending=descending))
+        if filter_.needs_scan and not last:
+            return Found(records, cursor_at(window[0] if descending else window[1], descending=descending))
+        return Found(records)
+
+    def count(self, filter_: Filter, by: Sequence[str], bucket_seconds: int, limit: int) -> Sequence[Count]:
+        """Counts by columns of ``COUNTED`` and span of time, at most ``limit``."""
+        found, parameters = conditions(filter_, _DIALECT)
+        groups = [COUNTED[name] for name in by]
+        seconds = "CAST(strftime('%s', substr(timestamp, 1, 19)) AS INTEGER) / ? * ?"
+        bucket = seconds if bucket_seconds else "NULL"
+        bound = (bucket_seconds, bucket_seconds) if bucket_seconds else ()
+        query = (
+            f"SELECT {bucket} AS bucket, count(*){''.join(', ' + group for group in groups)} "  # noqa: S608
+            f"FROM events WHERE {' AND '.join(found) or '1'} GROUP BY {', '.join(['bucket', *groups])} "
+            f"ORDER BY {', '.join(['bucket', *groups])} LIMIT ?"
+        )
+        rows = self._all(query, (*bound, *parameters, limit))
+        return [Count(tuple(row[2:]), row[0], row[1]) for row in rows if row[1]]
+
+    def nodes(self, level: int, first: int, end: int) -> Sequence[bytes]:
+        """Kept nodes of the tree, for ``Prover``."""
+        if level == 0:
+            query, parameters = "SELECT leaf FROM events WHERE sequence >= ? AND sequence < ? ORDER BY sequence", ()
+        else:
+            query = "SELECT hash FROM nodes WHERE level = ? AND position >= ? AND position < ? ORDER BY position"
+            parameters = (level,)  # type: ignore[assignment]
+        return [row[0] for row in self._all(query, (*parameters, first, end))]
 
     def orphans(self, before: datetime) -> Sequence[Orphan]:
         """Intents whose deadline lay before a time and that have no outcome (R21)."""
@@ -74,3 +121,18 @@ class SqliteReads:
         """Closes the connection."""
         with self._lock:
             self._connection.close()
+
+
+def cursor_at(at: int, *, descending: bool) -> str:
+    """The cursor of a search that goes on at a leaf index."""
+    return f"{'d' if descending else 'a'}{at}"
+
+
+def span(cursor: str, size: int, *, descending: bool) -> tuple[int, int]:
+    """The leaf indices [first, end) that are left of a search."""
+    if not cursor:
+        return 0, size
+    order, number = cursor[:1], cursor[1:]
+    if order != ("d" if descending else "a") or not re.fullmatch("[0-9]{1,18}", number):
+        raise InvalidArgument("The cursor is not of this query; start again without one.")
+    return (0, min(int(number), size)) if descending else (int(number), size)

@@ -6,38 +6,45 @@ changes only after the commit that it describes.
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from services.audit import canonical
-from services.audit.adapters.opening import connect, lock, open_checked
+from services.audit.adapters.batch import Batch, Committed, Key, StoreBroken, build
+from services.audit.adapters.opening import Connect, connect, lock, open_checked
+from services.audit.adapters.sqlite_reads import SqliteReads
 from services.audit.checkpoint import NoteSigner
-from services.audit.merkle import leaf_hash
-from services.audit.ports import Ack, Draft
-from services.audit.schema import COLUMNS, derive
-from services.common.errors import AlreadyExists
+from services.audit.keyring import ALL_KEYS, ring
+from services.audit.ports import Draft
+from services.audit.proofs import Prover
+from services.audit.schema import COLUMNS
 
-_INSERT = f"INSERT INTO events VALUES (?, ?, ?{', ?' * len(COLUMNS)})"  # noqa: S608 - no values in it
+_ROW = f"(?, ?, ?{', ?' * len(COLUMNS)})"
+_INSERT = f"INSERT INTO events VALUES {_ROW}"  # noqa: S608 - no values in it
+CHUNK = 64
+"""Rows of one statement: each statement hands the interpreter to the event loop and waits to get it back."""
 
-
-class StoreBroken(Exception):
-    """The file no longer holds what was acknowledged; only an operator can help."""
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What one commit did: an answer for each draft, in order, and the lines that are new."""
-
-    answers: Sequence[Ack | AlreadyExists]
-    lines: Sequence[bytes]
+_INSERT_CHUNK = f"INSERT INTO events VALUES {', '.join([_ROW] * CHUNK)}"  # noqa: S608 - no values in it
+_NODES = "INSERT INTO nodes VALUES (?, ?, ?)"
+_CHECKPOINT = "INSERT INTO checkpoints (number, size, root, note) VALUES (?, ?, ?, ?)"
+_STORED = "SELECT sequence, event FROM events WHERE writer = ? AND event_id = ?"
 
 
 class SqliteStore:
     """Appends records and their signed tree heads, all of one commit or none of it."""
 
-    def __init__(self, path: Path, signer: NoteSigner, *, may_create: bool = True) -> None:
+    errors: type[Exception] = sqlite3.Error
+
+    def __init__(
+        self,
+        path: Path,
+        signer: NoteSigner,
+        previous: NoteSigner | None = None,
+        *,
+        may_create: bool = True,
+        connect: Connect = connect,
+    ) -> None:
         """Opens or makes the store and checks it against its last signed root.
 
         Raises:
@@ -45,15 +52,18 @@ class SqliteStore:
                 next step.
         """
         self.path = path
+        self.name = str(path)
         self._signer = signer
+        self._connect = connect
         self._lock = lock(path)
         try:
-            opened = open_checked(path, signer, may_create=may_create)
+            opened = open_checked(path, signer, previous, may_create=may_create, connect=connect)
         except BaseException:
             os.close(self._lock)
             raise
         self._connection, self._tree = opened.connection, opened.tree
         self._number, self.checkpoint = opened.number, opened.note
+        self.keys, self.epoch = opened.keys, opened.epoch
 
     @property
     def size(self) -> int:
@@ -65,60 +75,51 @@ class SqliteStore:
 
         Raises:
             sqlite3.Error: nothing is known about the transaction; call ``recover`` before the next one.
+            StoreBroken: another process owns the store by now.
         """
-        answers: list[Ack | AlreadyExists] = []
-        rows: list[tuple[Any, ...]] = []
-        fresh: dict[tuple[str, str], tuple[int, Draft]] = {}
-        tree = self._tree
-        cursor = self._connection.cursor()
-        cursor.execute("BEGIN IMMEDIATE")
-        for draft in drafts:
-            prior = self._prior(cursor, draft, fresh)
-            if prior is not None:
-                answers.append(prior)
-                continue
-            fields = {**draft.fields, "sequence": tree.size}
-            event = canonical.encode(fields)
-            leaf = leaf_hash(event)
-            rows.append((tree.size, event, leaf, *derive(fields)))
-            answers.append(Ack(draft.key[1], tree.size))
-            fresh[draft.key] = tree.size, draft
-            tree = tree.append(leaf)
-        if not rows:
-            cursor.execute("ROLLBACK")
-            return Committed(answers, ())
-        cursor.executemany(_INSERT, rows)
-        checkpoint = self._signer.sign(tree.size, tree.root())
-        cursor.execute(
-            "INSERT INTO checkpoints (number, size, root, note) VALUES (?, ?, ?, ?)",
-            (self._number + 1, tree.size, tree.root(), checkpoint),
-        )
-        self._finish(cursor)
-        self._tree, self._number, self.checkpoint = tree, self._number + 1, checkpoint
-        return Committed(answers, [row[1] for row in rows])
+        # Most events are new: their keys are looked up only where the unique index objects.
+        batch = build(self._tree, drafts, {})
+        self._begin()
+        try:
+            self._insert(batch)
+        except sqlite3.IntegrityError:
+            self._connection.execute("ROLLBACK")
+            self._begin()
+            batch = build(self._tree, drafts, self._stored(drafts))
+            self._insert(batch)
+        if not batch.rows:
+            self._connection.execute("ROLLBACK")
+            return batch.committed
+        root = batch.tree.root()
+        checkpoint = self._signer.sign(batch.tree.size, root)
+        self._connection.execute(_CHECKPOINT, (self._number + 1, batch.tree.size, root, checkpoint))
+        self._finish()
+        self._tree, self._number, self.checkpoint = batch.tree, self._number + 1, checkpoint
+        return batch.committed
 
-    def _finish(self, cursor: sqlite3.Cursor) -> None:
-        cursor.execute("COMMIT")
+    def _begin(self) -> None:
+        """The fence (R23): whoever opened the store last owns it, though its file lock was circumvented."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        (epoch,) = self._connection.execute("SELECT epoch FROM log").fetchone()
+        if epoch != self.epoch:
+            raise StoreBroken(f"{self.path} was taken over by another process")
 
-    def _prior(
-        self, cursor: sqlite3.Cursor, draft: Draft, fresh: dict[tuple[str, str], tuple[int, Draft]]
-    ) -> Ack | AlreadyExists | None:
-        """The answer for a draft whose key is taken, in this commit or before."""
-        writer, event_id = draft.key
-        if draft.key in fresh:
-            sequence, earlier = fresh[draft.key]
-            same = dict(earlier.fields) == dict(draft.fields)
-        else:
-            row = cursor.execute(
-                "SELECT sequence, event FROM events WHERE writer = ? AND event_id = ?", draft.key
-            ).fetchone()
-            if row is None:
-                return None
-            sequence = row[0]
-            same = canonical.decode(row[1]) == {**draft.fields, "sequence": sequence}
-        if same:
-            return Ack(event_id, sequence)
-        return AlreadyExists(f"{writer} has recorded another event under the id {event_id}.")
+    def _insert(self, batch: Batch) -> None:
+        whole = len(batch.rows) // CHUNK * CHUNK
+        for at in range(0, whole, CHUNK):
+            self._connection.execute(_INSERT_CHUNK, tuple(chain.from_iterable(batch.rows[at : at + CHUNK])))
+        if whole < len(batch.rows):
+            self._connection.executemany(_INSERT, batch.rows[whole:])
+        if batch.nodes:
+            self._connection.executemany(_NODES, batch.nodes)
+
+    def _finish(self) -> None:
+        self._connection.execute("COMMIT")
+
+    def _stored(self, drafts: Sequence[Draft]) -> Mapping[Key, tuple[int, bytes]]:
+        """What is there under the drafts' keys."""
+        found = {draft.key: self._connection.execute(_STORED, draft.key).fetchone() for draft in drafts}
+        return {key: row for key, row in found.items() if row is not None}
 
     def recover(self) -> Sequence[bytes]:
         """After a failed commit: opens the file anew and takes up what it holds, for a commit that failed
@@ -126,33 +127,44 @@ class SqliteStore:
 
         Raises:
             sqlite3.Error: the file still cannot be used.
-            StoreBroken: it holds less than was acknowledged.
+            StoreBroken: it holds less than was acknowledged, or belongs to another process.
         """
         self._connection.close()
-        self._connection = connect(self.path)
+        self._connection = self._connect(self.path)
+        (epoch,) = self._connection.execute("SELECT epoch FROM log").fetchone()
+        if epoch != self.epoch:
+            raise StoreBroken(f"{self.path} was taken over by another process")
         stored, number, note = self._connection.execute(
             "SELECT size, number, note FROM checkpoints ORDER BY number DESC LIMIT 1"
         ).fetchone() or (0, 0, "")
         if number < self._number or stored < self._tree.size:
             raise StoreBroken(f"{self.path} has lost records that were acknowledged")
-        lines: list[bytes] = []
-        tree = self._tree
-        for event, leaf in self._connection.execute(
-            "SELECT event, leaf FROM events WHERE sequence >= ? ORDER BY sequence", (tree.size,)
-        ):
-            lines.append(event)
-            tree = tree.append(leaf)
-        if self._signer.verifier.open(note).root != tree.root():
+        rows: list[Any] = self._connection.execute(
+            "SELECT event, leaf FROM events WHERE sequence >= ? ORDER BY sequence", (self._tree.size,)
+        ).fetchall()
+        tree, _ = self._tree.extend(leaf for _, leaf in rows)
+        if ring(self._connection.execute(ALL_KEYS)).open(number, note).root != tree.root():
             raise StoreBroken(f"{self.path} does not match its signed root")
         self._tree, self._number, self.checkpoint = tree, number, note
-        return lines
+        return [event for event, _ in rows]
 
     def events(self, first: int = 0) -> Iterator[bytes]:
         """The canonical JSON of committed records, from a leaf index on."""
-        cursor = self._connection.cursor()
         query = "SELECT event FROM events WHERE sequence >= ? ORDER BY sequence"
-        for (event,) in cursor.execute(query, (first,)):
+        for (event,) in self._connection.execute(query, (first,)):
             yield event
+
+    def root(self, size: int) -> bytes:
+        """The root over the first ``size`` records, computed from the leaves and nodes."""
+        reads = SqliteReads(self.path)
+        try:
+            return Prover(reads.nodes, size).root()
+        finally:
+            reads.close()
+
+    def reads(self) -> SqliteReads:
+        """A reading connection of its own."""
+        return SqliteReads(self.path)
 
     def close(self) -> None:
         """Closes the file and lets another process have it."""

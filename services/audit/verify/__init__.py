@@ -8,22 +8,33 @@ What this cannot see: whoever holds the signing key can write another history; a
 earlier signed root looks whole by itself (its mirror, an export, a kept checkpoint or a witness shows that it is not).
 """
 
-from services.audit.verify.files import LogFiles, kept_heads, log_files, public_key
+from services.audit.checkpoint import BadCheckpoint
+from services.audit.receipt import BadReceipt, Proven, check
+from services.audit.verify.files import LogFiles, kept_heads, leaves, log_files, public_key, verify_log
 from services.audit.verify.findings import Altered, Report, Unreadable
-from services.audit.verify.lines import Leaves, prove, size_of, verify_lines
+from services.audit.verify.lines import Leaves, prove, size_of, verify_export, verify_lines
 from services.audit.verify.store import verify_store
+from services.audit.witness import Cosigner
 
 __all__ = [
     "Altered",
+    "BadCheckpoint",
+    "BadReceipt",
+    "Cosigner",
     "Leaves",
     "LogFiles",
+    "Proven",
     "Report",
     "Unreadable",
+    "check",
     "kept_heads",
+    "leaves",
     "log_files",
     "prove",
     "public_key",
     "size_of",
+    "verify_export",
     "verify_lines",
+    "verify_log",
     "verify_store",
 ]

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from services.audit.checkpoint import BadCheckpoint, Checkpoint, NoteVerifier
-from services.audit.merkle import Tree, leaf_hash
+from services.audit.merkle import BadProof, Tree, check_inclusion, leaf_hash
 from services.audit.verify.findings import Altered, Report, Unreadable, record
 from services.audit.verify.store import leaves_of
 
@@ -24,9 +26,9 @@ class Leaves:
     complete: bool
 
     @classmethod
-    def of_store(cls, path: Path, verifier: NoteVerifier) -> "Leaves":
-        """The leaves of a store, which is checked first. Raises as ``verify_store``."""
-        return cls(leaves_of(path, verifier), complete=False)
+    def of_store(cls, path: Path, verifier: NoteVerifier, heads: Mapping[str, str] = MappingProxyType({})) -> "Leaves":
+        """The leaves of a store, which is checked first, with ``heads``. Raises as ``verify_store``."""
+        return cls(leaves_of(path, verifier, heads), complete=False)
 
     @classmethod
     def of_proof(cls, text: str, verifier: NoteVerifier) -> "Leaves":
@@ -116,3 +118,61 @@ def verify_lines(lines: Iterable[bytes], leaves: Leaves) -> Report:
     if leaves.complete and count < len(leaves.hashes):
         raise Altered(f"event {count} is missing: the signed root covers {len(leaves.hashes)} events", count)
     return Report(count, 1, Tree.of(leaves.hashes).root())
+
+
+def verify_export(
+    lines: Iterable[bytes], proof: str, verifier: NoteVerifier, heads: Mapping[str, str] = MappingProxyType({})
+) -> Report:
+    """Checks an export against the proof beside it: of the whole log (``prove``), or of what a filter found.
+    ``heads``: tree heads that were kept elsewhere, by where they lie; only the whole log can be held against them.
+
+    Raises:
+        Altered: names the first event that is altered, missing or out of place. What a filter left out cannot be
+            missed: its proof shows only that each event is in the log, and in its order.
+        Unreadable: it is not such a proof, or says nothing about ``heads``.
+    """
+    value = _parsed(proof)
+    if "inclusion" not in value:
+        leaves = Leaves.of_proof(proof, verifier)
+        leaves.check_heads(heads, verifier)
+        return verify_lines(lines, leaves)
+    if heads:
+        raise Unreadable("a filtered export shows nothing of other tree heads; verify them against the whole log")
+    try:
+        head = verifier.open(str(value["checkpoint"]))
+        paths = [(int(sequence), [_decoded(each) for each in hashes]) for sequence, hashes in value["inclusion"]]
+    except BadCheckpoint as error:
+        raise Altered(f"the signed root of the export is altered: {error}") from error
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise Unreadable("the proof beside the export cannot be read") from error
+    remaining, last, count = iter(paths), -1, 0
+    for line in lines:
+        sequence, hashes = next(remaining, (None, []))
+        if sequence is None or sequence <= last:
+            raise Altered(f"line {count + 1} has no proof, or is out of order", last + 1)
+        if not line.endswith(b"\n"):
+            raise Altered(f"event {sequence} is altered: its line is cut off", sequence)
+        event = line[:-1]
+        record(event, sequence, f"event {sequence} (line {count + 1})")
+        try:
+            check_inclusion(leaf_hash(event), sequence, head.size, hashes, head.root)
+        except BadProof as error:
+            raise Altered(f"event {sequence} (line {count + 1}) is altered: {error}", sequence) from error
+        last, count = sequence, count + 1
+    if (rest := next(remaining, None)) is not None:
+        raise Altered(f"event {rest[0]} is missing: the proof beside the export has it", rest[0])
+    return Report(count, 1, head.root)
+
+
+def _parsed(proof: str) -> dict[str, Any]:
+    try:
+        value = json.loads(proof)
+    except ValueError as error:
+        raise Unreadable("the proof beside the export cannot be read") from error
+    if not isinstance(value, dict):
+        raise Unreadable("the proof beside the export cannot be read")
+    return value
+
+
+def _decoded(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)

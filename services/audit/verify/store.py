@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum, auto
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from services.audit.checkpoint import BadCheckpoint, Checkpoint, NoteVerifier
-from services.audit.merkle import Tree, leaf_hash
+from services.audit.keyring import ALL_KEYS, KeyRing, ring
+from services.audit.merkle import Node, Tree, leaf_hash
 from services.audit.schema import APPLICATION_ID, COLUMNS, VERSION, derive
 from services.audit.verify.findings import Altered, Report, Unreadable, record
 
@@ -18,8 +19,8 @@ from services.audit.verify.findings import Altered, Report, Unreadable, record
 def verify_store(
     path: Path, verifier: NoteVerifier, mirror: Path | None = None, heads: Mapping[str, str] = MappingProxyType({})
 ) -> Report:
-    """Checks a whole store against the log's public key, and the mirror file line by line. ``heads``: signed tree heads
-    that were kept elsewhere, by where they lie; the store must have them all.
+    """Checks a whole store against a public key of the log, and the mirror file line by line. ``heads``: signed tree
+    heads that were published, witnessed or kept elsewhere, by where they lie; the store must have them all.
 
     Works while the service runs: it reads one snapshot.
 
@@ -39,6 +40,7 @@ def verify_store(
         # Broken text is altered text, not an unreadable file.
         connection.text_factory = lambda data: data.decode("utf-8", "replace")
         try:
+            connection.execute("BEGIN")
             return _StoreCheck(connection, verifier, lines, heads).run()
         finally:
             connection.close()
@@ -48,9 +50,28 @@ def verify_store(
         lines.close()
 
 
-def leaves_of(path: Path, verifier: NoteVerifier) -> Sequence[bytes]:
-    """The leaf hashes of a store, which is verified first. Raises as ``verify_store``."""
-    size = verify_store(path, verifier).events
+def check_tables(
+    connection: Any, verifier: NoteVerifier, mirror: Path | None, heads: Mapping[str, str], *, running: bool
+) -> Report:
+    """The walk over the tables of a connection that is in a transaction. ``running``: the service may be writing.
+
+    Raises:
+        Altered, Unreadable: as ``verify_store``.
+    """
+    state = _State.RUNNING if running else _State.CRASHED
+    try:
+        lines = _Mirror(mirror.open("rb") if mirror else None, mirror, state)
+    except OSError as error:
+        raise Unreadable(f"{mirror}: the mirror cannot be read: {error.strerror}") from error
+    try:
+        return _StoreCheck(connection, verifier, lines, heads).run()
+    finally:
+        lines.close()
+
+
+def leaves_of(path: Path, verifier: NoteVerifier, heads: Mapping[str, str]) -> Sequence[bytes]:
+    """The leaf hashes of a store, which is verified first, with ``heads``. Raises as ``verify_store``."""
+    size = verify_store(path, verifier, heads=heads).events
     connection = _connect(path, _left_by(path))
     try:
         rows = connection.execute("SELECT leaf FROM events WHERE sequence < ? ORDER BY sequence", (size,))
@@ -62,13 +83,12 @@ def leaves_of(path: Path, verifier: NoteVerifier) -> Sequence[bytes]:
 class _StoreCheck:
     """One walk over events, signed roots and mirror lines in step."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, verifier: NoteVerifier, mirror: "_Mirror", heads: Mapping[str, str]
-    ) -> None:
+    def __init__(self, connection: Any, verifier: NoteVerifier, mirror: "_Mirror", heads: Mapping[str, str]) -> None:
         self._connection, self._verifier, self._mirror, self._heads = connection, verifier, mirror, heads
         self._seen: dict[int, list[tuple[str, Checkpoint]]] = {}
         """Tree heads kept elsewhere, by their size."""
         self._tree = Tree()
+        self._nodes = 0
         self._proven = 0
         """Leaves under the last signed root that was reached."""
         self._suspect: int | None = None
@@ -77,15 +97,15 @@ class _StoreCheck:
         """The mirror lacks the last commit, as a crash between commit and mirror leaves it."""
 
     def run(self) -> Report:
-        self._connection.execute("BEGIN")
-        self._check_identity()
+        self._keys = self._check_identity()
         self._open_heads()
         checkpoints = self._checkpoints()
         count, head = 1, next(checkpoints, None)
         if head is None or head.size != 0 or head.root != self._tree.root():
             raise Altered("signed root 0 (of the empty log) is missing or altered", 0)
         head = next(checkpoints, None)
-        query = f"SELECT sequence, event, leaf, {', '.join(COLUMNS)} FROM events ORDER BY sequence"  # noqa: S608
+        columns = ", ".join(f'"{name}"' for name in COLUMNS)
+        query = f"SELECT sequence, event, leaf, {columns} FROM events ORDER BY sequence"  # noqa: S608
         for row in self._connection.execute(query):
             self._take(row[0], row[1], row[2], row[3:])
             if head is not None and head.size == self._tree.size:
@@ -97,6 +117,9 @@ class _StoreCheck:
             )
         if self._proven != self._tree.size:
             raise Altered(f"event {self._proven} and what follows is under no signed root", self._proven)
+        (nodes,) = self._connection.execute("SELECT count(*) FROM nodes").fetchone()
+        if nodes != self._nodes:
+            raise Altered(f"the events are intact, but the tree has {nodes} nodes instead of {self._nodes}")
         for size, seen in sorted(self._seen.items()):
             where, _ = seen[0]
             raise Altered(
@@ -109,19 +132,24 @@ class _StoreCheck:
         self._check_rest_of_mirror()
         return Report(self._tree.size, count, self._tree.root(), self._mirror.taken if self._mirror.there else None)
 
-    def _check_identity(self) -> None:
+    def _check_identity(self) -> KeyRing:
         (application,) = self._connection.execute("PRAGMA application_id").fetchone()
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if (application, version) != (APPLICATION_ID, VERSION):
             raise Unreadable("not an audit store of this version of kubegate")
-        row = self._connection.execute("SELECT origin, vkey FROM log").fetchall()
-        if row != [(self._verifier.name, self._verifier.vkey)]:
+        origins = self._connection.execute("SELECT origin FROM log").fetchall()
+        try:
+            keys = ring(self._connection.execute(ALL_KEYS))
+        except BadCheckpoint as error:
+            raise Altered(f"the keys of the log are altered: {error}", 0) from error
+        if origins != [(self._verifier.name,)] or self._verifier not in keys:
             raise Altered(f"the store does not belong to the log {self._verifier.vkey}")
+        return keys
 
     def _open_heads(self) -> None:
         for where, note in self._heads.items():
             try:
-                head = self._verifier.open(note)
+                head = self._keys.open_any(note)
             except BadCheckpoint as error:
                 raise Altered(f"{where} is not a signed root of this log: {error}") from error
             self._seen.setdefault(head.size, []).append((where, head))
@@ -143,7 +171,7 @@ class _StoreCheck:
             if number != index:
                 raise Altered(f"signed root {index} is missing", self._proven)
             try:
-                checkpoint = self._verifier.open(note)
+                checkpoint = self._keys.open(number, note)
             except BadCheckpoint as error:
                 raise Altered(f"signed root {number} is altered: {error}", self._proven) from error
             if (checkpoint.size, checkpoint.root) != (size, root) or size <= last:
@@ -163,8 +191,22 @@ class _StoreCheck:
                 raise Altered(f"event {expected} is altered: its column {name} does not agree with it", expected)
         if self._suspect is None and not self._mirror.agrees(event):
             self._suspect = expected
-        self._tree = self._tree.append(leaf)
-        self._compare_heads()
+        self._tree, nodes = self._tree.extend((leaf,))
+        for node in nodes:
+            self._check_node(node)
+        if self._seen:
+            self._compare_heads()
+
+    def _check_node(self, node: Node) -> None:
+        query = "SELECT hash FROM nodes WHERE level = ? AND position = ?"
+        if self._connection.execute(query, node[:2]).fetchall() != [(node.hash,)]:
+            first = node.position << node.level
+            raise Altered(
+                f"the tree is altered: node {node.position} of level {node.level}, over the events {first} to "
+                f"{first + (1 << node.level) - 1}",
+                first,
+            )
+        self._nodes += 1
 
     def _reach(self, head: Checkpoint) -> None:
         first, last = self._proven, self._tree.size - 1

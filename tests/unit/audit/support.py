@@ -11,13 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.audit import canonical
 from services.audit.adapters.mirror import Mirror
+from services.audit.adapters.sqlite_reads import cursor_at, span
 from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.checkpoint import NoteSigner, origin_of
 from services.audit.event import Event, EventType, Identity, Phase, Result
-from services.audit.ports import Ack, Draft, Filter, Record
+from services.audit.ports import Ack, Count, Draft, Filter, Found, Proof, Record
 from services.audit.writers import CORE
 from services.common.deadline import Deadline
-from services.common.errors import PermissionDenied, Unauthenticated
+from services.common.errors import DomainError, NotFound, PermissionDenied, Unauthenticated
 from services.common.ids import uuid7
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -87,6 +88,7 @@ class MemoryLog:
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
         self.drafts: list[Draft] = []
+        self.counts: list[Count] = []
         self._growth = asyncio.Event()
 
     async def append(self, draft: Draft) -> Ack:
@@ -95,6 +97,9 @@ class MemoryLog:
         self._growth.set()
         self._growth.clear()
         return Ack(draft.key[1], len(self.records) - 1)
+
+    async def append_all(self, drafts: Sequence[Draft]) -> Sequence[Ack | DomainError]:
+        return [await self.append(draft) for draft in drafts]
 
     async def find(self, writer: str, event_id: str) -> Record | None:
         return next((_record(r) for r in self.records if (r["writer"], r["event_id"]) == (writer, event_id)), None)
@@ -107,6 +112,31 @@ class MemoryLog:
     async def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
         found = [r for r in self.records[first:end] if all(r.get(k, "") == v for k, v in filter_.equal.items())]
         return [_record(r) for r in (reversed(found) if descending else found)][:limit]
+
+    async def bounds(self) -> str:
+        return str(self.size)
+
+    async def search(self, filter_: Filter, *, cursor: str, bounds: str, limit: int, descending: bool) -> Found:
+        first, end = span(cursor, int(bounds), descending=descending)
+        records = await self.page(filter_, first=first, end=end, limit=limit + 1, descending=descending)
+        if len(records) <= limit:
+            return Found(records)
+        last = records[limit - 1].sequence
+        return Found(records[:limit], cursor_at(last if descending else last + 1, descending=descending))
+
+    async def count(self, filter_: Filter, by: Sequence[str], bucket_seconds: int, limit: int) -> Sequence[Count]:
+        return self.counts[:limit]
+
+    async def inclusion(self, sequence: int) -> tuple[Record, Proof]:
+        if sequence >= self.size:
+            raise NotFound("There is no such event.")
+        return _record(self.records[sequence]), Proof([], self.checkpoint)
+
+    async def inclusions(self, sequences: Sequence[int], size: int) -> Sequence[Sequence[bytes]]:
+        return [[] for _ in sequences]
+
+    async def consistency(self, old_size: int) -> Proof:
+        return Proof([], self.checkpoint)
 
     async def grown(self, size: int) -> None:
         while self.size <= size:
@@ -151,7 +181,7 @@ class FixedPolicy:
         self.readers = readers
         self.asked: list[str] = []
 
-    async def check_read(self, token: str, request_id: str, deadline: Deadline) -> None:
+    async def check(self, verb: str, token: str, request_id: str, deadline: Deadline) -> None:
         self.asked.append(token)
         if token not in self.readers:
             raise PermissionDenied("Reading the audit log is denied: no grant")

@@ -11,9 +11,10 @@ import pytest_asyncio
 
 from services.audit import canonical
 from services.audit.adapters import group_commit
+from services.audit.adapters.batch import Committed
 from services.audit.adapters.group_commit import GroupCommitLog
 from services.audit.adapters.mirror import Mirror
-from services.audit.adapters.sqlite_store import Committed, SqliteStore
+from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.ports import Ack, Draft
 from services.audit.writers import CORE
 from services.common.errors import AlreadyExists, ResourceExhausted, Unavailable

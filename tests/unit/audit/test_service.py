@@ -1,6 +1,7 @@
 """What is recorded, as whose, and who may read it: the rules without gRPC and without a disk."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 
 from services.audit.event import Decision, EventType, Identity, Result
+from services.audit.masking import Masker
 from services.audit.orphans import GRACE
 from services.audit.ports import Ack, Draft, Filter
-from services.audit.service import PAGE, AuditService, Reader
+from services.audit.reading import PAGE, AuditReading, Reader
+from services.audit.service import AuditService
 from services.audit.writers import AUTHN, AUTHZ, CORE
 from services.common.deadline import Deadline
 from services.common.errors import (
@@ -41,7 +44,9 @@ class Rig:
             external=identity("bob", issuer="https://idp.example"),
         )
         self.policy = FixedPolicy("admin")
-        self.service = AuditService(self.log, self.principals, self.policy, self.clock)
+        masker = Masker(b"mask")
+        self.service = AuditService(self.log, self.principals, masker, self.clock)
+        self.reading = AuditReading(self.log, self.principals, self.policy, self.clock, masker)
 
     async def append(self, writer: str, token: str = "", **changes: Any) -> dict[str, Any]:
         ack = await self.service.append(writer, event(**changes), token)
@@ -53,7 +58,7 @@ class Rig:
     async def query(self, token: str = "admin", peer: str = OPERATOR, **changes: Any) -> tuple[list[int], str]:
         arguments: dict[str, Any] = {"limit": 0, "descending": False, "cursor": ""} | changes
         filter_ = arguments.pop("filter_", Filter())
-        pages = [page async for page in self.service.query(self.reader(token, peer), filter_, **arguments)]
+        pages = [page async for page in self.reading.query(self.reader(token, peer), filter_, **arguments)]
         assert all(len(records) <= PAGE for records, _ in pages)
         assert not any(cursor for _, cursor in pages[:-1])
         return [record.sequence for records, _ in pages for record in records], pages[-1][1]
@@ -216,16 +221,16 @@ async def test_an_outcome_that_nobody_waits_for_still_closes_its_intent(
 ) -> None:
     begun, gate = intent(), asyncio.Event()
     await rig.service.append(CORE, begun, "alice")
-    put = rig.log.append
+    put = rig.log.append_all
 
-    async def queued(draft: Draft) -> Ack:
-        async def commit() -> Ack:
+    async def queued(drafts: Sequence[Draft]) -> Sequence[Ack | DomainError]:
+        async def commit() -> Sequence[Ack | DomainError]:
             await gate.wait()
-            return await put(draft)
+            return await put(drafts)
 
         return await asyncio.shield(asyncio.create_task(commit()))
 
-    monkeypatch.setattr(rig.log, "append", queued)
+    monkeypatch.setattr(rig.log, "append_all", queued)
     given_up = asyncio.create_task(rig.service.append(CORE, outcome(begun.event_id), ""))
     for _ in range(5):
         await asyncio.sleep(0)
@@ -325,7 +330,7 @@ async def test_a_refused_reading_is_recorded_with_the_person(
     (record,) = rig.log.records
     assert (record["result"], record["user"], record["event_type"]) == ("failure", user, "admin")
     with pytest.raises(error):
-        async for _ in rig.service.tail(rig.reader(token), Filter(), None):
+        async for _ in rig.reading.tail(rig.reader(token), Filter(), None):
             pass
     assert rig.log.records[-1]["action"] == "audit.Tail"
 
@@ -333,10 +338,10 @@ async def test_a_refused_reading_is_recorded_with_the_person(
 async def test_a_reading_that_could_not_be_decided_is_an_error_in_the_record(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(token: str, request_id: str, deadline: Deadline) -> None:
+    async def away(verb: str, token: str, request_id: str, deadline: Deadline) -> None:
         raise Unavailable("The authz service cannot be reached.")
 
-    monkeypatch.setattr(rig.policy, "check_read", away)
+    monkeypatch.setattr(rig.policy, "check", away)
     with pytest.raises(Unavailable):
         await rig.query()
     assert rig.log.records[-1]["result"] == "error"
@@ -370,7 +375,7 @@ async def test_a_tail_follows_from_where_it_is_told_and_ends_with_its_token(rig:
     seen: asyncio.Queue[str] = asyncio.Queue()
 
     async def follow(first: int | None) -> None:
-        async for records in rig.service.tail(rig.reader(), Filter({"event_type": "mcp_request"}), first):
+        async for records in rig.reading.tail(rig.reader(), Filter({"event_type": "mcp_request"}), first):
             for record in records:
                 seen.put_nowait(rig.log.records[record.sequence]["user"])
 
@@ -389,7 +394,7 @@ async def test_a_tail_without_a_position_begins_now(rig: Rig) -> None:
     seen: list[str] = []
 
     async def follow() -> None:
-        async for records in rig.service.tail(rig.reader(), Filter({"event_type": "mcp_request"}), None):
+        async for records in rig.reading.tail(rig.reader(), Filter({"event_type": "mcp_request"}), None):
             seen.extend(rig.log.records[record.sequence]["user"] for record in records)
             return
 

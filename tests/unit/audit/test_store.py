@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from services.audit import canonical
+from services.audit.adapters.batch import StoreBroken
 from services.audit.adapters.mirror import Mirror
 from services.audit.adapters.sqlite_reads import SqliteReads
-from services.audit.adapters.sqlite_store import SqliteStore, StoreBroken
+from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.merkle import Tree, leaf_hash
 from services.audit.ports import Ack, Draft, Filter
+from services.audit.verify import verify_store
 from services.audit.writers import AUTHN, CORE
 from services.common.errors import AlreadyExists
 from services.common.runtime_errors import StartupError
@@ -83,11 +85,11 @@ class Faulty(SqliteStore):
     persist = False
     fail = True
 
-    def _finish(self, cursor: sqlite3.Cursor) -> None:
+    def _finish(self) -> None:
         if not self.fail:
-            return super()._finish(cursor)
+            return super()._finish()
         if self.persist:
-            super()._finish(cursor)
+            super()._finish()
         raise sqlite3.OperationalError("disk I/O error")
 
 
@@ -255,3 +257,43 @@ def test_the_outcome_of_an_intent_is_found_with_it(tmp_path: Path) -> None:
     assert reads.find_intent(CORE, lost.event_id) == (reads.find(CORE, lost.event_id), None)
     reads.close()
     store.close()
+
+
+@pytest.mark.req("I4.7", "R23")
+def test_a_store_of_the_first_version_is_brought_along_with_nodes_and_keys(tmp_path: Path) -> None:
+    fill(tmp_path, [300, 3])
+    path = tmp_path / "audit.db"
+    _sql(
+        "DROP TABLE nodes",
+        "DROP TABLE keys",
+        "DROP TABLE log",
+        "DROP INDEX events_by_user",
+        "CREATE TABLE log (id INTEGER PRIMARY KEY CHECK (id = 1), origin TEXT NOT NULL, vkey TEXT NOT NULL) STRICT",
+        f"INSERT INTO log VALUES (1, '{signer().verifier.name}', '{signer().verifier.vkey}')",
+        "PRAGMA user_version = 1",
+    )(path)
+    store = SqliteStore(path, signer(), may_create=False)
+    store.commit([draft()])
+    assert store.root(256) == Tree.of(leaf_hash(event) for event in list(store.events())[:256]).root()
+    store.close()
+    assert verify_store(path, signer().verifier).events == 304
+
+
+@pytest.mark.req("R23", "I2.11")
+def test_a_store_of_the_first_version_that_does_not_check_out_is_left_as_it_was(tmp_path: Path) -> None:
+    fill(tmp_path, [3])
+    path = tmp_path / "audit.db"
+    _sql(
+        "DROP TABLE nodes",
+        "DROP TABLE keys",
+        "DROP TABLE log",
+        "DROP INDEX events_by_user",
+        "CREATE TABLE log (id INTEGER PRIMARY KEY CHECK (id = 1), origin TEXT NOT NULL, vkey TEXT NOT NULL) STRICT",
+        f"INSERT INTO log VALUES (1, '{signer().verifier.name}', '{signer().verifier.vkey}')",
+        "DELETE FROM events WHERE sequence = 1",
+        "PRAGMA user_version = 1",
+    )(path)
+    before = path.read_bytes()
+    with pytest.raises(StartupError, match="event 1 is missing"):
+        SqliteStore(path, signer(), may_create=False)
+    assert path.read_bytes() == before

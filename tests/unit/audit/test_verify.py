@@ -125,7 +125,9 @@ def test_every_flipped_byte_of_a_signed_root_is_found(log: Path) -> None:
         ("DELETE FROM checkpoints WHERE number = 2", "signed root 2 is missing"),
         ("DELETE FROM checkpoints WHERE number = 0", "signed root 0"),
         ("DELETE FROM checkpoints WHERE number = 4", "event 6 and what follows is under no signed root"),
-        ("UPDATE log SET vkey = 'x'", "does not belong to the log"),
+        ("UPDATE log SET origin = 'x'", "does not belong to the log"),
+        ("UPDATE keys SET vkey = 'x'", "the keys of the log are altered"),
+        ("DELETE FROM keys", "the keys of the log are altered"),
         ("UPDATE events SET sequence = 100 WHERE sequence = 2", "event 2 is missing"),
     ],
 )

@@ -68,7 +68,9 @@ def test_the_users_file_loads_unchanged_and_means_what_it_says() -> None:
 
 @pytest.mark.req("I2.4")
 def test_the_shipped_policy_has_the_roles_that_users_know() -> None:
-    assert load_policy(SHIPPED).roles == load_policy(GOLDEN).roles
+    shipped, known = load_policy(SHIPPED).roles, load_policy(GOLDEN).roles
+    assert shipped[: len(known)] == known
+    assert [role.name for role in shipped[len(known) :]] == ["auditor"]
 
 
 @pytest.mark.req("I2.11")

@@ -122,6 +122,70 @@ PHASE_OUTCOME: Phase.ValueType  # 2
 """After execution."""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
+class _ExportFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExportFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExportFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPORT_FORMAT_UNSPECIFIED: _ExportFormat.ValueType  # 0
+    """JSON Lines."""
+    EXPORT_FORMAT_JSON_LINES: _ExportFormat.ValueType  # 1
+    """One canonical event a line: can be verified."""
+    EXPORT_FORMAT_CSV: _ExportFormat.ValueType  # 2
+    """For spreadsheets: the users' columns; cells that a spreadsheet would run
+    are defused. Cannot be verified.
+    """
+
+class ExportFormat(_ExportFormat, metaclass=_ExportFormatEnumTypeWrapper):
+    """Format of an export."""
+
+EXPORT_FORMAT_UNSPECIFIED: ExportFormat.ValueType  # 0
+"""JSON Lines."""
+EXPORT_FORMAT_JSON_LINES: ExportFormat.ValueType  # 1
+"""One canonical event a line: can be verified."""
+EXPORT_FORMAT_CSV: ExportFormat.ValueType  # 2
+"""For spreadsheets: the users' columns; cells that a spreadsheet would run
+are defused. Cannot be verified.
+"""
+Global___ExportFormat: _TypeAlias = ExportFormat  # noqa: Y015
+
+class _StatsField:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StatsFieldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StatsField.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STATS_FIELD_UNSPECIFIED: _StatsField.ValueType  # 0
+    """Refused."""
+    STATS_FIELD_EVENT_TYPE: _StatsField.ValueType  # 1
+    """Kind."""
+    STATS_FIELD_RESULT: _StatsField.ValueType  # 2
+    """How it ended."""
+    STATS_FIELD_USER: _StatsField.ValueType  # 3
+    """Who."""
+    STATS_FIELD_ACTION: _StatsField.ValueType  # 4
+    """What."""
+    STATS_FIELD_NAMESPACE: _StatsField.ValueType  # 5
+    """Where."""
+
+class StatsField(_StatsField, metaclass=_StatsFieldEnumTypeWrapper):
+    """By what events are counted."""
+
+STATS_FIELD_UNSPECIFIED: StatsField.ValueType  # 0
+"""Refused."""
+STATS_FIELD_EVENT_TYPE: StatsField.ValueType  # 1
+"""Kind."""
+STATS_FIELD_RESULT: StatsField.ValueType  # 2
+"""How it ended."""
+STATS_FIELD_USER: StatsField.ValueType  # 3
+"""Who."""
+STATS_FIELD_ACTION: StatsField.ValueType  # 4
+"""What."""
+STATS_FIELD_NAMESPACE: StatsField.ValueType  # 5
+"""Where."""
+Global___StatsField: _TypeAlias = StatsField  # noqa: Y015
+
 @_typing.final
 class Event(_message.Message):
     """One event as a writer sends it. audit adds writer, user source and sequence."""
@@ -465,6 +529,10 @@ class Filter(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    MIN_DURATION_MS_FIELD_NUMBER: _builtins.int
+    MAX_DURATION_MS_FIELD_NUMBER: _builtins.int
     event_type: Global___EventType.ValueType
     """Kind."""
     user: _builtins.str
@@ -479,6 +547,12 @@ class Filter(_message.Message):
     """How it ended."""
     request_id: _builtins.str
     """All events of one request."""
+    text: _builtins.str
+    """Text in metadata or error_message; ASCII letters match in either case."""
+    min_duration_ms: _builtins.float
+    """At least so many milliseconds."""
+    max_duration_ms: _builtins.float
+    """At most so many milliseconds."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """At or after."""
@@ -486,6 +560,10 @@ class Filter(_message.Message):
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
         """Before."""
+
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldFilter]:
+        """Each of these must hold."""
 
     def __init__(
         self,
@@ -499,14 +577,53 @@ class Filter(_message.Message):
         request_id: _builtins.str = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         until: _timestamp_pb2.Timestamp | None = ...,
+        fields: _abc.Iterable[Global___FieldFilter] | None = ...,
+        text: _builtins.str = ...,
+        min_duration_ms: _builtins.float | None = ...,
+        max_duration_ms: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_duration_ms", b"_max_duration_ms", "_min_duration_ms", b"_min_duration_ms", "max_duration_ms", b"max_duration_ms", "min_duration_ms", b"min_duration_ms", "since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "event_type", b"event_type", "namespace", b"namespace", "request_id", b"request_id", "resource", b"resource", "result", b"result", "since", b"since", "until", b"until", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_duration_ms", b"_max_duration_ms", "_min_duration_ms", b"_min_duration_ms", "action", b"action", "event_type", b"event_type", "fields", b"fields", "max_duration_ms", b"max_duration_ms", "min_duration_ms", b"min_duration_ms", "namespace", b"namespace", "request_id", b"request_id", "resource", b"resource", "result", b"result", "since", b"since", "text", b"text", "until", b"until", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_duration_ms: _TypeAlias = _typing.Literal["max_duration_ms"]  # noqa: Y015
+    _WhichOneofArgType__max_duration_ms: _TypeAlias = _typing.Literal["_max_duration_ms", b"_max_duration_ms"]  # noqa: Y015
+    _WhichOneofReturnType__min_duration_ms: _TypeAlias = _typing.Literal["min_duration_ms"]  # noqa: Y015
+    _WhichOneofArgType__min_duration_ms: _TypeAlias = _typing.Literal["_min_duration_ms", b"_min_duration_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_duration_ms) -> _WhichOneofReturnType__max_duration_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_duration_ms) -> _WhichOneofReturnType__min_duration_ms | None: ...
+
+Global___Filter: _TypeAlias = Filter  # noqa: Y015
+
+@_typing.final
+class FieldFilter(_message.Message):
+    """A field of the record and the values that it may have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Path in the record: "tenant", "decision.rule", "metadata.tool" ..."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Any of these, as text; "" also stands for absent."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Filter: _TypeAlias = Filter  # noqa: Y015
+Global___FieldFilter: _TypeAlias = FieldFilter  # noqa: Y015
 
 @_typing.final
 class QueryRequest(_message.Message):
@@ -580,19 +697,23 @@ class Record(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     CANONICAL_JSON_FIELD_NUMBER: _builtins.int
+    LOG_ID_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Leaf index in the log."""
     canonical_json: _builtins.bytes
     """The canonical JSON: exactly the bytes that the leaf hash covers (R23)."""
+    log_id: _builtins.str
+    """Which log holds it, where several replicas are read as one."""
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         canonical_json: _builtins.bytes = ...,
+        log_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canonical_json", b"canonical_json", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canonical_json", b"canonical_json", "log_id", b"log_id", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -690,3 +811,405 @@ class GetCheckpointResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCheckpointResponse: _TypeAlias = GetCheckpointResponse  # noqa: Y015
+
+@_typing.final
+class ExportRequest(_message.Message):
+    """Writes events as a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    PROOFS_FIELD_NUMBER: _builtins.int
+    format: Global___ExportFormat.ValueType
+    """How."""
+    proofs: _builtins.bool
+    """With an inclusion proof for each event (JSON Lines only)."""
+    @_builtins.property
+    def filter(self) -> Global___Filter:
+        """Which."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___Filter | None = ...,
+        format: Global___ExportFormat.ValueType = ...,
+        proofs: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "format", b"format", "proofs", b"proofs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportRequest: _TypeAlias = ExportRequest  # noqa: Y015
+
+@_typing.final
+class ExportResponse(_message.Message):
+    """The next part of the file or of its proof."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Bytes of the file."""
+    proof: _builtins.bytes
+    """Bytes of the proof file, a JSON document of its own."""
+    events: _builtins.int
+    """Events so far."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        proof: _builtins.bytes = ...,
+        events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "events", b"events", "proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportResponse: _TypeAlias = ExportResponse  # noqa: Y015
+
+@_typing.final
+class StatsRequest(_message.Message):
+    """Counts events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    BUCKET_SECONDS_FIELD_NUMBER: _builtins.int
+    bucket_seconds: _builtins.int
+    """And for each span of so many seconds, counted from 1970; 0 for the whole."""
+    @_builtins.property
+    def filter(self) -> Global___Filter:
+        """Which."""
+
+    @_builtins.property
+    def by(self) -> _containers.RepeatedScalarFieldContainer[Global___StatsField.ValueType]:
+        """A row for each combination that occurs."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___Filter | None = ...,
+        by: _abc.Iterable[Global___StatsField.ValueType] | None = ...,
+        bucket_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_seconds", b"bucket_seconds", "by", b"by", "filter", b"filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatsRequest: _TypeAlias = StatsRequest  # noqa: Y015
+
+@_typing.final
+class StatsResponse(_message.Message):
+    """The counts, oldest first, at most 10,000."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatsRow]:
+        """Rows."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___StatsRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatsResponse: _TypeAlias = StatsResponse  # noqa: Y015
+
+@_typing.final
+class StatsRow(_message.Message):
+    """One count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKET_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """Events."""
+    @_builtins.property
+    def bucket(self) -> _timestamp_pb2.Timestamp:
+        """Begin of the span; unset without buckets."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The values, in the order of `by`."""
+
+    def __init__(
+        self,
+        *,
+        bucket: _timestamp_pb2.Timestamp | None = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "count", b"count", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatsRow: _TypeAlias = StatsRow  # noqa: Y015
+
+@_typing.final
+class GetInclusionProofRequest(_message.Message):
+    """Names a leaf and a tree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Leaf index."""
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetInclusionProofRequest: _TypeAlias = GetInclusionProofRequest  # noqa: Y015
+
+@_typing.final
+class GetInclusionProofResponse(_message.Message):
+    """A leaf and how it leads to a signed root."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """The signed tree head."""
+    @_builtins.property
+    def record(self) -> Global___Record:
+        """The event."""
+
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Siblings from the leaf to the root."""
+
+    def __init__(
+        self,
+        *,
+        record: Global___Record | None = ...,
+        hashes: _abc.Iterable[_builtins.bytes] | None = ...,
+        checkpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "hashes", b"hashes", "record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetInclusionProofResponse: _TypeAlias = GetInclusionProofResponse  # noqa: Y015
+
+@_typing.final
+class GetConsistencyProofRequest(_message.Message):
+    """Names an earlier tree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OLD_SIZE_FIELD_NUMBER: _builtins.int
+    old_size: _builtins.int
+    """Its size."""
+    def __init__(
+        self,
+        *,
+        old_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["old_size", b"old_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConsistencyProofRequest: _TypeAlias = GetConsistencyProofRequest  # noqa: Y015
+
+@_typing.final
+class GetConsistencyProofResponse(_message.Message):
+    """How the newest tree extends it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HASHES_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """The newest signed tree head."""
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The proof."""
+
+    def __init__(
+        self,
+        *,
+        hashes: _abc.Iterable[_builtins.bytes] | None = ...,
+        checkpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "hashes", b"hashes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConsistencyProofResponse: _TypeAlias = GetConsistencyProofResponse  # noqa: Y015
+
+@_typing.final
+class GetReceiptRequest(_message.Message):
+    """Names an event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    WRITER_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """Its event_id."""
+    writer: _builtins.str
+    """Who wrote it (SPIFFE path); empty means the caller."""
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        writer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "writer", b"writer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptRequest: _TypeAlias = GetReceiptRequest  # noqa: Y015
+
+@_typing.final
+class GetReceiptResponse(_message.Message):
+    """A receipt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TLOG_PROOF_FIELD_NUMBER: _builtins.int
+    tlog_proof: _builtins.str
+    """Contents of a .tlog-proof file; its extra data is the event."""
+    def __init__(
+        self,
+        *,
+        tlog_proof: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tlog_proof", b"tlog_proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptResponse: _TypeAlias = GetReceiptResponse  # noqa: Y015
+
+@_typing.final
+class LogComplianceEventRequest(_message.Message):
+    """What was done about a control."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DetailsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    FRAMEWORK_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """UUID version 7, chosen by the caller; stored once however often it is sent."""
+    framework: _builtins.str
+    """"SOC2", "ISO27001", "PCI-DSS" ..."""
+    control: _builtins.str
+    """Its control, such as "CC6.3"."""
+    action: _builtins.str
+    """What was done: "access-review"."""
+    resource: _builtins.str
+    """On what."""
+    result: Global___Result.ValueType
+    """How it ended."""
+    @_builtins.property
+    def details(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """More, as bounded strings."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        framework: _builtins.str = ...,
+        control: _builtins.str = ...,
+        action: _builtins.str = ...,
+        resource: _builtins.str = ...,
+        result: Global___Result.ValueType = ...,
+        details: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "control", b"control", "details", b"details", "event_id", b"event_id", "framework", b"framework", "resource", b"resource", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogComplianceEventRequest: _TypeAlias = LogComplianceEventRequest  # noqa: Y015
+
+@_typing.final
+class LogComplianceEventResponse(_message.Message):
+    """It is durable and in the tree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """Its event_id."""
+    sequence: _builtins.int
+    """Its leaf index in the log."""
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogComplianceEventResponse: _TypeAlias = LogComplianceEventResponse  # noqa: Y015

@@ -60,6 +60,36 @@ class AuditServiceStub:
                 request_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
                 response_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
                 _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/kubegate.audit.v1.AuditService/Export',
+                request_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.ExportRequest.SerializeToString,
+                response_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.ExportResponse.FromString,
+                _registered_method=True)
+        self.Stats = channel.unary_unary(
+                '/kubegate.audit.v1.AuditService/Stats',
+                request_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.StatsRequest.SerializeToString,
+                response_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.StatsResponse.FromString,
+                _registered_method=True)
+        self.GetInclusionProof = channel.unary_unary(
+                '/kubegate.audit.v1.AuditService/GetInclusionProof',
+                request_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetInclusionProofRequest.SerializeToString,
+                response_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetInclusionProofResponse.FromString,
+                _registered_method=True)
+        self.GetConsistencyProof = channel.unary_unary(
+                '/kubegate.audit.v1.AuditService/GetConsistencyProof',
+                request_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.SerializeToString,
+                response_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetConsistencyProofResponse.FromString,
+                _registered_method=True)
+        self.GetReceipt = channel.unary_unary(
+                '/kubegate.audit.v1.AuditService/GetReceipt',
+                request_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetReceiptRequest.SerializeToString,
+                response_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetReceiptResponse.FromString,
+                _registered_method=True)
+        self.LogComplianceEvent = channel.unary_unary(
+                '/kubegate.audit.v1.AuditService/LogComplianceEvent',
+                request_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.LogComplianceEventRequest.SerializeToString,
+                response_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.LogComplianceEventResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -101,6 +131,52 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Export(self, request, context):
+        """Writes what a query would find as a file, with a proof for each event where
+        asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Stats(self, request, context):
+        """Counts events by fields and time, for plots.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInclusionProof(self, request, context):
+        """Proves that a leaf is in the tree of a size (RFC 6962, section 2.1.1).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConsistencyProof(self, request, context):
+        """Proves that a tree extends an earlier one (RFC 6962, section 2.1.2). Says
+        nothing about events, so that a witness may ask.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReceipt(self, request, context):
+        """An offline proof (C2SP tlog-proof) that an event is in the log: for readers
+        any event, for everybody else their own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LogComplianceEvent(self, request, context):
+        """Records that a person did something about a control: a review, an
+        exception, an incident. Needs kubegate:audit:attest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +204,36 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetCheckpoint,
                     request_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.FromString,
                     response_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.ExportRequest.FromString,
+                    response_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.ExportResponse.SerializeToString,
+            ),
+            'Stats': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stats,
+                    request_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.StatsRequest.FromString,
+                    response_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.StatsResponse.SerializeToString,
+            ),
+            'GetInclusionProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInclusionProof,
+                    request_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetInclusionProofRequest.FromString,
+                    response_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetInclusionProofResponse.SerializeToString,
+            ),
+            'GetConsistencyProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConsistencyProof,
+                    request_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.FromString,
+                    response_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetConsistencyProofResponse.SerializeToString,
+            ),
+            'GetReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceipt,
+                    request_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetReceiptRequest.FromString,
+                    response_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'LogComplianceEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.LogComplianceEvent,
+                    request_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.LogComplianceEventRequest.FromString,
+                    response_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.LogComplianceEventResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +372,168 @@ class AuditService:
             '/kubegate.audit.v1.AuditService/GetCheckpoint',
             kubegate_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
             kubegate_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kubegate.audit.v1.AuditService/Export',
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.ExportRequest.SerializeToString,
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.ExportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.audit.v1.AuditService/Stats',
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.StatsRequest.SerializeToString,
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.StatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInclusionProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.audit.v1.AuditService/GetInclusionProof',
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.GetInclusionProofRequest.SerializeToString,
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.GetInclusionProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConsistencyProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.audit.v1.AuditService/GetConsistencyProof',
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.SerializeToString,
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.GetConsistencyProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.audit.v1.AuditService/GetReceipt',
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.GetReceiptRequest.SerializeToString,
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LogComplianceEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.audit.v1.AuditService/LogComplianceEvent',
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.LogComplianceEventRequest.SerializeToString,
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.LogComplianceEventResponse.FromString,
             options,
             channel_credentials,
             insecure,

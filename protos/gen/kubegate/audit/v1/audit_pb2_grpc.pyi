@@ -43,6 +43,26 @@ class AuditServiceStub:
     """Follows the log as it grows."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]
     """The newest signed tree head."""
+    Export: _grpc.UnaryStreamMultiCallable[_audit_pb2.ExportRequest, _audit_pb2.ExportResponse]
+    """Writes what a query would find as a file, with a proof for each event where
+    asked.
+    """
+    Stats: _grpc.UnaryUnaryMultiCallable[_audit_pb2.StatsRequest, _audit_pb2.StatsResponse]
+    """Counts events by fields and time, for plots."""
+    GetInclusionProof: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.GetInclusionProofResponse]
+    """Proves that a leaf is in the tree of a size (RFC 6962, section 2.1.1)."""
+    GetConsistencyProof: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetConsistencyProofRequest, _audit_pb2.GetConsistencyProofResponse]
+    """Proves that a tree extends an earlier one (RFC 6962, section 2.1.2). Says
+    nothing about events, so that a witness may ask.
+    """
+    GetReceipt: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetReceiptRequest, _audit_pb2.GetReceiptResponse]
+    """An offline proof (C2SP tlog-proof) that an event is in the log: for readers
+    any event, for everybody else their own.
+    """
+    LogComplianceEvent: _grpc.UnaryUnaryMultiCallable[_audit_pb2.LogComplianceEventRequest, _audit_pb2.LogComplianceEventResponse]
+    """Records that a person did something about a control: a review, an
+    exception, an incident. Needs kubegate:audit:attest.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -59,6 +79,26 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Follows the log as it grows."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]  # type: ignore[assignment]
     """The newest signed tree head."""
+    Export: _aio.UnaryStreamMultiCallable[_audit_pb2.ExportRequest, _audit_pb2.ExportResponse]  # type: ignore[assignment]
+    """Writes what a query would find as a file, with a proof for each event where
+    asked.
+    """
+    Stats: _aio.UnaryUnaryMultiCallable[_audit_pb2.StatsRequest, _audit_pb2.StatsResponse]  # type: ignore[assignment]
+    """Counts events by fields and time, for plots."""
+    GetInclusionProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.GetInclusionProofResponse]  # type: ignore[assignment]
+    """Proves that a leaf is in the tree of a size (RFC 6962, section 2.1.1)."""
+    GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetConsistencyProofRequest, _audit_pb2.GetConsistencyProofResponse]  # type: ignore[assignment]
+    """Proves that a tree extends an earlier one (RFC 6962, section 2.1.2). Says
+    nothing about events, so that a witness may ask.
+    """
+    GetReceipt: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetReceiptRequest, _audit_pb2.GetReceiptResponse]  # type: ignore[assignment]
+    """An offline proof (C2SP tlog-proof) that an event is in the log: for readers
+    any event, for everybody else their own.
+    """
+    LogComplianceEvent: _aio.UnaryUnaryMultiCallable[_audit_pb2.LogComplianceEventRequest, _audit_pb2.LogComplianceEventResponse]  # type: ignore[assignment]
+    """Records that a person did something about a control: a review, an
+    exception, an incident. Needs kubegate:audit:attest.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """What happened: a durable, Merkle-logged record."""
@@ -102,5 +142,61 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetCheckpointResponse, _abc.Awaitable[_audit_pb2.GetCheckpointResponse]]:
         """The newest signed tree head."""
+
+    @_abc_1.abstractmethod
+    def Export(
+        self,
+        request: _audit_pb2.ExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_pb2.ExportResponse], _abc.AsyncIterator[_audit_pb2.ExportResponse]]:
+        """Writes what a query would find as a file, with a proof for each event where
+        asked.
+        """
+
+    @_abc_1.abstractmethod
+    def Stats(
+        self,
+        request: _audit_pb2.StatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.StatsResponse, _abc.Awaitable[_audit_pb2.StatsResponse]]:
+        """Counts events by fields and time, for plots."""
+
+    @_abc_1.abstractmethod
+    def GetInclusionProof(
+        self,
+        request: _audit_pb2.GetInclusionProofRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.GetInclusionProofResponse, _abc.Awaitable[_audit_pb2.GetInclusionProofResponse]]:
+        """Proves that a leaf is in the tree of a size (RFC 6962, section 2.1.1)."""
+
+    @_abc_1.abstractmethod
+    def GetConsistencyProof(
+        self,
+        request: _audit_pb2.GetConsistencyProofRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.GetConsistencyProofResponse, _abc.Awaitable[_audit_pb2.GetConsistencyProofResponse]]:
+        """Proves that a tree extends an earlier one (RFC 6962, section 2.1.2). Says
+        nothing about events, so that a witness may ask.
+        """
+
+    @_abc_1.abstractmethod
+    def GetReceipt(
+        self,
+        request: _audit_pb2.GetReceiptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.GetReceiptResponse, _abc.Awaitable[_audit_pb2.GetReceiptResponse]]:
+        """An offline proof (C2SP tlog-proof) that an event is in the log: for readers
+        any event, for everybody else their own.
+        """
+
+    @_abc_1.abstractmethod
+    def LogComplianceEvent(
+        self,
+        request: _audit_pb2.LogComplianceEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.LogComplianceEventResponse, _abc.Awaitable[_audit_pb2.LogComplianceEventResponse]]:
+        """Records that a person did something about a control: a review, an
+        exception, an incident. Needs kubegate:audit:attest.
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,92 @@
+"""What group commit and its readers need of an engine; one contract suite holds for both (SQLite, PostgreSQL)."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from services.audit.adapters.batch import Committed
+from services.audit.keyring import KeyRing
+from services.audit.ports import Count, Draft, Filter, Found, Orphan, Record
+
+
+class Reads(Protocol):
+    """Blocking reads of committed records; safe for several threads, one at a time."""
+
+    def find(self, writer: str, event_id: str) -> Record | None:
+        """The record with that key."""
+        ...
+
+    def find_intent(self, writer: str, event_id: str) -> tuple[Record | None, str | None]:
+        """The record with that key, and the event_id of its outcome, over all logs of the engine."""
+        ...
+
+    def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
+        """At most ``limit`` records of this log with ``first <= sequence < end``."""
+        ...
+
+    def search(self, filter_: Filter, *, cursor: str, bounds: str, limit: int, descending: bool) -> Found:
+        """A page over all logs of the engine."""
+        ...
+
+    def bounds(self) -> str:
+        """What is committed now, for ``search``."""
+        ...
+
+    def count(self, filter_: Filter, by: Sequence[str], bucket_seconds: int, limit: int) -> Sequence[Count]:
+        """Counts over all logs of the engine."""
+        ...
+
+    def nodes(self, level: int, first: int, end: int) -> Sequence[bytes]:
+        """Kept nodes of this log's tree."""
+        ...
+
+    def orphans(self, before: datetime) -> Sequence[Orphan]:
+        """Intents over all logs of the engine whose deadline lay before a time and that have no outcome (R21)."""
+        ...
+
+    def close(self) -> None:
+        """Closes the connection."""
+        ...
+
+
+class Store(Protocol):
+    """The writing side, for one thread."""
+
+    name: str
+    """Where it is, without secrets."""
+
+    errors: type[Exception]
+    """What the engine raises."""
+
+    keys: KeyRing
+    checkpoint: str
+    """The newest signed tree head."""
+
+    @property
+    def size(self) -> int:
+        """Number of committed records."""
+        ...
+
+    def commit(self, drafts: Sequence[Draft]) -> Committed:
+        """Stores drafts in one transaction; durable on return. After an error, ``recover`` comes first."""
+        ...
+
+    def recover(self) -> Sequence[bytes]:
+        """After a failed commit: takes up what is really there; returns the records that are."""
+        ...
+
+    def events(self, first: int = 0) -> Iterator[bytes]:
+        """The canonical JSON of committed records, from a leaf index on."""
+        ...
+
+    def root(self, size: int) -> bytes:
+        """The root over the first ``size`` records."""
+        ...
+
+    def reads(self) -> Reads:
+        """A reading connection of its own."""
+        ...
+
+    def close(self) -> None:
+        """Closes it and lets another process have it."""
+        ...

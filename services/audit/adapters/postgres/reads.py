@@ -1,0 +1,212 @@
+"""Reading all logs of the database as one, merged by time, while their owners write them.
+
+An event that a writer sent to two replicas, not knowing that the first had it, is found once: in the log whose id
+comes first (R23).
+"""
+
+import base64
+import binascii
+import json
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from services.audit.adapters.postgres.connection import Connection, connect
+from services.audit.adapters.sql_filter import COUNTED, Condition, conditions
+from services.audit.event import rfc3339
+from services.audit.ports import Count, Filter, Found, Orphan, Record
+from services.common.errors import InvalidArgument, Unavailable
+from services.common.runtime_errors import StartupError
+
+PATIENCE = 30
+"""Seconds that one statement may take."""
+
+_ONCE = (
+    "NOT EXISTS (SELECT 1 FROM audit_event_keys k "
+    "WHERE k.writer = e.writer AND k.event_id = e.event_id AND k.log_id < e.log_id)"
+)
+
+_ORPHANS = """
+SELECT i.sequence, i.event_id, i."user", i.action, i.request_id, i.deadline FROM audit_events i
+WHERE i.phase = 'intent' AND i.deadline < %s
+AND NOT EXISTS (SELECT 1 FROM audit_events o
+  WHERE o.phase = 'outcome' AND o.writer = i.writer AND o.intent_id = i.event_id)
+ORDER BY i.timestamp, i.log_id, i.sequence
+"""
+
+_OUTCOME = "SELECT event_id FROM audit_events WHERE phase = 'outcome' AND writer = %s AND intent_id = %s LIMIT 1"
+
+
+class PostgresDialect:
+    """The record as ``jsonb``."""
+
+    mark = "%s"
+    _event = "convert_from(event, 'UTF8')::jsonb"
+
+    def field(self, keys: Sequence[str], values: Sequence[str]) -> Condition:
+        value = f"{self._event} #> %s"
+        # Walks a list's values, or the one value.
+        sql = (
+            f"EXISTS (SELECT 1 FROM jsonb_array_elements(CASE jsonb_typeof({value}) WHEN 'array' THEN {value} "  # noqa: S608
+            f"ELSE jsonb_build_array({value}) END) f WHERE f #>> '{{}}' = ANY(%s))"
+        )
+        path, choices = list(keys), list(values)
+        if "" in values:
+            return f"({sql} OR {value} IS NULL)", (path, path, path, choices, path)
+        return sql, (path, path, path, choices)
+
+    def number(self, key: str, operator: str, bound: float) -> Condition:
+        return f"({self._event} ->> %s)::float8 {operator} %s", (key, bound)
+
+    def text(self, part: str) -> Condition:
+        holds = 'position(lower(%s COLLATE "C") IN lower({} COLLATE "C")) > 0'
+        sql = (
+            f"({holds.format(f'''({self._event} ->> 'error_message')''')} OR EXISTS (SELECT 1 FROM "  # noqa: S608
+            f"jsonb_each_text({self._event} -> 'metadata') m "
+            f"WHERE {holds.format('m.value')} OR {holds.format('m.key')}))"
+        )
+        return sql, (part, part, part)
+
+
+_DIALECT = PostgresDialect()
+
+
+class PostgresReads:
+    """Blocking reads; safe for several threads, one at a time. ``Unavailable`` while the database is away, and
+    connects anew when asked again."""
+
+    def __init__(self, url: str, log_id: str) -> None:
+        self._url, self._log_id = url, log_id
+        self._connection: Connection | None = None
+        self._lock = threading.Lock()
+
+    def find(self, writer: str, event_id: str) -> Record | None:
+        """The record with that key, of this log rather than of another."""
+        rows = self._all(
+            "SELECT e.sequence, e.event, e.log_id FROM audit_event_keys k "
+            "JOIN audit_events e ON e.log_id = k.log_id AND e.sequence = k.sequence "
+            "WHERE k.writer = %s AND k.event_id = %s ORDER BY k.log_id <> %s, k.log_id LIMIT 1",
+            (writer, event_id, self._log_id),
+        )
+        return self._record(rows[0]) if rows else None
+
+    def find_intent(self, writer: str, event_id: str) -> tuple[Record | None, str | None]:
+        """The record with that key, and the event_id of its outcome, in whichever log each of them lies."""
+        outcomes = self._all(_OUTCOME, (writer, event_id))
+        return self.find(writer, event_id), outcomes[0][0] if outcomes else None
+
+    def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
+        """At most ``limit`` records of this log with ``first <= sequence < end``."""
+        found, parameters = conditions(filter_, _DIALECT)
+        where = " AND ".join(["log_id = %s", "sequence >= %s", "sequence < %s", *found])
+        order = "DESC" if descending else "ASC"
+        query = f"SELECT sequence, event, log_id FROM audit_events WHERE {where} ORDER BY sequence {order} LIMIT %s"  # noqa: S608
+        rows = self._all(query, (self._log_id, first, end, *parameters, limit))
+        return [self._record(row) for row in rows]
+
+    def events(self, first: int, limit: int) -> Sequence[bytes]:
+        """Canonical JSON of records of this log from a leaf index on."""
+        query = "SELECT event FROM audit_events WHERE log_id = %s AND sequence >= %s ORDER BY sequence LIMIT %s"
+        return [row[0] for row in self._all(query, (self._log_id, first, limit))]
+
+    def bounds(self) -> str:
+        """The sizes of all logs."""
+        rows = self._all("SELECT log_id, max(size) FROM audit_checkpoints GROUP BY log_id", ())
+        return json.dumps(dict(rows))
+
+    def search(self, filter_: Filter, *, cursor: str, bounds: str, limit: int, descending: bool) -> Found:
+        """One page over all logs, by time.
+
+        Raises:
+            InvalidArgument: a cursor that no search of this order returned.
+        """
+        found, parameters = conditions(filter_, _DIALECT)
+        found += ["sequence < coalesce((%s::jsonb ->> log_id)::bigint, 0)", _ONCE]
+        parameters += [bounds]
+        if cursor:
+            comparison = "<" if descending else ">"
+            found.append(f"(timestamp, log_id, sequence) {comparison} (%s, %s, %s)")
+            parameters += _position(cursor, descending=descending)
+        order = "DESC" if descending else "ASC"
+        query = (
+            f"SELECT sequence, event, log_id, timestamp FROM audit_events e WHERE {' AND '.join(found)} "  # noqa: S608
+            f"ORDER BY timestamp {order}, log_id {order}, sequence {order} LIMIT %s"
+        )
+        rows = self._all(query, (*parameters, limit + 1))
+        records = [self._record(row[:3]) for row in rows[:limit]]
+        if len(rows) <= limit:
+            return Found(records)
+        sequence, _, log_id, timestamp = rows[limit - 1]
+        return Found(records, _cursor([descending, timestamp, log_id, sequence]))
+
+    def count(self, filter_: Filter, by: Sequence[str], bucket_seconds: int, limit: int) -> Sequence[Count]:
+        """Counts over all logs by columns of ``COUNTED`` and span of time, at most ``limit``."""
+        found, parameters = conditions(filter_, _DIALECT)
+        groups = [COUNTED[name] for name in by]
+        seconds = "floor(extract(epoch FROM timestamp::timestamptz) / %s)::bigint * %s"
+        bucket = seconds if bucket_seconds else "NULL::bigint"
+        bound = (bucket_seconds, bucket_seconds) if bucket_seconds else ()
+        query = (
+            f"SELECT {bucket} AS bucket, count(*){''.join(', ' + group for group in groups)} "  # noqa: S608
+            f"FROM audit_events e WHERE {' AND '.join([*found, _ONCE])} GROUP BY {', '.join(['bucket', *groups])} "
+            f"ORDER BY {', '.join(['bucket', *groups])} LIMIT %s"
+        )
+        return [Count(tuple(row[2:]), row[0], row[1]) for row in self._all(query, (*bound, *parameters, limit))]
+
+    def nodes(self, level: int, first: int, end: int) -> Sequence[bytes]:
+        """Kept nodes of this log's tree, for ``Prover``."""
+        if level == 0:
+            query = (
+                "SELECT leaf FROM audit_events WHERE log_id = %s AND sequence >= %s AND sequence < %s ORDER BY sequence"
+            )
+            return [row[0] for row in self._all(query, (self._log_id, first, end))]
+        query = (
+            "SELECT hash FROM audit_nodes WHERE log_id = %s AND level = %s AND position >= %s AND position < %s "
+            "ORDER BY position"
+        )
+        return [row[0] for row in self._all(query, (self._log_id, level, first, end))]
+
+    def orphans(self, before: datetime) -> Sequence[Orphan]:
+        """Intents of all logs whose deadline lay before a time and that have no outcome in any (R21)."""
+        return [Orphan(*row) for row in self._all(_ORPHANS, (rfc3339(before),))]
+
+    def _record(self, row: Sequence[Any]) -> Record:
+        sequence, event, log_id = row
+        return Record(sequence, event, "" if log_id == self._log_id else log_id)
+
+    def _all(self, query: str, parameters: Sequence[Any]) -> list[Any]:
+        with self._lock:
+            try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = connect(self._url, read_only=True)
+                    self._connection.execute(f"SET statement_timeout = '{PATIENCE}s'".encode())
+                return self._connection.execute(query.encode(), parameters).fetchall()
+            except (psycopg.OperationalError, StartupError) as error:
+                if self._connection is not None:
+                    self._connection.close()
+                raise Unavailable("The audit database did not answer; try again shortly.") from error
+
+    def close(self) -> None:
+        """Closes the connection."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+
+
+def _cursor(position: Sequence[Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
+
+
+def _position(cursor: str, *, descending: bool) -> list[Any]:
+    """Where the page before ended."""
+    try:
+        order, timestamp, log_id, sequence = json.loads(base64.urlsafe_b64decode(cursor))
+        fits = [type(each) for each in (order, timestamp, log_id, sequence)] == [bool, str, str, int]
+    except (ValueError, TypeError, binascii.Error):
+        fits = False
+    if not fits or order is not descending or not 0 <= sequence < 1 << 63:
+        raise InvalidArgument("The cursor is not of this query; start again without one.")
+    return [timestamp, log_id, sequence]

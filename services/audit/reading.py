@@ -1,0 +1,300 @@
+"""The decisions of the audit service on who may read what, and the record of every reading.
+
+A reader needs an operator's certificate, a principal token issued to it, and a policy that allows
+``kubegate:audit:read`` (R15): that permission alone makes an auditor, who can do nothing else. A reader who
+belongs to a tenant reads only what is its tenant's (R13), and no proof over the whole log.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from services.audit import canonical
+from services.audit.event import Event, EventType, Identity, Result
+from services.audit.masking import Masker
+from services.audit.ports import Count, Draft, Filter, Log, Policy, Principals, Proof, Record
+from services.audit.receipt import receipt
+from services.audit.service import as_identity
+from services.audit.writers import AUDIT, check_party
+from services.common.clock import Clock
+from services.common.deadline import Deadline
+from services.common.errors import (
+    AlreadyExists,
+    DomainError,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+)
+from services.common.ids import uuid7
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 100_000
+"""Records of one query at most; a cursor leads on."""
+
+PAGE = 200
+"""Records read and sent together."""
+
+MAX_COUNTS = 10_000
+"""Rows of one statistic at most."""
+
+READ = "kubegate:audit:read"
+ATTEST = "kubegate:audit:attest"
+
+_MOMENT = ("timestamp", "request_id", "principal")
+"""What differs when the same attestation is sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who reads: the certificate's SPIFFE path and the principal token beside it (R15)."""
+
+    peer: str
+    token: str
+    request_id: str
+    deadline: Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What a person did about a control."""
+
+    event_id: str
+    framework: str
+    control: str
+    action: str
+    resource: str
+    result: Result
+    details: Mapping[str, str]
+
+
+class AuditReading:
+    """Gives records to readers that policy allows."""
+
+    def __init__(self, log: Log, principals: Principals, policy: Policy, clock: Clock, masker: Masker) -> None:
+        self._masker = masker
+        self._log = log
+        self._principals = principals
+        self._policy = policy
+        self._clock = clock
+
+    async def query(
+        self, reader: Reader, filter_: Filter, *, limit: int, descending: bool, cursor: str
+    ) -> AsyncIterator[tuple[Sequence[Record], str]]:
+        """Pages of records, each with the cursor that leads on (only the last page has one, where there is
+        more). The query itself is recorded before the first page and is not among its answers.
+
+        Raises:
+            InvalidArgument: a cursor that no query of this order returned.
+            Unauthenticated, PermissionDenied: R15.
+            DomainError: the decision or the record of it could not be had.
+        """
+        bounds = await self._log.bounds()
+        # A foreign cursor is refused before anything is recorded.
+        await self._log.search(Filter(), cursor=cursor, bounds=bounds, limit=1, descending=descending)
+        identity = await self._authorize(reader, "audit.Query", filter_.described())
+        filter_ = _within(identity, filter_)
+        left = min(limit or DEFAULT_LIMIT, MAX_LIMIT)
+        while True:
+            count = min(left, PAGE)
+            found = await self._log.search(filter_, cursor=cursor, bounds=bounds, limit=count, descending=descending)
+            cursor = found.cursor
+            left -= len(found.records)
+            if not cursor or not left:
+                yield found.records, cursor
+                return
+            if found.records:
+                yield found.records, ""
+
+    async def tail(self, reader: Reader, filter_: Filter, from_sequence: int | None) -> AsyncIterator[Sequence[Record]]:
+        """Records as they are committed, from a leaf index or from now on. Ends with the reader's token
+        (R5): a client continues with a new token after the last sequence that it saw.
+
+        Raises:
+            Unauthenticated, PermissionDenied: R15.
+            DomainError: the decision or the record of it could not be had.
+        """
+        position = self._log.size if from_sequence is None else from_sequence
+        identity = await self._authorize(reader, "audit.Tail", filter_.described())
+        filter_ = _within(identity, filter_)
+        while True:
+            size = self._log.size
+            while position < size:
+                records = await self._log.page(filter_, first=position, end=size, limit=PAGE, descending=False)
+                position = records[-1].sequence + 1 if len(records) == PAGE else size
+                if records:
+                    yield records
+            left = (identity.expires_at - self._clock.now()).total_seconds()
+            try:
+                async with asyncio.timeout(left):
+                    await self._log.grown(position)
+            except TimeoutError:
+                return
+
+    async def export(
+        self, reader: Reader, filter_: Filter, *, proofs: bool
+    ) -> AsyncIterator[tuple[Sequence[Record], Sequence[Proof]]]:
+        """Everything of this log under the signed root of this moment that the filter finds, oldest first, with
+        a proof for each record where asked: the same signed root in all of them.
+
+        Raises:
+            Unauthenticated, PermissionDenied: R15; also for proofs that a tenant's reader asks for.
+            DomainError: the decision or the record of it could not be had.
+        """
+        described = {**filter_.described(), "proofs": str(proofs).lower()}
+        size, checkpoint = self._log.size, self._log.checkpoint
+        identity = await self._authorize(reader, "audit.Export", described)
+        filter_ = _within(identity, filter_)
+        if proofs:
+            _whole_log(identity)
+        position = 0
+        if not size:
+            yield (), ()
+        while position < size:
+            records = await self._log.page(filter_, first=position, end=size, limit=PAGE, descending=False)
+            position = records[-1].sequence + 1 if len(records) == PAGE else size
+            found: Sequence[Proof] = ()
+            if proofs and records:
+                hashes = await self._log.inclusions([record.sequence for record in records], size)
+                found = [Proof(each, checkpoint) for each in hashes]
+            yield records, found
+
+    async def stats(self, reader: Reader, filter_: Filter, by: Sequence[str], bucket_seconds: int) -> Sequence[Count]:
+        """Counts for plots.
+
+        Raises:
+            InvalidArgument: more than ``MAX_COUNTS`` rows, or a column named twice.
+            Unauthenticated, PermissionDenied: R15.
+        """
+        if len(set(by)) != len(by):
+            raise InvalidArgument("Each field can be counted by once.")
+        asked = {"by": ",".join(by), "bucket_seconds": str(bucket_seconds)}
+        identity = await self._authorize(reader, "audit.Stats", {**filter_.described(), **asked})
+        filter_ = _within(identity, filter_)
+        counts = await self._log.count(filter_, by, bucket_seconds, MAX_COUNTS + 1)
+        if len(counts) > MAX_COUNTS:
+            raise InvalidArgument(f"That is more than {MAX_COUNTS} counts; restrict the time or widen the span.")
+        return counts
+
+    async def inclusion(self, reader: Reader, sequence: int) -> tuple[Record, Proof]:
+        """A record and how it leads to the newest signed root. Raises as ``query``, and NotFound."""
+        identity = await self._authorize(reader, "audit.GetInclusionProof", {"sequence": str(sequence)})
+        _whole_log(identity)
+        return await self._log.inclusion(sequence)
+
+    async def consistency(self, old_size: int) -> Proof:
+        """How the newest tree extends an earlier one: hashes only, open to whoever may see the signed root."""
+        return await self._log.consistency(old_size)
+
+    async def receipt(self, reader: Reader, writer: str, event_id: str) -> str:
+        """The .tlog-proof of an event: a writer's own, or any event for a reader.
+
+        Raises:
+            NotFound: there is no such event, or it is another's.
+            Unauthenticated, PermissionDenied: R15.
+        """
+        if reader.peer.startswith("operator/"):
+            asked = {"writer": writer[:1024], "event_id": event_id[:1024]}
+            _whole_log(await self._authorize(reader, "audit.GetReceipt", asked))
+        elif writer not in ("", reader.peer):
+            raise NotFound("There is no such event of yours.")
+        record = await self._log.find(writer or reader.peer, event_id)
+        if record is None:
+            raise NotFound("There is no such event of yours." if not writer else f"{writer} recorded no such event.")
+        if record.log_id:
+            raise NotFound(f"That event lies in the log {record.log_id}; ask the audit service that owns it.")
+        return receipt(*await self._log.inclusion(record.sequence))
+
+    def checkpoint(self) -> str:
+        """The newest signed tree head."""
+        return self._log.checkpoint
+
+    async def attest(self, reader: Reader, attestation: Attestation) -> tuple[str, int]:
+        """Records what a person did about a control, as that person; the event's id and leaf index.
+
+        Raises:
+            InvalidArgument: the event breaks its bounds.
+            Unauthenticated, PermissionDenied: R15, with ``kubegate:audit:attest``.
+            DomainError: the decision or the record could not be had.
+        """
+        event = Event(
+            event_id=attestation.event_id or uuid7(),
+            timestamp=self._clock.now(),
+            event_type=EventType.COMPLIANCE,
+            action=attestation.action,
+            resource=attestation.resource,
+            result=attestation.result,
+            metadata={
+                **attestation.details,
+                "operator": reader.peer,
+                "framework": attestation.framework,
+                "control": attestation.control,
+            },
+            request_id=reader.request_id,
+        )
+        event.check()
+        if not (attestation.framework and attestation.control):
+            raise InvalidArgument("A compliance event names its framework and its control.")
+        described = {"framework": attestation.framework[:1024], "control": attestation.control[:1024]}
+        identity = await self._authorize(reader, "audit.LogComplianceEvent", described, ATTEST)
+        fields = as_identity(identity.fields(), self._masker.mask(event.fields(AUDIT)))
+        if known := await self._log.find(AUDIT, event.event_id):
+            # Sent again under its id it is the same event, whenever that is (R8).
+            stored = canonical.decode(known.canonical_json)
+            if any(stored.get(name) != value for name, value in fields.items() if name not in _MOMENT):
+                raise AlreadyExists(f"Another event is recorded under the id {event.event_id}.")
+            return event.event_id, known.sequence
+        ack = await self._log.append(Draft(fields))
+        return ack.event_id, ack.sequence
+
+    async def _authorize(
+        self, reader: Reader, action: str, described: Mapping[str, str], permission: str = READ
+    ) -> Identity:
+        """Certificate AND token AND policy (R15); the reading is recorded, refused or not."""
+        event = Event(
+            event_id=uuid7(),
+            timestamp=self._clock.now(),
+            event_type=EventType.ADMIN,
+            action=action,
+            resource="audit",
+            result=Result.SUCCESS,
+            metadata={"operator": reader.peer, "permission": permission} | dict(described),
+            request_id=reader.request_id,
+        )
+        # What is asked for too large to record is refused before anybody is asked.
+        event.check()
+        identity: Identity | None = None
+        try:
+            if not reader.token:
+                raise Unauthenticated("Reading the audit log needs a principal token beside the certificate.")
+            identity = await self._principals.verify(reader.token)
+            check_party(reader.peer, identity)
+            await self._policy.check(permission.rpartition(":")[2], reader.token, reader.request_id, reader.deadline)
+        except DomainError as error:
+            refused = isinstance(error, PermissionDenied | Unauthenticated)
+            event = replace(
+                event,
+                result=Result.FAILURE if refused else Result.ERROR,
+                error_message=error.public_message,
+            )
+            await self._record_own(event, identity)
+            raise
+        await self._record_own(event, identity)
+        return identity
+
+    async def _record_own(self, event: Event, identity: Identity | None) -> None:
+        fields: dict[str, Any] = event.fields(AUDIT)
+        await self._log.append(Draft(as_identity(identity.fields(), fields) if identity else fields))
+
+
+def _within(identity: Identity, filter_: Filter) -> Filter:
+    """R13: the tenant's own events, whatever the filter asks for."""
+    if not identity.tenant:
+        return filter_
+    return replace(filter_, equal={**filter_.equal, "tenant": identity.tenant})
+
+
+def _whole_log(identity: Identity) -> None:
+    if identity.tenant:
+        raise PermissionDenied("Proofs speak of the whole log, which readers of one tenant may not see.")

@@ -1,0 +1,48 @@
+"""Calls to the audit service that several commands make."""
+
+from typing import Any
+
+from grpc import aio
+
+from kubegate.audit.v1 import audit_pb2, audit_pb2_grpc
+from services.cli.stack import Stack
+from services.common.deadline import Deadline
+
+CALL_SECONDS = 30.0
+"""Time for one answer."""
+
+
+async def ask(stack: Stack, method: str, request: Any) -> Any:
+    """The answer of a unary method, asked as the administrator.
+
+    Raises:
+        DomainError: as audit sent it.
+    """
+    return await stack.peer("audit").unary(
+        lambda channel: getattr(audit_pb2_grpc.AuditServiceStub(channel), method),
+        request,
+        Deadline.after(CALL_SECONDS),
+        await stack.admin_metadata(),
+    )
+
+
+async def head(stack: Stack) -> str:
+    """The newest signed tree head."""
+    response: audit_pb2.GetCheckpointResponse = await ask(stack, "GetCheckpoint", audit_pb2.GetCheckpointRequest())
+    return response.checkpoint
+
+
+async def query_records(stack: Stack, request: audit_pb2.QueryRequest) -> tuple[list[bytes], str]:
+    """One query's records, and the cursor that leads on."""
+    records: list[bytes] = []
+    cursor = ""
+    metadata = await stack.admin_metadata()
+    audit = stack.peer("audit")
+    call = audit_pb2_grpc.AuditServiceStub(audit.channel()).Query(request, timeout=CALL_SECONDS, metadata=metadata)
+    try:
+        async for response in call:
+            records += [record.canonical_json for record in response.records]
+            cursor = response.next_cursor
+    except aio.AioRpcError as error:
+        raise audit.error(error) from None
+    return records, cursor

@@ -1,0 +1,119 @@
+"""The serving side of a stream whose questions are cheaper answered together (R8)."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+from services.common.call import CURRENT, Call, current_call
+from services.common.errors import DeadlineExceeded, DomainError
+from services.common.grpc_server import public_error
+from services.common.grpc_stream import MAX_BATCH, item_error
+
+Answers = Sequence[Any]
+"""Responses or ``DomainError``s, in the order of the questions."""
+
+
+async def serve_batches(
+    requests: AsyncIterator[Any],
+    handle: Callable[[Sequence[Any]], Sequence[tuple[Sequence[int], Awaitable[Answers]]]],
+    *,
+    response_type: type[Any],
+    answer_type: type[Any],
+    limit: int = 1024,
+) -> AsyncIterator[Any]:
+    """As ``serve_stream`` for what is cheaper done together: ``handle`` gets the requests of a message and returns
+    groups of them (as indices) with what will answer each group. A group is one task instead of one per item;
+    deadlines and errors stay those of the items (R8). What a group does not finish in time goes on: an answer
+    that comes too late is an error to its asker, who asks again. Nothing more is read while ``limit`` items are in
+    flight, those of unfinished groups and those whose answers the peer has not taken yet included.
+    """
+    stream = current_call()
+    answers: deque[Any] = deque()
+    tasks: set[asyncio.Task[None]] = set()
+    wake, room = asyncio.Event(), asyncio.Event()
+    in_flight = 0
+
+    def reply(items: Sequence[Any], results: Answers) -> None:
+        for item, result in zip(items, results, strict=True):
+            if isinstance(result, DomainError):
+                answers.append(answer_type(id=item.header.id, error=item_error(result)))
+            else:
+                answers.append(answer_type(id=item.header.id, response=result))
+        wake.set()
+
+    async def answer(items: Sequence[Any], work: Awaitable[Answers]) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        working = asyncio.ensure_future(work)
+        # Whoever asked is told in time; the event itself is stored or not, as a whole.
+        waiting = sorted(enumerate(items), key=lambda pair: pair[1].header.timeout_ms)
+        try:
+            while waiting and not working.done():
+                left = waiting[0][1].header.timeout_ms / 1000 - (loop.time() - began)
+                await asyncio.wait((working,), timeout=max(left, 0))
+                if working.done():
+                    break
+                passed = loop.time() - began
+                late = [pair for pair in waiting if pair[1].header.timeout_ms / 1000 <= passed]
+                waiting = waiting[len(late) :]
+                reply([item for _, item in late], [DeadlineExceeded("The item's deadline passed.")] * len(late))
+            results = await working
+        except Exception as error:  # noqa: BLE001 - a group's crash is an answer, not the stream's end
+            results = [public_error(error, answer_type.DESCRIPTOR.full_name)] * len(items)
+        finally:
+            working.cancel()
+        reply([item for _, item in waiting], [results[index] for index, _ in waiting])
+
+    def finished(task: asyncio.Task[None], size: int) -> None:
+        nonlocal in_flight
+        in_flight -= size
+        tasks.discard(task)
+        room.set()
+        wake.set()
+
+    async def read() -> None:
+        nonlocal in_flight
+        async for message in requests:
+            items = list(message.items)
+            while (busy := in_flight + len(answers)) and busy + len(items) > limit:
+                room.clear()
+                await room.wait()
+            CURRENT.set(Call(stream.peer, stream.deadline, stream.metadata, ""))
+            try:
+                groups = handle([item.request for item in items])
+            except Exception as error:  # noqa: BLE001 - as above
+                reply(items, [public_error(error, answer_type.DESCRIPTOR.full_name)] * len(items))
+                continue
+            for indices, work in groups:
+                task = asyncio.create_task(answer([items[index] for index in indices], work))
+                tasks.add(task)
+                task.add_done_callback(partial(finished, size=len(indices)))
+                in_flight += len(indices)
+
+    async def stop_reading() -> None:
+        if stream.stopping is not None:
+            await stream.stopping.wait()
+            reader.cancel()
+
+    reader = asyncio.create_task(read())
+    reader.add_done_callback(lambda _: wake.set())
+    stopper = asyncio.create_task(stop_reading())
+    try:
+        while True:
+            await wake.wait()
+            wake.clear()
+            while answers:
+                batch = [answers.popleft() for _ in range(min(len(answers), MAX_BATCH))]
+                yield response_type(answers=batch)
+                room.set()
+            if reader.done() and not tasks and not answers:
+                if not reader.cancelled():
+                    reader.result()
+                return
+    finally:
+        stopper.cancel()
+        reader.cancel()
+        for task in tasks:
+            task.cancel()
