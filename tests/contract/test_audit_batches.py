@@ -12,7 +12,10 @@ from kubegate.audit.v1 import audit_pb2
 from kubegate.common.v1 import stream_pb2
 from services.audit.adapters import sqlite_store
 from services.audit.adapters.principals import TokenPrincipals
+from services.common.call import CURRENT, Call
+from services.common.deadline import Deadline
 from services.common.errors import Code
+from services.common.grpc_batches import serve_batches
 from services.common.principal_token import PrincipalVerifier
 from tests.fakes.audit_rig import Rig, event, token
 from tests.fakes.mesh import Mesh
@@ -157,3 +160,121 @@ async def test_a_stream_that_is_far_ahead_is_read_no_further_and_loses_nothing(r
     ]
     assert len(answers) == 32 * 256
     assert not [answer for answer in answers if answer.HasField("error")]
+
+
+@pytest.mark.req("R8")
+async def test_answers_that_nobody_takes_count_as_in_flight() -> None:
+    """A peer that writes and never reads cannot fill the service's memory."""
+    written = 0
+
+    async def questions() -> AsyncIterator[audit_pb2.AppendStreamRequest]:
+        nonlocal written
+        for number in range(100):
+            written += 256
+            yield audit_pb2.AppendStreamRequest(items=[item(1000 * number + n) for n in range(256)])
+
+    async def work(count: int) -> list[Any]:
+        return [audit_pb2.AppendResponse()] * count
+
+    token_ = CURRENT.set(Call("service/mcp-core", Deadline.after(10)))
+    stream = serve_batches(
+        questions(),
+        lambda requests: [(range(len(requests)), work(len(requests)))],
+        response_type=audit_pb2.AppendStreamResponse,
+        answer_type=audit_pb2.AppendAnswer,
+        limit=1024,
+    )
+    taken = len((await anext(stream)).answers)
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert written <= taken + 1024 + 256, "and one message that was read and waits"
+    rest = [answer async for response in stream for answer in response.answers]
+    assert taken + len(rest) == 100 * 256
+    CURRENT.reset(token_)
+
+
+@pytest.mark.req("R8")
+async def test_items_whose_deadline_passed_stay_in_flight_until_their_work_ends() -> None:
+    """Deadlines of nought cannot pile up work that nobody waits for."""
+    begun, release = 0, asyncio.Event()
+
+    async def work(count: int) -> list[Any]:
+        nonlocal begun
+        begun += count
+        await release.wait()
+        return [audit_pb2.AppendResponse()] * count
+
+    async def questions() -> AsyncIterator[audit_pb2.AppendStreamRequest]:
+        for number in range(10):
+            yield audit_pb2.AppendStreamRequest(items=[item(10 * number + n, timeout_ms=0) for n in range(4)])
+
+    token_ = CURRENT.set(Call("service/mcp-core", Deadline.after(10)))
+    stream = serve_batches(
+        questions(),
+        lambda requests: [(range(len(requests)), work(len(requests)))],
+        response_type=audit_pb2.AppendStreamResponse,
+        answer_type=audit_pb2.AppendAnswer,
+        limit=8,
+    )
+    late: list[audit_pb2.AppendAnswer] = []
+    while len(late) < 8:
+        late += (await anext(stream)).answers
+    assert {answer.error.code for answer in late} == {Code.DEADLINE_EXCEEDED}
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert begun == 8
+    release.set()
+    rest = [answer async for response in stream for answer in response.answers]
+    assert (len(late) + len(rest), begun) == (40, 40)
+    CURRENT.reset(token_)
+
+
+@pytest.mark.req("R8", "I2.6")
+async def test_a_stopping_service_answers_what_is_in_flight_and_takes_no_more() -> None:
+    stopping, asked = asyncio.Event(), asyncio.Event()
+    release = asyncio.Event()
+
+    async def work(count: int) -> list[Any]:
+        asked.set()
+        await release.wait()
+        return [audit_pb2.AppendResponse()] * count
+
+    async def questions() -> AsyncIterator[audit_pb2.AppendStreamRequest]:
+        yield audit_pb2.AppendStreamRequest(items=[item(1), item(2)])
+        await asyncio.Event().wait()
+
+    token_ = CURRENT.set(Call("service/mcp-core", Deadline.after(10), stopping=stopping))
+    stream = serve_batches(
+        questions(),
+        lambda requests: [(range(len(requests)), work(len(requests)))],
+        response_type=audit_pb2.AppendStreamResponse,
+        answer_type=audit_pb2.AppendAnswer,
+    )
+
+    async def answers() -> list[int]:
+        return [answer.id async for response in stream for answer in response.answers]
+
+    answering = asyncio.create_task(answers())
+    await asked.wait()
+    stopping.set()
+    release.set()
+    assert await answering == [1, 2]
+    CURRENT.reset(token_)
+
+
+@pytest.mark.req("R5", "R8")
+async def test_of_the_outcomes_in_one_message_an_intent_takes_one(rig: Rig) -> None:
+    begun = event(
+        action="scale", phase=audit_pb2.PHASE_INTENT, result=audit_pb2.RESULT_UNKNOWN, deadline=event().timestamp
+    )
+    await rig.append("service/mcp-core", begun)
+    ends = [
+        item(n, action="scale", phase=audit_pb2.PHASE_OUTCOME, intent_id=begun.event_id, event_id=event().event_id)
+        for n in range(1, 4)
+    ]
+    same = audit_pb2.AppendItem.FromString(ends[0].SerializeToString())
+    same.header.id = 4
+    answers = await ask(rig, [*ends, same])
+    assert answers[1].response.sequence == answers[4].response.sequence == 1
+    assert {answers[n].error.code for n in (2, 3)} == {Code.ALREADY_EXISTS}
+    assert len(await rig.query(filter=audit_pb2.Filter(action="scale"))) == 2

@@ -125,6 +125,11 @@ async def test_an_export_is_verified_anywhere(home: Home, tmp_path: Path) -> Non
     (tmp_path / "kept").write_text("nonsense\n")
     assert "kept is not a signed root" in await home.run("verify", "--checkpoint", str(tmp_path / "kept"), code=1)
     assert "cannot be read" in await home.run("verify", "--checkpoint", str(tmp_path / "absent"), code=2)
+    # A copy of the mirror is held against the store, which must have the kept head as well.
+    copy = tmp_path / "copy.log"
+    copy.write_bytes((home.directory / "audit.log").read_bytes())
+    assert "intact" in await home.run("verify", str(copy), "--checkpoint", f"{file}.proof")
+    assert "kept is not" in await home.run("verify", str(copy), "--checkpoint", str(tmp_path / "kept"), code=1)
     file.write_bytes(file.read_bytes().replace(b"pods/p2", b"pods/p7"))
     assert "event 2" in await elsewhere.run("verify", str(file), "--key", VKEY, code=1)
     (tmp_path / "export.jsonl.proof").unlink()
@@ -167,12 +172,16 @@ async def test_exports_by_filter_receipts_and_witnesses_are_verified_without_a_s
         await home.run("verify", str(file), code=1)
         file.write_text(whole)
         assert json.loads(await home.run("verify", str(file), "--key", VKEY, "--json"))["intact"]
+        seen = ("--checkpoint", str(home.home / "seen"))
+        assert "cannot tell" in await home.run("verify", str(file), *seen, code=2), "it is no whole log"
+    assert "intact" in await home.run("verify", *seen)
     # The log was cut back to nothing since the witness looked.
     for file in (home.directory / "checkpoint", *home.directory.glob("audit.*")):
         file.unlink()
     await home.start()
     home.write_home(home.home)
     assert "as evidence" in await home.run("witness", *witness, code=1)
+    assert "seen is a signed root over" in await home.run("verify", *seen, code=1)
 
 
 @pytest.mark.req("I4.4")

@@ -325,7 +325,12 @@ def test_replicas_are_read_as_one_log_by_time_and_each_event_once(postgres: Post
     found = reads.find(CORE, asked.event_id)
     assert found is not None
     assert found.log_id == "east"
-    west.commit([Draft(outcome(asked.event_id).fields(CORE))])
+    assert reads.find_intent(CORE, asked.event_id) == (found, None)
+    end = outcome(asked.event_id)
+    west.commit([Draft(end.fields(CORE))])
+    east_reads = east.reads()
+    assert east_reads.find_intent(CORE, asked.event_id)[1] == end.event_id, "one outcome over all replicas (R5)"
+    east_reads.close()
     assert reads.orphans(NOW + timedelta(minutes=1)) == []
     reads.close()
     east.close()
