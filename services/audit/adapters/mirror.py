@@ -45,6 +45,12 @@ class Mirror:
             ) from error
         try:
             self._reconcile(events)
+        except OSError as error:
+            os.close(self._file)
+            raise StartupError(
+                f"{path}: the audit mirror cannot be brought up to date: {error.strerror}; make room on its disk, or "
+                "change `mirror` in the configuration, and start again"
+            ) from error
         except BaseException:
             os.close(self._file)
             raise

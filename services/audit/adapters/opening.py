@@ -17,9 +17,25 @@ from services.audit.checkpoint import BadCheckpoint, NoteSigner
 from services.audit.keyring import ALL_KEYS, KeyRing, KeyRow, hand_over, ring
 from services.audit.merkle import Tree
 from services.audit.schema import APPLICATION_ID, TABLES, VERSION
+from services.common.log import get_logger
 from services.common.runtime_errors import StartupError
 
 _HEADER = b"SQLite format 3\x00"
+
+_BLOCK = 4096
+"""SQLite reserves its shared memory a byte in every so many: where blocks are smaller, a full disk leaves holes."""
+
+_NEXT = {
+    sqlite3.SQLITE_FULL: "make room on its disk and start again",
+    sqlite3.SQLITE_IOERR: "see that its disk works and has room, and start again",
+    sqlite3.SQLITE_READONLY: "make the file and its directory writable for this user, and start again",
+    sqlite3.SQLITE_CANTOPEN: "make the file and its directory writable for this user, and start again",
+    sqlite3.SQLITE_PERM: "make the file and its directory writable for this user, and start again",
+    sqlite3.SQLITE_BUSY: "stop the other program that has it open, and start again",
+}
+"""Result codes of SQLite that say nothing against the store, and what to do then."""
+
+log = get_logger("audit.store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +124,34 @@ def open_checked(
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     elif _header(path) != _HEADER:
         raise damaged(path, "it is not a SQLite database")
+    if (block := os.statvfs(path).f_bsize) < _BLOCK:
+        log.warning(
+            "small blocks: the kernel ends the service where this filesystem is full; nothing acknowledged is lost",
+            store=str(path),
+            block=block,
+            wanted=_BLOCK,
+        )
     try:
         connection = connect(path)
     except sqlite3.Error as error:
-        raise damaged(path, f"it cannot be opened ({error})") from error
+        raise _unopened(path, error) from error
     try:
         return _check(path, connection, signer, previous)
     except sqlite3.Error as error:
         connection.close()
-        raise damaged(path, str(error)) from error
+        raise _unopened(path, error) from error
     except BaseException:
         connection.close()
         raise
+
+
+def _unopened(path: Path, error: sqlite3.Error) -> StartupError:
+    """A full or failing disk is no damage: whoever restored a backup then would lose events."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    step = _NEXT.get(code)
+    if step is None:
+        return damaged(path, str(error))
+    return StartupError(f"{path}: the audit store cannot be opened: {error}. Nothing was changed; {step}")
 
 
 def damaged(path: Path | str, what: str) -> StartupError:
@@ -191,11 +223,12 @@ def _checked(path: Path, connection: Any, signer: NoteSigner, previous: NoteSign
     for (finding,) in connection.execute("PRAGMA quick_check(1)"):
         if finding != "ok":
             raise damaged(path, f"the file's structure is broken ({finding})")
-    log = check_log(str(path), connection, signer, previous)
-    if log.handover is not None:
-        values = (len(log.keys), log.handover.vkey, log.handover.first, log.handover.handover)
+    found = check_log(str(path), connection, signer, previous)
+    if found.handover is not None:
+        values = (len(found.keys), found.handover.vkey, found.handover.first, found.handover.handover)
         connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", values)
-    return Opened(connection, log.tree, log.number, log.note, log.keys.followed_by(log.handover), log.epoch + 1)
+    keys = found.keys.followed_by(found.handover)
+    return Opened(connection, found.tree, found.number, found.note, keys, found.epoch + 1)
 
 
 @dataclass(frozen=True, slots=True)

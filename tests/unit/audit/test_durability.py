@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.ports import Ack, Draft
 from services.audit.verify import verify_store
 from services.common.errors import Unavailable
+from services.common.runtime_errors import StartupError
+from tests.fakes.full_disk import CANNOT_MOUNT, in_small_filesystem
 from tests.fakes.losing_disk import LosingDisk
 from tests.unit.audit.support import NOW, draft, event, signer
 
@@ -148,6 +151,42 @@ async def test_a_full_disk_refuses_says_so_and_goes_on_when_there_is_room(tmp_pa
     # What was refused may have been persisted all the same; what was acknowledged is there, in order.
     assert [event for event in events if event in stored] == stored
     assert verify_store(tmp_path / "audit.db", signer().verifier, tmp_path / "audit.log").events == len(events)
+
+
+@pytest.mark.req("R24", "I4.8")
+@pytest.mark.parametrize("kind", ["ext4", "tmpfs", "limit"])
+def test_a_small_filesystem_that_runs_full_loses_nothing_and_is_not_called_damaged(tmp_path: Path, kind: str) -> None:
+    """While it writes, when it stops and when it starts; the store is whole once there is room again."""
+    done = in_small_filesystem(kind, tmp_path / "small")
+    if done.returncode == CANNOT_MOUNT:
+        pytest.skip(f"{kind} cannot be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["acknowledged"] > 4
+    assert found["in_order"]
+    assert found["intact"]
+    (problem,) = found["while_full"]
+    assert "cannot be written" in problem
+    assert found["healed"] == []
+    assert found["refused_again"] == 3
+    assert "has room" in found["start_while_full"] or "make room" in found["start_while_full"]
+    assert "backup" not in found["start_while_full"]
+
+
+@pytest.mark.req("I4.8", "I2.11")
+def test_a_mirror_without_room_is_a_start_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    store = SqliteStore(tmp_path / "audit.db", signer())
+    store.commit([draft()])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(StartupError, match="No space left on device; make room"):
+            Mirror(tmp_path / "audit.log", store.events())
+    Mirror(tmp_path / "audit.log", store.events()).close()
+    store.close()
+    assert verify_store(tmp_path / "audit.db", signer().verifier, tmp_path / "audit.log").events == 1
 
 
 @pytest.mark.req("I4.8")

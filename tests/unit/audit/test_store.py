@@ -4,10 +4,12 @@ import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from services.audit import canonical
+from services.audit.adapters import opening
 from services.audit.adapters.batch import StoreBroken
 from services.audit.adapters.mirror import Mirror
 from services.audit.adapters.sqlite_reads import SqliteReads
@@ -297,3 +299,47 @@ def test_a_store_of_the_first_version_that_does_not_check_out_is_left_as_it_was(
     with pytest.raises(StartupError, match="event 1 is missing"):
         SqliteStore(path, signer(), may_create=False)
     assert path.read_bytes() == before
+
+
+@pytest.mark.req("I4.8")
+@pytest.mark.parametrize(("block", "told"), [(1024, True), (4096, False), (131072, False)])
+def test_a_filesystem_with_small_blocks_is_named_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, told: bool
+) -> None:
+    told_of: list[int] = []
+
+    class Log:
+        def warning(self, event: str, *, block: int, **_: object) -> None:
+            told_of.append(block)
+
+    monkeypatch.setattr(opening, "log", Log())
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bsize=block))
+    SqliteStore(tmp_path / "audit.db", signer()).close()
+    assert told_of == ([block] if told else [])
+
+
+@pytest.mark.req("R23", "I2.11")
+@pytest.mark.parametrize(
+    ("code", "step"),
+    [
+        (sqlite3.SQLITE_FULL, "make room"),
+        (sqlite3.SQLITE_IOERR_WRITE, "has room"),
+        (sqlite3.SQLITE_READONLY, "writable"),
+        (sqlite3.SQLITE_BUSY, "other program"),
+        (sqlite3.SQLITE_CORRUPT, "restore the store from a backup"),
+    ],
+)
+def test_only_what_is_damaged_is_called_damaged(tmp_path: Path, code: int, step: str) -> None:
+    """Whoever restored a backup because a disk was full would lose what came after it."""
+    fill(tmp_path, [3])
+
+    def failing(path: Path) -> sqlite3.Connection:
+        error = sqlite3.OperationalError("as SQLite says it")
+        error.sqlite_errorcode = code
+        raise error
+
+    with pytest.raises(StartupError, match="as SQLite says it") as refusal:
+        SqliteStore(tmp_path / "audit.db", signer(), connect=failing)
+    assert step in str(refusal.value)
+    assert ("backup" in str(refusal.value)) == (code == sqlite3.SQLITE_CORRUPT)
+    SqliteStore(tmp_path / "audit.db", signer()).close()
