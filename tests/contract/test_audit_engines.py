@@ -1,7 +1,9 @@
 """One contract for both engines: SQLite and PostgreSQL store, fence, recover, find, prove and verify alike."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -335,6 +337,49 @@ def test_replicas_are_read_as_one_log_by_time_and_each_event_once(postgres: Post
     reads.close()
     east.close()
     west.close()
+
+
+@pytest.mark.req("I4.7", "R5", "R8")
+def test_of_two_outcomes_that_reach_two_replicas_at_once_one_is_taken(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither service saw the other's outcome when it looked; the second commit waits and then sees it."""
+    url = postgres.socket_url()
+    east, west = (PostgresStore(url, name, signer(name)) for name in ("east", "west"))
+    asked, others = intent(), [draft() for _ in range(2)]
+    east.commit([Draft(asked.fields(CORE))])
+    ends = [outcome(asked.event_id) for _ in range(2)]
+    first, second = (Draft(end.fields(CORE)) for end in ends)
+    west._connection.execute("SET lock_timeout = 0")
+    committing, done = threading.Event(), east._finish
+
+    def finish() -> None:
+        committing.set()
+        with psycopg.connect(url, autocommit=True) as admin:
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while not (admin.execute(waiting).fetchone() or (0,))[0]:
+                pass
+        done()
+
+    monkeypatch.setattr(east, "_finish", finish)
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(east.commit, [first])
+        committing.wait()
+        refused = west.commit([others[0], second, others[1]])
+        assert sequences(taken.result().answers) == [1]
+    assert sequences(refused.answers) == [0, 1]
+    assert isinstance(refused.answers[1], AlreadyExists)
+    monkeypatch.undo()
+    # Sent again, to whichever replica, it is the same outcome (R8).
+    assert sequences(west.commit([first]).answers) == [2]
+    assert sequences(east.commit([first]).answers) == [1]
+    reads = east.reads()
+    assert [record.sequence for record in _search(reads, Filter({"phase": "outcome"}))] == [1]
+    reads.close()
+    for store in (east, west):
+        store.close()
+    for name in ("east", "west"):
+        verify_database(url, name, signer(name).verifier)
 
 
 @pytest.mark.req("I4.7")

@@ -13,22 +13,46 @@ from services.audit.adapters.postgres.connection import LogView, check_url, conn
 from services.audit.adapters.postgres.migrations import migrate
 from services.audit.adapters.postgres.reads import PostgresReads
 from services.audit.checkpoint import NoteSigner
+from services.audit.event import Phase
 from services.audit.keyring import ALL_KEYS, KeyRow, ring
 from services.audit.merkle import Tree
 from services.audit.ports import Draft
 from services.audit.proofs import Prover
 from services.audit.schema import COLUMNS
+from services.common.errors import AlreadyExists
 from services.common.runtime_errors import StartupError
 
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
 _EVENTS = f"COPY audit_events (log_id, sequence, event, leaf, {_NAMES}) FROM STDIN"
 _WRITER, _EVENT_ID, _TIMESTAMP = (3 + COLUMNS.index(name) for name in ("writer", "event_id", "timestamp"))
 _MONTH = re.compile(r"(20[2-9]\d)-(0[1-9]|1[0-2])")
+_PHASE, _INTENT_ID = (3 + COLUMNS.index(name) for name in ("phase", "intent_id"))
+
+# In the order of the locks, lest two replicas wait for each other.
+_LOCK_INTENTS = """
+SELECT pg_advisory_xact_lock(number) FROM (
+  SELECT DISTINCT hashtextextended(writer || ' ' || intent_id, 1) AS number
+  FROM unnest(%s::text[], %s::text[]) AS d (writer, intent_id) ORDER BY number OFFSET 0) AS numbers
+"""
+_OTHER_OUTCOMES = """
+SELECT DISTINCT d.writer, d.event_id FROM unnest(%s::text[], %s::text[], %s::text[]) AS d (writer, event_id, intent_id)
+JOIN audit_events e ON e.phase = 'outcome' AND e.writer = d.writer AND e.intent_id = d.intent_id
+WHERE e.event_id <> d.event_id
+"""
+
 LOCK_PATIENCE = 1000
 """Milliseconds to wait for a log that another session holds."""
 
 MONTHS = 1200
 """Partitions at most; times beyond go to the default one."""
+
+
+class _Closed(Exception):
+    """Intents of some outcomes have other ones by now."""
+
+    def __init__(self, outcomes: set[Key]) -> None:
+        super().__init__()
+        self.outcomes = outcomes
 
 
 class PostgresStore:
@@ -126,11 +150,23 @@ class PostgresStore:
         """
         batch = build(self._tree, drafts, {})
         self._make_months(batch)
-        try:
-            return self._commit(batch)
-        except UniqueViolation:
-            # Most events are new: their keys are looked up only where the index objects.
-            return self._commit(build(self._tree, drafts, self._stored(drafts)))
+        closed: set[Key] = set()
+        stored: Mapping[Key, tuple[int, bytes]] = {}
+        while True:
+            try:
+                committed = self._commit(batch)
+                break
+            except UniqueViolation:
+                # Most events are new: their keys are looked up only where the index objects.
+                if stored:
+                    raise
+                stored = self._stored(drafts)
+            except _Closed as error:
+                closed |= error.outcomes
+            batch = build(self._tree, [draft for draft in drafts if draft.key not in closed], stored)
+        answers = iter(committed.answers)
+        refusal = AlreadyExists("The intent has another outcome already.")
+        return Committed([refusal if draft.key in closed else next(answers) for draft in drafts], committed.lines)
 
     def _commit(self, batch: Batch) -> Committed:
         if not batch.rows:
@@ -139,6 +175,7 @@ class PostgresStore:
         checkpoint = self._signer.sign(batch.tree.size, root)
         with self._connection.transaction():
             self._fence()
+            self._check_outcomes(batch)
             self._insert(batch)
             self._insert_checkpoint(self._number + 1, batch.tree.size, root, checkpoint)
             self._finish()
@@ -153,6 +190,18 @@ class PostgresStore:
         row = self._connection.execute(query, (self._log_id,)).fetchone()
         if row is None or row[0] != self.epoch:
             raise StoreBroken(f"{self.name} was taken over by another process")
+
+    def _check_outcomes(self, batch: Batch) -> None:
+        """An intent has one outcome (R5), whichever replica each of two is sent to at the same moment: the second one
+        waits for the first one's commit and then sees it."""
+        rows = [row for row in batch.rows if row[_PHASE] == Phase.OUTCOME]
+        if not rows:
+            return
+        columns = [[row[column] for row in rows] for column in (_WRITER, _EVENT_ID, _INTENT_ID)]
+        self._connection.execute(_LOCK_INTENTS, (columns[0], columns[2]))
+        found = self._connection.execute(_OTHER_OUTCOMES, columns).fetchall()
+        if found:
+            raise _Closed({(writer, event_id) for writer, event_id in found})
 
     def _insert(self, batch: Batch) -> None:
         with self._connection.cursor() as cursor:
