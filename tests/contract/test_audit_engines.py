@@ -351,13 +351,13 @@ def test_of_two_outcomes_that_reach_two_replicas_at_once_one_is_taken(
     ends = [outcome(asked.event_id) for _ in range(2)]
     first, second = (Draft(end.fields(CORE)) for end in ends)
     west._connection.execute("SET lock_timeout = 0")
-    committing, done = threading.Event(), east._finish
+    committing, answered, done = threading.Event(), threading.Event(), east._finish
 
     def finish() -> None:
         committing.set()
         with psycopg.connect(url, autocommit=True) as admin:
             waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            while not (admin.execute(waiting).fetchone() or (0,))[0]:
+            while not ((admin.execute(waiting).fetchone() or (0,))[0] or answered.is_set()):
                 pass
         done()
 
@@ -366,6 +366,7 @@ def test_of_two_outcomes_that_reach_two_replicas_at_once_one_is_taken(
         taken = pool.submit(east.commit, [first])
         committing.wait()
         refused = west.commit([others[0], second, others[1]])
+        answered.set()
         assert sequences(taken.result().answers) == [1]
     assert sequences(refused.answers) == [0, 1]
     assert isinstance(refused.answers[1], AlreadyExists)
