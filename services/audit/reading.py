@@ -112,13 +112,19 @@ class AuditReading:
         (R5): a client continues with a new token after the last sequence that it saw.
 
         Raises:
-            Unauthenticated, PermissionDenied: R15.
+            Unauthenticated, PermissionDenied: R15; also later on, once the reader's credential is revoked (R19).
             DomainError: the decision or the record of it could not be had.
         """
         position = self._log.size if from_sequence is None else from_sequence
         identity = await self._authorize(reader, "audit.Tail", filter_.described())
         filter_ = _within(identity, filter_)
         while True:
+            try:
+                await self._principals.verify(reader.token)
+            except Unauthenticated:
+                if self._clock.now() >= identity.expires_at:
+                    return
+                raise
             size = self._log.size
             while position < size:
                 records = await self._log.page(filter_, first=position, end=size, limit=PAGE, descending=False)

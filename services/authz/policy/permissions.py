@@ -84,7 +84,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(KUBEGATE, "policy", ("read", "reload", "diff", "rollback"), namespaced=False),
     Kind(KUBEGATE, "policy", ("explain",), namespaced=False, per_tenant=True),
     Kind(KUBEGATE, "elevations", ("request", "approve", "revoke", "list"), namespaced=False, per_tenant=True),
-    Kind(KUBEGATE, "audit", ("read", "attest"), namespaced=False),
+    Kind(KUBEGATE, "audit", ("read",), namespaced=False, per_tenant=True),
+    Kind(KUBEGATE, "audit", ("attest",), namespaced=False),
     Kind(KUBEGATE, "secrets", ("reveal",)),
     Kind(KUBEGATE, "danger", ("privileged-pod",)),
     Kind(

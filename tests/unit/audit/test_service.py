@@ -389,6 +389,25 @@ async def test_a_tail_follows_from_where_it_is_told_and_ends_with_its_token(rig:
     await task
 
 
+@pytest.mark.req("R19", "R12")
+async def test_a_tail_shows_nothing_more_once_its_reader_is_revoked(rig: Rig) -> None:
+    seen: list[str] = []
+
+    async def follow() -> None:
+        async for records in rig.reading.tail(rig.reader(), Filter({"event_type": "mcp_request"}), 0):
+            seen.extend(rig.log.records[record.sequence]["user"] for record in records)
+
+    await rig.append(CORE, user="before")
+    task = asyncio.create_task(follow())
+    while not seen:
+        await asyncio.sleep(0)
+    del rig.principals.identities["admin"]
+    await rig.append(CORE, user="after")
+    with pytest.raises(Unauthenticated):
+        await task
+    assert seen == ["before"]
+
+
 async def test_a_tail_without_a_position_begins_now(rig: Rig) -> None:
     await rig.append(CORE, user="old")
     seen: list[str] = []
