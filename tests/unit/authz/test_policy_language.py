@@ -282,7 +282,9 @@ def test_a_principal_of_one_tenant_never_reaches_another_whatever_its_roles() ->
     assert not allowed(policy, ours, Action("kubegate", "keys", "create"))
     assert policy.allowed_scope(ours, pods("list", "")).patterns() == ["acme-*", "shop"]
     assert policy.allowed_scope(ours, Action("", "namespaces", "list")).patterns() == ["acme-*", "shop"]
-    assert allowed(policy, ours, Action("kubegate", "elevations", "request")), "of which it sees its tenant's"
+    for action in (Action("kubegate", "elevations", "request"), Action("kubegate", "audit", "read")):
+        assert allowed(policy, ours, action), "of which it sees its tenant's"
+    assert not allowed(policy, ours, Action("kubegate", "audit", "attest"))
 
 
 @pytest.mark.req("R13")
