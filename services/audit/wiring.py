@@ -34,7 +34,7 @@ from services.common.runtime_errors import ConfigError
 THREAD_SWITCH = 0.0005
 """Seconds after which a thread lets another run: the writer waits for the event loop at every SQLite call."""
 
-STOP_GRACE = 1.0
+STOP_GRACE = 5.0
 """Seconds for calls in flight at the end."""
 
 logger = get_logger("audit")
@@ -93,8 +93,8 @@ async def main(config: Config) -> None:
             tasks.create_task(lease.keep())
             tasks.create_task(publisher.run())
             tasks.create_task(OrphanWatch(intents, clock).run())
+            await server.until_stopped(STOP_GRACE)
     finally:
-        await server.stop(STOP_GRACE)
         intents.close()
         await log.stop()
         await publisher.publish()

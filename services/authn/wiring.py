@@ -151,8 +151,8 @@ async def main(config: AuthnConfig) -> None:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(store.follow())
                 tasks.create_task(_upkeep(store, list(rotations.values())))
+                await server.until_stopped(GRACE)
         finally:
-            await server.stop(GRACE)
             await journal.drain()
             await store.write_uses()
     finally:

@@ -80,8 +80,8 @@ async def main(config: AuthzConfig) -> None:
             tasks.create_task(keys.keep_fresh())
             tasks.create_task(lease.keep())
             tasks.create_task(_follow(file, in_force))
+            await server.until_stopped(GRACE)
     finally:
-        await server.stop(GRACE)
         await admission.drain()
         await recorder.close()
         await client.close()

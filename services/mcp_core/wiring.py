@@ -110,7 +110,8 @@ async def main(config: Config) -> None:
             idle=config.idle_seconds,
             unread=config.max_body_bytes,
         )
-        server = HttpsServer(edge, listener, context, limits)
+        # Nobody who was let in is sent away unanswered: a call has this long at most.
+        server = HttpsServer(edge, listener, context, limits, grace=config.request_seconds + 5)
         await server.start()
         closing.push_async_callback(server.stop)
         announce_address(config.address_file, server.address)
