@@ -75,6 +75,9 @@ def prepare(home: Path) -> None:
         frozenset({collector}),
     )
     _password(layout.service("grafana") / "admin-password")
+    # What clients need is there for them without the authority's key beside it.
+    layout.credentials.mkdir(mode=0o700, exist_ok=True)
+    (layout.credentials / "ca.crt").write_bytes(layout.edge_ca.read_bytes())
 
 
 def _password(path: Path) -> str:
