@@ -43,7 +43,7 @@ async def main(config: Config) -> None:
         StartupError: a certificate, the kubeconfig or the port cannot be used.
     """
     clock = SystemClock()
-    context = tls_context(config.tls.cert_file, config.tls.key_file)
+    context = tls_context(config.tls.cert_file, config.tls.key_file, config.client_ca_file)
     listener = bind(config.listen)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(listener.close)
