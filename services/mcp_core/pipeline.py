@@ -32,7 +32,7 @@ from services.common.errors import (
 )
 from services.common.log import get_logger
 from services.mcp_core.catalog import Catalog
-from services.mcp_core.errors import ActionDenied, OutcomeUnknown
+from services.mcp_core.errors import ActionDenied, InputRequired, OutcomeUnknown
 from services.mcp_core.journal import RECORD_SECONDS, Entry, Journal, bounded
 from services.mcp_core.model import (
     AccessToken,
@@ -40,6 +40,7 @@ from services.mcp_core.model import (
     Allowed,
     Caller,
     DecisionNote,
+    Dialogue,
     Kind,
     RequestContext,
     Result,
@@ -53,6 +54,9 @@ from services.mcp_core.tools import check_output, validate
 from services.mcp_core.tools.base import Arguments, Invocation, Permission, Tool
 
 T = TypeVar("T")
+
+ALONE = Dialogue()
+"""A caller that cannot be asked anything and hears of no progress."""
 
 MAX_CUSTOM = 100
 """Most custom kinds that tools/list asks about."""
@@ -179,7 +183,9 @@ class Pipeline:
         entry.result, entry.error = Result.FAILURE, "The client went away before its request was complete."
         self._journal.abandon(entry)
 
-    async def call(self, caller: Caller, tool_name: str, arguments: Mapping[str, Any]) -> ToolAnswer:
+    async def call(
+        self, caller: Caller, tool_name: str, arguments: Mapping[str, Any], dialogue: Dialogue = ALONE
+    ) -> ToolAnswer:
         """Steps 2 to 7 for one tool.
 
         Raises:
@@ -190,7 +196,7 @@ class Pipeline:
         answer: ToolAnswer | None = None
         failure: DomainError | None = None
         try:
-            answer = await self._decide_and_execute(entry, caller, tool_name, arguments)
+            answer = await self._decide_and_execute(entry, caller, tool_name, arguments, dialogue)
         except asyncio.CancelledError:
             entry.error = "The caller went away before the call was finished."
             if not entry.executing:
@@ -213,7 +219,7 @@ class Pipeline:
         await self._journal.drain(seconds)
 
     async def _decide_and_execute(
-        self, entry: Entry, caller: Caller, tool_name: str, given: Mapping[str, Any]
+        self, entry: Entry, caller: Caller, tool_name: str, given: Mapping[str, Any], dialogue: Dialogue
     ) -> ToolAnswer:
         tool = self._registry.get(tool_name)  # 2
         if tool is None:
@@ -257,15 +263,23 @@ class Pipeline:
             async with asyncio.timeout(deadline.remaining()):  # 5
                 structured = await tool.run(
                     Invocation(
-                        arguments, placement.namespaces, session, kind, placement.granted, still_allowed, deadline
+                        arguments,
+                        placement.namespaces,
+                        session,
+                        kind,
+                        placement.granted,
+                        still_allowed,
+                        deadline,
+                        # Nothing is told of a call that is not on record (R19).
+                        dialogue if entry.intent_id else replace(dialogue, report=None),
                     )
                 )
         except TimeoutError:
             raise DeadlineExceeded("The cluster did not answer in time.") from None
         check_output(tool, structured)
-        text = tool.text(structured)
+        answer = ToolAnswer(structured, tool.text(structured), tool.blocks(structured) if tool.blocks else ())
         entry.result = Result.SUCCESS
-        return ToolAnswer(structured, text)
+        return answer
 
     def _session(self, caller: Caller, placement: Placement, deadline: Deadline) -> ClusterSession:
         if placement.own_account:
@@ -318,7 +332,7 @@ def _settle(entry: Entry, error: Exception) -> DomainError:
     """Writes an error into the entry and returns what the caller is told."""
     failure = _public(error, entry.caller.context.request_id)
     entry.error = failure.public_message
-    if isinstance(failure, PermissionDenied | Unauthenticated) or not entry.executing:
+    if isinstance(failure, PermissionDenied | Unauthenticated | InputRequired) or not entry.executing:
         entry.result = result_of(failure)
     elif entry.mutation and isinstance(failure, Unavailable | DeadlineExceeded | OutcomeUnknown | Cancelled | Internal):
         entry.result = Result.UNKNOWN

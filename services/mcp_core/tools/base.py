@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from services.common.deadline import Deadline
 from services.common.errors import Internal
 from services.mcp_core.model import PLAIN as PLAIN  # noqa: PLC0414 - as Permission
+from services.mcp_core.model import Dialogue
 from services.mcp_core.model import Permission as Permission  # noqa: PLC0414 - the tools take it from here
 from services.mcp_core.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
 from services.mcp_core.ports import ClusterSession, Kind
@@ -111,6 +112,7 @@ class Invocation:
     core's own session in the first case and the caller's in the second. cluster: the cluster as the caller.
     kind: of the objects, for tools that take it as an argument. granted: every permission that was allowed, as text.
     still_allowed: asks policy again, for calls that stay open; raises PermissionDenied. deadline: of the run.
+    dialogue: what the client can be asked and has answered.
     """
 
     arguments: Arguments
@@ -120,6 +122,15 @@ class Invocation:
     granted: frozenset[str] = frozenset()
     still_allowed: Callable[[], Awaitable[None]] = _still_allowed
     deadline: Deadline | None = None
+    dialogue: Dialogue = Dialogue()
+
+    async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tells a client that asked for it how far the call is; `message` without secrets, as everything in an answer.
+
+        Only where the call's intent is on record by then, a change or one that `waits`: no byte leaves before (R19).
+        """
+        if self.dialogue.report is not None:
+            await self.dialogue.report(done, total, message)
 
     @property
     def resolved_kind(self) -> Kind:
@@ -184,7 +195,8 @@ class Tool:
     caller's grants suffices, for it reads nothing that lies in one. waits: stays open, so a read, too, records its
     intent first (R19).
     run: returns structured content valid under output_schema; raises DomainError. text: the same for the
-    MCP text content, with text from the cluster fenced as data. resource_name and attributes: for the Action.
+    MCP text content, with text from the cluster fenced as data; blocks: other content in its place.
+    resource_name and attributes: for the Action.
     """
 
     name: str
@@ -208,6 +220,7 @@ class Tool:
     needs: Callable[[Arguments], tuple[Need, ...]] = no_needs
     offered_for: tuple[Permission, ...] = ()
     text: Callable[[Structured], str] = compact_json
+    blocks: Callable[[Structured], tuple[Mapping[str, object], ...]] | None = None
     input_schema: Mapping[str, Any] = field(init=False)
     output_schema: Mapping[str, Any] = field(init=False)
 
