@@ -271,3 +271,7 @@ class Dialogue:
     answers: Mapping[str, object] = field(default_factory=dict)
     state: str = ""
     report: Report | None = None
+
+
+ALONE = Dialogue()
+"""A client that cannot be asked anything and hears of no progress."""

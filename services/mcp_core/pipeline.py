@@ -35,6 +35,7 @@ from services.mcp_core.catalog import Catalog
 from services.mcp_core.errors import ActionDenied, InputRequired, OutcomeUnknown
 from services.mcp_core.journal import RECORD_SECONDS, Entry, Journal, bounded
 from services.mcp_core.model import (
+    ALONE,
     AccessToken,
     Action,
     Allowed,
@@ -55,9 +56,6 @@ from services.mcp_core.tools.base import Arguments, Invocation, Permission, Tool
 
 T = TypeVar("T")
 
-ALONE = Dialogue()
-"""A caller that cannot be asked anything and hears of no progress."""
-
 MAX_CUSTOM = 100
 """Most custom kinds that tools/list asks about."""
 
@@ -66,10 +64,11 @@ log = get_logger("pipeline")
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A tool that a caller may use, and where."""
+    """A tool that a caller may use, and where. ``permissions``: those of the tool's that are granted somewhere."""
 
     tool: Tool
     scope: Scope
+    permissions: tuple[Permission, ...] = ()
 
 
 class Pipeline:
@@ -159,12 +158,13 @@ class Pipeline:
         actions = [Action(self._cluster.name, permission, tool.name) for tool, permission in asked]
         scopes = await self._authorizer.list_allowed(caller, actions)
         offers: dict[str, Offer] = {}
-        for (tool, _), scope in zip(asked, scopes, strict=True):
+        for (tool, permission), scope in zip(asked, scopes, strict=True):
             if scope:
-                before = offers[tool.name].scope if tool.name in offers else Scope()
-                patterns = dict.fromkeys((*before.patterns, *scope.patterns))
-                whole = before.all or scope.all
-                offers[tool.name] = Offer(tool, Scope(whole, () if whole else tuple(patterns)))
+                before = offers.get(tool.name, Offer(tool, Scope()))
+                patterns = dict.fromkeys((*before.scope.patterns, *scope.patterns))
+                whole = before.scope.all or scope.all
+                merged = Scope(whole, () if whole else tuple(patterns))
+                offers[tool.name] = Offer(tool, merged, (*before.permissions, permission))
         return list(offers.values())
 
     async def note(self, caller: Caller, action: str, result: Result, error: str = "") -> None:

@@ -13,8 +13,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from services.common.deadline import Deadline
 from services.common.errors import Internal
+from services.mcp_core.model import ALONE, Dialogue
 from services.mcp_core.model import PLAIN as PLAIN  # noqa: PLC0414 - as Permission
-from services.mcp_core.model import Dialogue
 from services.mcp_core.model import Permission as Permission  # noqa: PLC0414 - the tools take it from here
 from services.mcp_core.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
 from services.mcp_core.ports import ClusterSession, Kind
@@ -122,7 +122,7 @@ class Invocation:
     granted: frozenset[str] = frozenset()
     still_allowed: Callable[[], Awaitable[None]] = _still_allowed
     deadline: Deadline | None = None
-    dialogue: Dialogue = Dialogue()
+    dialogue: Dialogue = ALONE
 
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Tells a client that asked for it how far the call is; `message` without secrets, as everything in an answer.

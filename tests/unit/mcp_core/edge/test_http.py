@@ -576,8 +576,8 @@ async def test_the_credential_is_gone_before_anything_behind_step_1(monkeypatch:
         seen.append(dict(scope))
         await original(scope, receive, send)
 
-    original = endpoint._manager.handle_request
-    monkeypatch.setattr(endpoint._manager, "handle_request", spy)
+    original = endpoint._answers.handle_request
+    monkeypatch.setattr(endpoint._answers, "handle_request", spy)
     transport = httpx.ASGITransport(app=edge, client=("192.0.2.1", 1))
     async with endpoint.running(), httpx.AsyncClient(transport=transport, base_url=BASE_URL) as http:
         await http.post("/mcp", json=INITIALIZE, headers=MCP)
