@@ -32,7 +32,7 @@ class Reader:
         answers = []
         for tool, arguments in calls:
             exchange.recorded = True
-            answers.append(await exchange.run(self.pipeline.call(exchange.caller, tool, arguments, dialogue)))
+            answers.append(await exchange.run(self.pipeline.call(exchange.caller, tool, arguments, dialogue=dialogue)))
         return answers
 
 

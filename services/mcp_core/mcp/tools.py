@@ -49,7 +49,7 @@ class ToolHandlers:
         exchange.recorded = True
         try:
             answer = await exchange.run(
-                self._pipeline.call(exchange.caller, params.name, params.arguments or {}, dialogue)
+                self._pipeline.call(exchange.caller, params.name, params.arguments or {}, dialogue=dialogue)
             )
         except InputRequired as needed:
             if exchange.modern:
