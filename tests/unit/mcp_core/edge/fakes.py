@@ -14,7 +14,7 @@ from services.common.errors import DomainError, Unauthenticated, Unavailable
 from services.mcp_core.edge.guard import Guard
 from services.mcp_core.edge.limiter import SourceLimiter
 from services.mcp_core.http import Edge, EdgeSettings
-from services.mcp_core.mcp import McpEndpoint
+from services.mcp_core.mcp import McpEndpoint, McpSettings, product
 from services.mcp_core.model import (
     AccessToken,
     Action,
@@ -284,6 +284,7 @@ class World:
             resource_name=name_argument,
         )
         self.registry: dict[str, Tool] = {tool.name: tool for tool in (change, *NAMESPACE_TOOLS, look)}
+        self.pack = product(self.registry)
         self.pipeline = Pipeline(
             registry=self.registry,
             authenticator=self.authn,
@@ -314,7 +315,7 @@ class World:
         async def cluster_answers(deadline: Deadline) -> None:
             await self.cluster.version(deadline)
 
-        endpoint = McpEndpoint(self.pipeline, self.registry, self.max_body)
+        endpoint = McpEndpoint(self.pipeline, self.pack, McpSettings(self.max_body, base_url))
         edge = Edge(
             EdgeSettings(base_url=base_url, max_body=self.max_body, request_seconds=30.0),
             pipeline=self.pipeline,
