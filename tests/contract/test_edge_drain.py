@@ -13,7 +13,7 @@ import pytest
 
 from services.mcp_core.edge.connections import ConnectionLimits
 from services.mcp_core.edge.server import HttpsServer, bind, tls_context
-from services.mcp_core.edge.wire import Receive, Scope, Send
+from services.mcp_core.edge.wire import Receive, Response, Scope, Send
 from tests.contract.test_edge_floods import certificates
 
 __all__ = ["certificates"]
@@ -34,6 +34,9 @@ class Slow:
         await self.go.wait()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
+
+    def malformed(self, address: str, status: int) -> tuple[str, Response]:
+        raise AssertionError("everything sent here is a request")
 
 
 @contextlib.asynccontextmanager
