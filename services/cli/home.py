@@ -111,7 +111,15 @@ def free_port() -> int:
         return port
 
 
-def prepare(layout: HomeLayout, *, edge_port: int, kubeconfig: Path | None, policy: Path | None) -> None:
+def prepare(
+    layout: HomeLayout,
+    *,
+    edge_port: int,
+    kubeconfig: Path | None,
+    policy: Path | None,
+    otlp: str = "",
+    sample: float = 1.0,
+) -> None:
     """Fills a home with authorities, certificates, secrets, the policy and one configuration per service.
 
     Raises:
@@ -125,6 +133,7 @@ def prepare(layout: HomeLayout, *, edge_port: int, kubeconfig: Path | None, poli
     _keep(layout.operator, mesh, lambda: mesh.mesh("operator/admin"))
     _keep(layout.service("mcp-core") / "edge", edge, lambda: edge.server("localhost", EDGE_HOSTS))
     ports = {name: free_port() for name in ("audit", "authn", "authz")}
+    scrapes = {name: f"{LOOPBACK}:{free_port()}" for name in SERVICES}
     if kubeconfig is None:
         core_kubeconfig = _prepare_cluster(layout, free_port())
     else:
@@ -132,6 +141,7 @@ def prepare(layout: HomeLayout, *, edge_port: int, kubeconfig: Path | None, poli
     _place_secrets(layout)
     for name, config in _configs(ports, edge_port, core_kubeconfig, layout.policy).items():
         _write_config(layout.config(name), config)
+        _write_telemetry(layout.config(name), scrapes[name], otlp, sample)
 
 
 def _write_config(path: Path, ours: dict[str, Any]) -> None:
@@ -146,6 +156,20 @@ def _write_config(path: Path, ours: dict[str, Any]) -> None:
     partial_path = path.with_suffix(".part")
     partial_path.write_text(yaml.safe_dump({**ours, **kept}, sort_keys=False), encoding="utf-8")
     partial_path.replace(path)
+
+
+def _write_telemetry(path: Path, scrape: str, otlp: str, sample: float) -> None:
+    """Has a service listen for scrapes on a port of this machine, and send spans to ``otlp`` where that is given.
+    Whatever else somebody has set stays."""
+    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    telemetry = config.get("telemetry") if isinstance(config.get("telemetry"), dict) else None
+    telemetry = {} if telemetry is None else dict(telemetry)
+    telemetry["metrics"] = {**(telemetry.get("metrics") or {}), "listen": scrape}
+    if otlp == "off":
+        telemetry.pop("traces", None)
+    elif otlp:
+        telemetry["traces"] = {**(telemetry.get("traces") or {}), "endpoint": otlp, "sample_ratio": sample}
+    _write_config(path, {**config, "telemetry": telemetry})
 
 
 def _keep(directory: Path, authority: Authority, issue: Callable[[], KeyPair]) -> None:

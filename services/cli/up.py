@@ -19,7 +19,16 @@ import yaml
 from services.authz.policy import PolicyError, load_policy
 from services.cli import supervisor
 from services.cli.cluster_rbac import cluster_rbac
-from services.cli.home import CLUSTER, EMBEDDED_KINDS, EMBEDDED_NAMESPACES, LOOPBACK, HomeLayout, free_port, prepare
+from services.cli.home import (
+    CLUSTER,
+    EMBEDDED_KINDS,
+    EMBEDDED_NAMESPACES,
+    LOOPBACK,
+    SERVICES,
+    HomeLayout,
+    free_port,
+    prepare,
+)
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import NEGATIVE, emit_json, emit_table, fail, run
 from services.cli.stack import Stack
@@ -49,6 +58,16 @@ def up(
         ),
     ] = None,
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Replace the home's policy by this file.")] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Send traces to this OTLP/gRPC collector on loopback, now and at later starts; `off` ends that.",
+        ),
+    ] = None,
+    sample: Annotated[
+        float, typer.Option(metavar="RATIO", min=0, max=1, help="Which part of the traces --otlp records.")
+    ] = 1.0,
     prepare_only: Annotated[
         bool,
         typer.Option("--prepare-only", help="Make certificates, secrets and configurations; start nothing."),
@@ -74,7 +93,7 @@ def up(
             names = [name for name in supervisor.MODULES if name != CLUSTER or kubeconfig is None]
             if not prepare_only:
                 _refuse_port_in_use(edge_port)
-            prepare(layout, edge_port=edge_port, kubeconfig=kubeconfig, policy=policy)
+            prepare(layout, edge_port=edge_port, kubeconfig=kubeconfig, policy=policy, otlp=otlp or "", sample=sample)
             _seed_cluster_rbac(layout)
             _write_endpoints(layout, edge_port, embedded=kubeconfig is None)
             if prepare_only:
@@ -254,7 +273,15 @@ def _write_endpoints(layout: HomeLayout, edge_port: int, *, embedded: bool) -> N
         "policy": str(layout.policy),
         "kubeconfig": str(layout.cluster_kubeconfig) if embedded else kubeconfig,
         "services": {name: address(name) for name in supervisor.MODULES if name != CLUSTER or embedded},
-        "metrics": {},
+        "metrics": {
+            name: f"http://{listen}/metrics"
+            for name in SERVICES
+            if (
+                listen := yaml.safe_load(layout.config(name).read_text(encoding="utf-8"))["telemetry"]["metrics"][
+                    "listen"
+                ]
+            )
+        },
     }
     partial = layout.endpoints.with_suffix(".part")
     partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

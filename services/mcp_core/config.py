@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from services.common.config import FilePath, Model, PeerAddress, TlsFiles
+from services.common.telemetry.config import TelemetryConfig
 
 
 class EdgeTls(Model):
@@ -92,6 +93,7 @@ class Config(Model):
     """``read_only`` offers no tool that changes the cluster."""
     address_file: FilePath | None = None
     """Where to write the bound host:port after start."""
+    telemetry: TelemetryConfig = TelemetryConfig()
 
     @pydantic.field_validator("allowed_hosts")
     @classmethod

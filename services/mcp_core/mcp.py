@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -26,6 +26,8 @@ from pydantic import ValidationError
 
 from services.common.errors import DomainError, Internal, InvalidArgument
 from services.common.log import get_logger
+from services.common.telemetry.trace_context import TraceContext
+from services.mcp_core.edge.mcp_span import mcp_span
 from services.mcp_core.edge.wire import Disconnected, Message, Request, Response, dump_json, parse_json
 from services.mcp_core.model import Caller, Result
 from services.mcp_core.pipeline import Pipeline, result_of
@@ -69,6 +71,12 @@ class Exchange:
     recorded: bool = False
     result: Result = Result.SUCCESS
     error: str = ""
+
+    def trace(self, position: TraceContext | None) -> None:
+        """The request's own trace, where its ``_meta`` names one: records name it."""
+        context = self.caller.context
+        if position is not None and position.trace_id != context.trace_id:
+            self.caller = replace(self.caller, context=replace(context, trace_id=position.trace_id))
 
 
 class McpEndpoint:
@@ -141,7 +149,9 @@ class McpEndpoint:
         exchange.action = ACTIONS.get(message["method"], INVALID)
         if "id" not in message and not message["method"].startswith("notifications/"):
             return _jsonrpc_error(400, types.INVALID_REQUEST, "A request needs an id.")
-        return await self._through_sdk(request, body, exchange)
+        with mcp_span(message, exchange.action, self._listed, request.text(b"mcp-protocol-version")) as here:
+            exchange.trace(here.context)
+            return await self._through_sdk(request, body, exchange)
 
     async def _through_sdk(self, request: Request, body: bytes, exchange: Exchange) -> Response:
         pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]

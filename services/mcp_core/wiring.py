@@ -12,20 +12,29 @@ from services.common.clock import SystemClock
 from services.common.deadline import Deadline
 from services.common.grpc_client import Peer
 from services.common.runtime import announce_address
+from services.common.telemetry import metrics
+from services.common.telemetry.process import Facts, Telemetry
 from services.mcp_core.adapters import health
 from services.mcp_core.adapters.audit import AuditAdapter
 from services.mcp_core.adapters.authn import AuthnAdapter
 from services.mcp_core.adapters.authz import AuthzAdapter, policy_lease
 from services.mcp_core.adapters.kubeconfig import ClusterSettings
 from services.mcp_core.adapters.kubernetes import KubernetesCluster
+from services.mcp_core.adapters.measured import (
+    MeasuredAuthenticator,
+    MeasuredAuthorizer,
+    MeasuredRecorder,
+    measured_tools,
+)
 from services.mcp_core.config import Config
 from services.mcp_core.decision_cache import CachedAuthorizer
 from services.mcp_core.edge.connections import ConnectionLimits
 from services.mcp_core.edge.guard import Guard
 from services.mcp_core.edge.limiter import SourceLimiter
+from services.mcp_core.edge.measured import MeasuredEdge
 from services.mcp_core.edge.server import HttpsServer, bind, tls_context
 from services.mcp_core.http import Edge, EdgeSettings
-from services.mcp_core.mcp import McpEndpoint
+from services.mcp_core.mcp import ACTIONS, INVALID, McpEndpoint
 from services.mcp_core.pipeline import Pipeline
 from services.mcp_core.ports import Cluster
 from services.mcp_core.readiness import Probe, Readiness
@@ -47,6 +56,8 @@ async def main(config: Config) -> None:
     listener = bind(config.listen)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(listener.close)
+        telemetry = Telemetry("mcp-core", config.telemetry, config.mesh, metrics.CORE)
+        closing.push_async_callback(telemetry.stop)
         cluster = await KubernetesCluster.open(
             ClusterSettings(
                 config.cluster.name,
@@ -75,18 +86,21 @@ async def main(config: Config) -> None:
         audit = AuditClient(audit_peer, clock)
         closing.push_async_callback(audit.close)
 
-        registry = offered_tools(config.toolset)
+        registry = measured_tools(offered_tools(config.toolset))
+        authenticator = MeasuredAuthenticator(authn)
         pipeline = Pipeline(
             registry=registry,
-            authenticator=authn,
-            authorizer=decisions,
-            recorder=AuditAdapter(audit),
+            authenticator=authenticator,
+            authorizer=MeasuredAuthorizer(decisions),
+            recorder=MeasuredRecorder(AuditAdapter(audit), (*registry, *ACTIONS.values(), INVALID, "resources")),
             cluster=cluster,
             clock=clock,
         )
         closing.push_async_callback(pipeline.drain, DRAIN_SECONDS)
         endpoint = McpEndpoint(pipeline, registry, config.max_body_bytes)
         await closing.enter_async_context(endpoint.running())
+        readiness = Readiness(probes(authn_peer, authz_peer, audit_peer, cluster), clock)
+        limiter = SourceLimiter(config.source_limit.burst, config.source_limit.per_second, clock)
         edge = Edge(
             EdgeSettings(
                 base_url=config.base_url or f"https://localhost:{listener.getsockname()[1]}",
@@ -95,11 +109,11 @@ async def main(config: Config) -> None:
             ),
             pipeline=pipeline,
             endpoint=endpoint,
-            authenticator=authn,
+            authenticator=authenticator,
             registry=registry,
-            readiness=Readiness(probes(authn_peer, authz_peer, audit_peer, cluster), clock),
+            readiness=readiness,
             guard=Guard(config.allowed_hosts, config.allowed_origins),
-            limiter=SourceLimiter(config.source_limit.burst, config.source_limit.per_second, clock),
+            limiter=limiter,
             clock=clock,
         )
         limits = ConnectionLimits(
@@ -110,7 +124,11 @@ async def main(config: Config) -> None:
             idle=config.idle_seconds,
             unread=config.max_body_bytes,
         )
-        server = HttpsServer(edge, listener, context, limits)
+        server = HttpsServer(MeasuredEdge(edge, edge.routes), listener, context, limits)
+        metrics.follow(metrics.LIMITED_SOURCES, lambda: limiter.sources)
+        metrics.follow(metrics.OPEN_CONNECTIONS, lambda: server.connections)
+        await telemetry.start(Facts(readiness.last, certificates={"edge": config.tls.cert_file}))
+        closing.push_async_callback(_cancel, asyncio.create_task(readiness.keep()))
         await server.start()
         closing.push_async_callback(server.stop)
         announce_address(config.address_file, server.address)
