@@ -1,8 +1,11 @@
 """Errors that only mcp_core knows: what the cluster answered, and what nobody can know."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from typing import ClassVar
 
-from services.common.errors import Code, DomainError, InvalidArgument, PermissionDenied
+from services.common.errors import Code, DomainError, FailedPrecondition, InvalidArgument, PermissionDenied
 
 
 class ClusterDenied(PermissionDenied):
@@ -28,6 +31,16 @@ class ActionDenied(PermissionDenied):
         self.namespace = namespace
 
 
+class ConfirmationUnavailable(FailedPrecondition):
+    """The call must be confirmed, and its client cannot be asked (R16)."""
+
+    def __init__(self, summary: str) -> None:
+        super().__init__(
+            f"{summary} This must be confirmed by a person, and your client cannot be asked: nothing was done. Use a "
+            "client that supports elicitation, or the REST interface; `dry_run: true` shows what would change."
+        )
+
+
 class NotRecorded(DomainError):
     """It may have been executed, and its record is not durable, so the answer is withheld (R20).
 
@@ -39,3 +52,16 @@ class NotRecorded(DomainError):
             "The call may have been executed, but its record could not be made durable, so the answer is withheld. "
             f"Do not repeat it; look at the cluster, and give request id {request_id} to an operator."
         )
+
+
+class InputRequired(FailedPrecondition):
+    """The call needs an answer of the client's user first (MCP 2026-07-28, input_required); nothing was done.
+
+    requests: by a key of the server's choosing, `{"method": "elicitation/create", "params": {...}}`. state: what the
+    next round needs to know; the client gets it sealed. Who can be asked is in `Dialogue.can`.
+    """
+
+    def __init__(self, public_message: str, requests: Mapping[str, Mapping[str, object]], state: str = "") -> None:
+        super().__init__(public_message)
+        self.requests = requests
+        self.state = state
