@@ -70,6 +70,8 @@ class Config(Model):
 
     listen: Annotated[str, pydantic.Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+):\d{1,5}$")] = "127.0.0.1:8443"
     tls: EdgeTls
+    client_ca_file: FilePath | None = None
+    """Authorities of client certificates, PEM; without it none is asked for. authn says whom one stands for."""
     mesh: TlsFiles
     authn: PeerAddress
     authz: PeerAddress

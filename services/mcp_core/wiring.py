@@ -53,7 +53,7 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
         StartupError: a certificate, the kubeconfig or the port cannot be used.
     """
     clock = SystemClock()
-    context = tls_context(config.tls.cert_file, config.tls.key_file)
+    context = tls_context(config.tls.cert_file, config.tls.key_file, config.client_ca_file)
     listener = bind(config.listen)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(listener.close)
@@ -127,7 +127,7 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
             idle=config.idle_seconds,
             unread=config.max_body_bytes,
         )
-        server = HttpsServer(MeasuredEdge(edge, edge.routes), listener, context, limits)
+        server = HttpsServer(MeasuredEdge(edge), listener, context, limits)
         metrics.follow(metrics.LIMITED_SOURCES, lambda: limiter.sources)
         metrics.follow(metrics.OPEN_CONNECTIONS, lambda: server.connections)
         await telemetry.start(Facts(readiness.last, certificates={"edge": config.tls.cert_file}))

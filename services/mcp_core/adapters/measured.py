@@ -31,6 +31,7 @@ from services.mcp_core.model import (
     Action,
     Allowed,
     Caller,
+    Credential,
     Decision,
     Event,
     Kind,
@@ -48,7 +49,7 @@ KINDS = 200
 """Kinds with a name of their own; the cluster may know more."""
 
 _NONE: Attributes = {}
-_user, _kind, _auth_type = Bounded(USERS), Bounded(KINDS), Bounded(16)
+_user, _kind, _auth_type, _violation = Bounded(USERS), Bounded(KINDS), Bounded(16), Bounded(16)
 
 
 @cache
@@ -83,7 +84,7 @@ class MeasuredAuthenticator:
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
 
-    async def authenticate(self, credential: str, context: RequestContext) -> Caller:
+    async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
         with Step("authenticate"):
             caller = await self._authenticator.authenticate(credential, context)
         CACHE_LOOKUPS.labels("principal", "hit" if caller.cached else "miss").inc()
@@ -149,7 +150,7 @@ class MeasuredRecorder:
         if event.kind is Kind.AUTHENTICATION:
             AUTHENTICATION_ATTEMPTS.labels("none", event.result.value).inc(many)
         elif event.kind is Kind.SECURITY_VIOLATION:
-            SECURITY_VIOLATIONS.labels(event.error.replace(" ", "_"), UNKNOWN).inc()
+            SECURITY_VIOLATIONS.labels(_violation(event.error.replace(" ", "_")), UNKNOWN).inc()
         with Step("record_refusal"):
             await self._recorder.append_folded(key, event, deadline)
 

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection
+from typing import Protocol
 
 from services.common.telemetry.metrics import REQUESTS
 from services.common.telemetry.trace_context import TraceContext
 from services.common.telemetry.tracing import entering
-from services.mcp_core.edge.wire import Message, Receive, Scope, Send
+from services.mcp_core.edge.wire import Message, Receive, Response, Scope, Send
 
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+class App(Protocol):
+    """The edge, as the listener serves it."""
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """Its paths; one that ends in ``/`` has names below it."""
+        ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def malformed(self, address: str, status: int) -> tuple[str, Response]:
+        """The id of, and the answer to, bytes that are no HTTP request."""
+        ...
+
 
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
 class MeasuredEdge:
-    """An ASGI application around another one. ``routes``: its paths; what begins like one that ends in ``/`` is one."""
+    """The edge around the edge. Of its routes, one that ends in ``/`` has names below it."""
 
-    def __init__(self, app: App, routes: Collection[str]) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
+        routes = app.routes
         self._routes = frozenset(route for route in routes if not route.endswith("/"))
         self._trees = tuple(route for route in routes if route.endswith("/"))
 
@@ -47,6 +62,10 @@ class MeasuredEdge:
                 if status >= 500:
                     here.fail(str(status))
                 REQUESTS.labels(route, str(status)).observe(time.perf_counter() - began)
+
+    def malformed(self, address: str, status: int) -> tuple[str, Response]:
+        REQUESTS.labels("other", str(status)).observe(0)
+        return self._app.malformed(address, status)
 
     def _route(self, path: str) -> str:
         if path in self._routes:

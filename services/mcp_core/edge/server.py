@@ -9,14 +9,15 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import uvicorn
 
 from services.common.log import get_logger
 from services.common.runtime import StartupError
-from services.mcp_core.edge.connections import Acceptor, ConnectionLimits, EdgeConnection
+from services.mcp_core.edge.connections import Acceptor, ConnectionLimits, EdgeConnection, Malformed
 from services.mcp_core.edge.guard import MAX_HEADER_BYTES
+from services.mcp_core.edge.wire import Receive, Response, Scope, Send
 
 GRACE_SECONDS = 5
 """How long requests in flight may take to finish when the process stops."""
@@ -27,11 +28,12 @@ _TLS12_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
 log = get_logger("server")
 
 
-def tls_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
-    """TLS 1.2 with AEAD suites or TLS 1.3, HTTP/1.1.
+def tls_context(cert_file: Path, key_file: Path, client_ca_file: Path | None = None) -> ssl.SSLContext:
+    """TLS 1.3, or 1.2 with AEAD suites; HTTP/1.1. With ``client_ca_file`` a client may show a certificate of these
+    authorities; one of others ends the handshake.
 
     Raises:
-        StartupError: the pair cannot be used.
+        StartupError: the pair, or the authorities, cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -46,6 +48,14 @@ def tls_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
             f"tls: {cert_file} and {key_file} are not a certificate and its key ({reason}); "
             "issue them anew with `kubegate certs issue`"
         ) from error
+    if client_ca_file is not None:
+        try:
+            context.load_verify_locations(client_ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise StartupError(
+                f"client_ca_file: {client_ca_file} is no readable PEM file of certification authorities"
+            ) from error
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
@@ -81,10 +91,16 @@ class _Server(uvicorn.Server):
     """uvicorn, but for accepting."""
 
     def __init__(
-        self, config: uvicorn.Config, listener: socket.socket, context: ssl.SSLContext, limits: ConnectionLimits
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        context: ssl.SSLContext,
+        limits: ConnectionLimits,
+        malformed: Malformed,
     ) -> None:
         super().__init__(config)
         self._limits = limits
+        self._malformed = malformed
         self._acceptor = Acceptor(listener, context, limits, self._connection)
         self._accepting: asyncio.Task[None] | None = None
 
@@ -92,6 +108,7 @@ class _Server(uvicorn.Server):
         return EdgeConnection(
             limits=self._limits,
             left=left,
+            malformed=self._malformed,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
@@ -123,10 +140,20 @@ class _Server(uvicorn.Server):
         yield
 
 
-class HttpsServer:
-    """Serves one ASGI app on one socket."""
+class App(Protocol):
+    """An ASGI app that knows what to say to bytes that are no request."""
 
-    def __init__(self, app: Any, listener: socket.socket, context: ssl.SSLContext, limits: ConnectionLimits) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def malformed(self, address: str, status: int) -> tuple[str, Response]:
+        """As ``Malformed``."""
+        ...
+
+
+class HttpsServer:
+    """Serves one app on one socket."""
+
+    def __init__(self, app: App, listener: socket.socket, context: ssl.SSLContext, limits: ConnectionLimits) -> None:
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(
@@ -147,6 +174,7 @@ class HttpsServer:
             listener,
             context,
             limits,
+            app.malformed,
         )
         self._task: asyncio.Task[None] | None = None
 
