@@ -24,6 +24,8 @@ from services.common.tls import server_name
 EDGE_PORT = 8443
 MESH_PORT = 7443
 CLUSTER_PORT = 6443
+SCRAPE_PORT = 9464
+SAMPLE_RATIO = 0.1
 DATABASE = "postgres"
 """Name of the database server on the network, and of its directory in the home."""
 STORES = ("authn", "audit")
@@ -39,7 +41,16 @@ def placing(home: Path) -> Placing:
         "authn": {"store": database_url(home, "authn"), "store_password_file": "store-password"},
         "audit": {"store": None, "database_url_file": "database-url"},
     }
-    return Placing(listen, address, (*EDGE_HOSTS, CLUSTER), settings)
+    services = (*MESH, "mcp-core")
+    return Placing(
+        listen,
+        address,
+        dict.fromkeys(services, f"0.0.0.0:{SCRAPE_PORT}"),
+        {name: f"https://{name}:{SCRAPE_PORT}/metrics" for name in services},
+        {"endpoint": "collector:4317", "server_name": server_name("collector"), "sample_ratio": SAMPLE_RATIO},
+        (*EDGE_HOSTS, CLUSTER),
+        settings,
+    )
 
 
 def database_url(home: Path, service: str, password: str = "") -> str:

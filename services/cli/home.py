@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -124,6 +124,7 @@ def prepare(
     _place_secrets(layout)
     for name, config in _configs(placing, edge_port, core_kubeconfig, layout.policy).items():
         _write_config(layout.config(name), {**config, **placing.settings.get(name, {})})
+        _write_telemetry(layout.config(name), placing.scrape[name], placing.traces)
 
 
 def _write_config(path: Path, ours: dict[str, Any]) -> None:
@@ -139,6 +140,18 @@ def _write_config(path: Path, ours: dict[str, Any]) -> None:
     whole = {key: value for key, value in {**ours, **kept}.items() if value is not None}
     partial_path.write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
     partial_path.replace(path)
+
+
+def _write_telemetry(path: Path, scrape: str, traces: Mapping[str, Any] | None) -> None:
+    """Has a service listen for scrapes, and send spans where that is said; whatever else somebody has set stays."""
+    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    telemetry = dict(config["telemetry"]) if isinstance(config.get("telemetry"), dict) else {}
+    telemetry["metrics"] = {**(telemetry.get("metrics") or {}), "listen": scrape}
+    if traces:
+        telemetry["traces"] = {**(telemetry.get("traces") or {}), **traces}
+    elif traces is not None:
+        telemetry.pop("traces", None)
+    _write_config(path, {**config, "telemetry": telemetry})
 
 
 def keep(directory: Path, authority: Authority, issue: Callable[[], KeyPair], hosts: Set[str] = frozenset()) -> None:

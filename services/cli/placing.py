@@ -17,6 +17,12 @@ class Placing:
 
     listen: Mapping[str, str]
     address: Mapping[str, str]
+    scrape: Mapping[str, str]
+    """Where services listen for Prometheus."""
+    metrics: Mapping[str, str]
+    """The URLs that this makes."""
+    traces: Mapping[str, Any] | None = None
+    """Where spans are sent: ``telemetry.traces`` of every service. ``None`` leaves it as it is, ``{}`` ends it."""
     cluster_hosts: Sequence[str] = EDGE_HOSTS
     """Names and addresses in the embedded cluster's certificate."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -31,8 +37,10 @@ def free_port() -> int:
         return port
 
 
-def on_loopback(edge_port: int) -> Placing:
-    """Everything on this machine, on free ports."""
+def on_loopback(edge_port: int, otlp: str = "", sample: float = 1.0) -> Placing:
+    """Everything on this machine, on free ports. ``otlp``: ``host:port`` of a collector, or ``off``."""
     places = {name: f"{LOOPBACK}:{free_port()}" for name in (*MESH, CLUSTER)}
     places["mcp-core"] = f"{LOOPBACK}:{edge_port}"
-    return Placing(places, places)
+    scrape = {name: f"{LOOPBACK}:{free_port()}" for name in (*MESH, "mcp-core")}
+    traces = {"endpoint": otlp, "sample_ratio": sample} if otlp not in ("", "off") else {} if otlp else None
+    return Placing(places, places, scrape, {name: f"http://{at}/metrics" for name, at in scrape.items()}, traces)

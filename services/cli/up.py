@@ -50,6 +50,16 @@ def up(
         ),
     ] = None,
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Replace the home's policy by this file.")] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Send traces to this OTLP/gRPC collector on loopback, now and at later starts; `off` ends that.",
+        ),
+    ] = None,
+    sample: Annotated[
+        float, typer.Option(metavar="RATIO", min=0, max=1, help="Which part of the traces --otlp records.")
+    ] = 1.0,
     prepare_only: Annotated[
         bool,
         typer.Option("--prepare-only", help="Make certificates, secrets and configurations; start nothing."),
@@ -75,7 +85,7 @@ def up(
             names = [name for name in supervisor.MODULES if name != CLUSTER or kubeconfig is None]
             if not prepare_only:
                 _refuse_port_in_use(edge_port)
-            fill(layout, edge_port, kubeconfig, policy, on_loopback(edge_port))
+            fill(layout, edge_port, kubeconfig, policy, on_loopback(edge_port, otlp or "", sample))
             if prepare_only:
                 return
             asyncio.run(bring_up(layout, names))
@@ -260,7 +270,7 @@ def _write_endpoints(layout: HomeLayout, edge_port: int, placing: Placing, *, em
         "policy": str(layout.policy),
         "kubeconfig": str(layout.cluster_kubeconfig) if embedded else kubeconfig,
         "services": {name: placing.address[name] for name in supervisor.MODULES if name != CLUSTER or embedded},
-        "metrics": {},
+        "metrics": dict(placing.metrics),
     }
     partial = layout.endpoints.with_suffix(".part")
     partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

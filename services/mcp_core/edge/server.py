@@ -209,6 +209,11 @@ class HttpsServer:
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @property
+    def connections(self) -> int:
+        """How many are open, their handshake done."""
+        return len(self._server.server_state.connections)
+
+    @property
     def port(self) -> int:
         return int(self._listener.getsockname()[1])
 
