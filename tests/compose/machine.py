@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 TOOLS = ("dockerd", "docker-compose", "debootstrap", "ip", "nsenter", "unshare", "setpriv")
@@ -25,12 +25,14 @@ PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY",
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
+TERMINAL: Callable[[], AbstractContextManager[object]] = nullcontext
+"""What to enter so that standard error is the terminal; pytest takes it from tests."""
+
+
 def say(text: str) -> None:
-    """Progress, for whoever watches a run of minutes; past pytest's capture."""
-    os.write(TERMINAL, f"compose: {time.strftime('%H:%M:%S')} {text}\n".encode())
-
-
-TERMINAL = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
+    """Progress, for whoever watches a run of minutes."""
+    with TERMINAL():
+        print(f"compose: {time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def environment() -> dict[str, str]:
