@@ -161,5 +161,5 @@ lock-into:
 	@for extra in authn authz audit mcp-core dev-cluster cli; do \
 	  $(COMPILE) --no-annotate --extra $$extra --constraints $(LOCKS)requirements.lock \
 	    -o $(LOCKS)deploy/locks/$$extra.lock; done
-	@echo hatchling | $(COMPILE:pyproject.toml=-) --no-annotate --constraints $(LOCKS)requirements.lock \
+	@printf 'hatchling\nuv\n' | $(COMPILE:pyproject.toml=-) --no-annotate --constraints $(LOCKS)requirements.lock \
 	  -o $(LOCKS)deploy/locks/build.lock

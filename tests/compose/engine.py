@@ -6,7 +6,6 @@ networks of its own, over the machine's; containers run in a network namespace t
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -125,7 +124,7 @@ def _remove(directory: Path) -> None:
     left = [mount for mount in _mounts() if _within(directory, mount)]
     if left:
         raise AssertionError(f"still mounted, unmount by hand: {', '.join(left)}")
-    shutil.rmtree(directory, ignore_errors=True)
+    run(["rm", "-rf", "--one-file-system", str(directory)])
     for group in Path("/sys/fs/cgroup").glob(f"**/{directory.name}"):
         for inner in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
             with suppress(OSError):

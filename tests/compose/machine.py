@@ -102,6 +102,8 @@ def base_tree() -> Path:
             run([*private, "debootstrap", *options, suite, str(root), _mirror()])
             (root / "etc/ssl/certs/ca-certificates.crt").write_bytes(BUNDLE.read_bytes())
             (root / "etc/pip.conf").write_text(settings, encoding="utf-8")
+            (root / "etc/uv").mkdir()
+            (root / "etc/uv/uv.toml").write_text(_uv_settings(settings), encoding="utf-8")
             policy = root / "usr/sbin/policy-rc.d"
             policy.write_text(_POLICY, encoding="ascii")
             policy.chmod(0o755)
@@ -139,4 +141,17 @@ def _pip_settings() -> str:
             if key.rpartition(".")[2] == name and urls:
                 lines.append(f"{name} = {' '.join(urls)}")
                 break
+    return "\n".join(lines) + "\n"
+
+
+def _uv_settings(pip: str) -> str:
+    """The same for uv."""
+    fields = dict(line.split(" = ", 1) for line in pip.splitlines() if " = " in line)
+    lines = ["native-tls = true"]
+    if "trusted-host" in fields:
+        lines.append(f"allow-insecure-host = {json.dumps(fields['trusted-host'].split())}")
+    for url in fields.get("extra-index-url", "").split():
+        lines += ["[[index]]", f'url = "{url}"']
+    if "index-url" in fields:
+        lines += ["[[index]]", f'url = "{fields["index-url"]}"', "default = true"]
     return "\n".join(lines) + "\n"
