@@ -84,7 +84,8 @@ def base_tree() -> Path:
     """A root file system with Python and the machine's certificates as a tar file, kept between runs."""
     settings = _pip_settings()
     suite = _suite()
-    content = json.dumps([suite, platform.machine(), INCLUDE, settings, BUNDLE.read_text(encoding="ascii"), _POLICY])
+    content = json.dumps([suite, platform.machine(), INCLUDE, settings, _uv_settings(settings), _POLICY])
+    content += BUNDLE.read_text(encoding="utf-8")
     kept = CACHE / f"base-{hashlib.sha256(content.encode()).hexdigest()[:16]}.tar"
     with locked(CACHE / "lock"):
         if kept.exists() and time.time() - kept.stat().st_mtime < MAX_AGE:
