@@ -165,7 +165,7 @@ class Engine:
         """The deny rules that name a permission, in the order of the policy."""
         if not self._denies:
             return []
-        found = {id(rule) for text in permission.covered_by for rule in self._denies.get(text, ())}
+        found = {id(rule) for text in permission.denied_by for rule in self._denies.get(text, ())}
         return [rule for rule in self.policy.deny if id(rule) in found]
 
     def _entry(self, profile: Profile, key: Key, permission: Permission) -> Entry:
