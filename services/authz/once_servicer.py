@@ -7,7 +7,8 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kubegate.authz.v1 import once_pb2, once_pb2_grpc
-from services.authz.once import Claim, Confirmation, Expired, Once, Used
+from services.authz.once import Expired, Once, Used
+from services.authz.ports import Claim, Confirmation
 from services.authz.servicer import caller_of
 
 

@@ -178,9 +178,9 @@ def _place_secrets(layout: HomeLayout) -> None:
         path = layout.service("authn") / name
         if not path.exists():
             write_private(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
-    mask_key = layout.service("audit") / "mask.key"
-    if not mask_key.exists():
-        write_private(mask_key, base64.b64encode(secrets.token_bytes(32)) + b"\n")
+    for path in (layout.service("audit") / "mask.key", layout.service("mcp-core") / "confirmation.key"):
+        if not path.exists():
+            write_private(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
     signing_key = layout.service("audit") / "signing.key"
     if not signing_key.exists():
         pem = Ed25519PrivateKey.generate().private_bytes(
@@ -288,5 +288,6 @@ def _configs(ports: Mapping[str, int], edge_port: int, kubeconfig: Path, policy:
             "authz": peer("authz"),
             "audit": peer("audit"),
             "cluster": {"name": "default", "kubeconfig": str(kubeconfig)},
+            "confirmation_key_file": "confirmation.key",
         },
     }

@@ -17,6 +17,7 @@ from services.common.deadline import Deadline
 from services.common.errors import DomainError, Internal, InvalidArgument, Unauthenticated
 from services.common.ids import uuid7
 from services.common.log import get_logger
+from services.mcp_core.confirmation import Asking, Way
 from services.mcp_core.edge.credentials import NoCredential, credential
 from services.mcp_core.edge.guard import ForeignOrigin, Guard, Misdirected
 from services.mcp_core.edge.limiter import PASSWORD_COST, SourceLimiter, Throttled, source_of
@@ -42,6 +43,9 @@ from services.mcp_core.tools.base import Tool
 
 TOOLS_PATH = "/mcp/tools/"
 METADATA_PATH = "/.well-known/oauth-protected-resource"
+
+ASKING = Asking(Way.TOKEN)
+"""REST asks for a confirmation with 428, and gets it as argument."""
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -209,8 +213,11 @@ class Edge:
         except DomainError as error:
             await self._pipeline.note(caller, name, result_of(error), error.public_message)
             raise
-        answer = await self._pipeline.call(caller, name, arguments)
-        return json_response(answer.structured)
+        answer = await self._pipeline.call(caller, name, arguments, ASKING)
+        response = json_response(answer.structured)
+        if answer.replay_of:
+            response.headers.append((b"kubegate-replay-of", answer.replay_of.encode()))
+        return response
 
     async def _resources(self, request: Request, context: RequestContext) -> Response:
         caller = await self._authenticated(request, context)

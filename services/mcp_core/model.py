@@ -243,7 +243,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """What a tool gave: structured content valid under its output schema, and the same as text."""
+    """What a tool gave: structured content valid under its output schema, and the same as text.
+
+    ``replay_of``: the request that gave it, where it is the recorded answer of an earlier one (R20).
+    """
 
     structured: Mapping[str, object]
     text: str
+    replay_of: str = ""

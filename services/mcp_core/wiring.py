@@ -18,6 +18,8 @@ from services.mcp_core.adapters.authn import AuthnAdapter
 from services.mcp_core.adapters.authz import AuthzAdapter, policy_lease
 from services.mcp_core.adapters.kubeconfig import ClusterSettings
 from services.mcp_core.adapters.kubernetes import KubernetesCluster
+from services.mcp_core.adapters.once import AuthzKeeper
+from services.mcp_core.adapters.sealing import FernetSealer
 from services.mcp_core.config import Config
 from services.mcp_core.decision_cache import CachedAuthorizer
 from services.mcp_core.edge.connections import ConnectionLimits
@@ -40,10 +42,11 @@ async def main(config: Config) -> None:
     """Serves until cancelled.
 
     Raises:
-        StartupError: a certificate, the kubeconfig or the port cannot be used.
+        StartupError: a certificate, the kubeconfig, a secret or the port cannot be used.
     """
     clock = SystemClock()
     context = tls_context(config.tls.cert_file, config.tls.key_file)
+    sealer = FernetSealer(config.confirmation_key_file)
     listener = bind(config.listen)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(listener.close)
@@ -82,6 +85,8 @@ async def main(config: Config) -> None:
             authorizer=decisions,
             recorder=AuditAdapter(audit),
             cluster=cluster,
+            keeper=AuthzKeeper(authz_peer),
+            sealer=sealer,
             clock=clock,
         )
         closing.push_async_callback(pipeline.drain, DRAIN_SECONDS)

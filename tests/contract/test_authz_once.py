@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from kubegate.authz.v1 import once_pb2, once_pb2_grpc
 from services.authz.adapters.sqlite_once import SqliteOnce
 from services.authz.adapters.sqlite_store import SqliteStore
-from services.authz.once import Claim, Confirmation, Key
+from services.authz.ports import Claim, Confirmation, Key
 from services.common.deadline import Deadline
 from services.common.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from tests.contract.authz_world import World, running

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from services.authz.adapters.sqlite_store import SqliteStore
-from services.authz.once import Claim, Confirmation, Key
+from services.authz.ports import Claim, Confirmation, Key
 
 FORGOTTEN_AT_ONCE = 100
 """Rows whose time is over that one claim removes at most, of each table."""

@@ -7,10 +7,12 @@ from http import HTTPStatus
 from typing import Any
 
 from services.common.errors import Code, DomainError, Unauthenticated
+from services.mcp_core.confirmation import CONFIRM_SECONDS, ConfirmationNeeded
 from services.mcp_core.edge.credentials import NoCredential
 from services.mcp_core.edge.guard import HeadersTooLarge, Misdirected
 from services.mcp_core.edge.wire import BodyTooLarge, Headers, Response, SlowBody, dump_json
 from services.mcp_core.errors import ActionDenied, ClusterRejected
+from services.mcp_core.tools import preview_of
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -35,6 +37,7 @@ _OF_TYPE: tuple[tuple[type[DomainError], int], ...] = (
     (Misdirected, 421),
     (HeadersTooLarge, 431),
     (ClusterRejected, 422),
+    (ConfirmationNeeded, 428),
 )
 
 
@@ -67,6 +70,13 @@ def problem(error: DomainError, request_id: str, metadata_url: str) -> Response:
     headers: Headers = []
     if isinstance(error, ActionDenied) and error.permission:
         body["missing"] = {"permission": error.permission, "namespace": error.namespace}
+    if isinstance(error, ConfirmationNeeded):
+        body["detail"] += " Send the same arguments again with `confirm`."
+        body |= {
+            "confirm": error.token,
+            "expires_in": int(CONFIRM_SECONDS),
+            "preview": preview_of(error.plan).structured,
+        }
     if isinstance(error, Unauthenticated):
         headers += challenges(error, metadata_url)
     if isinstance(error, NotRouted):
