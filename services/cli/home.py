@@ -178,7 +178,8 @@ def _place_secrets(layout: HomeLayout) -> None:
         path = layout.service("authn") / name
         if not path.exists():
             write_private(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
-    for path in (layout.service("audit") / "mask.key", layout.service("mcp-core") / "confirmation.key"):
+    core = layout.service("mcp-core")
+    for path in (layout.service("audit") / "mask.key", core / "confirmation.key", core / "request-state.key"):
         if not path.exists():
             write_private(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
     signing_key = layout.service("audit") / "signing.key"
@@ -289,5 +290,6 @@ def _configs(ports: Mapping[str, int], edge_port: int, kubeconfig: Path, policy:
             "audit": peer("audit"),
             "cluster": {"name": "default", "kubeconfig": str(kubeconfig)},
             "confirmation_key_file": "confirmation.key",
+            "request_state_key_files": ["request-state.key"],
         },
     }

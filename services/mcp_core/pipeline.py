@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from services.common.clock import Clock
@@ -34,21 +34,22 @@ from services.common.errors import (
 from services.common.log import get_logger
 from services.mcp_core.catalog import Catalog
 from services.mcp_core.confirmation import Asking, Confirmations
-from services.mcp_core.errors import ActionDenied, OutcomeUnknown
+from services.mcp_core.errors import ActionDenied, InputRequired, OutcomeUnknown
 from services.mcp_core.gate import Change, Gate, denials, in_time, write_decision
 from services.mcp_core.journal import RECORD_SECONDS, Entry, Journal, bounded
 from services.mcp_core.model import (
+    ALONE,
     AccessToken,
-    Action,
     Allowed,
     Caller,
+    Dialogue,
     Kind,
     RequestContext,
     Result,
-    Scope,
     ToolAnswer,
 )
 from services.mcp_core.naming import impersonation
+from services.mcp_core.offers import Offer, Offers
 from services.mcp_core.once import Once, outcome_of
 from services.mcp_core.placement import Denial, Placement, place, resolve
 from services.mcp_core.ports import (
@@ -62,25 +63,14 @@ from services.mcp_core.ports import (
     Sealer,
 )
 from services.mcp_core.tools import check_output, split_controls, validate
-from services.mcp_core.tools.base import Arguments, Invocation, Permission, Tool
+from services.mcp_core.tools.base import Arguments, Invocation, Tool
 
 T = TypeVar("T")
 
 NOT_AT_ALL = Asking()
 """Of interfaces that cannot ask for a confirmation."""
 
-MAX_CUSTOM = 100
-"""Most custom kinds that tools/list asks about."""
-
 log = get_logger("pipeline")
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A tool that a caller may use, and where."""
-
-    tool: Tool
-    scope: Scope
 
 
 class Pipeline:
@@ -103,6 +93,7 @@ class Pipeline:
         self._authorizer = authorizer
         self._cluster = cluster
         self._catalog = Catalog(cluster, clock)
+        self._offers = Offers(registry, authorizer, self._catalog, cluster.name)
         self._journal = Journal(recorder, clock)
         self._once = Once(keeper, clock)
         self._gate = Gate(cluster.name, authorizer, Confirmations(sealer, clock), self._once)
@@ -160,36 +151,21 @@ class Pipeline:
         return found
 
     async def offers(self, caller: Caller) -> list[Offer]:
-        """What the caller may use, in the order of the registry. Derived from authz, enforced at ``call``.
+        """What the caller may use. Derived from authz, enforced at ``call``. Raises as ``Offers.of``."""
+        return await self._offers.of(caller)
 
-        Raises:
-            Unauthenticated, ResourceExhausted, Unavailable: authz did not answer.
-        """
-        custom = [kind.resource for kind in self._catalog.known() if "." in kind.resource.group]
-        asked: list[tuple[Tool, Permission]] = []
-        for tool in self._registry.values():
-            known = [Permission(tool.permission.verb, kind.group, kind.plural) for kind in custom[:MAX_CUSTOM]]
-            permissions = (*(tool.offered_for or (tool.permission,)), *(known if tool.any_kind else ()))
-            asked += [(tool, permission) for permission in dict.fromkeys(permissions)]
-        actions = [Action(self._cluster.name, permission, tool.name) for tool, permission in asked]
-        scopes = await self._authorizer.list_allowed(caller, actions)
-        offers: dict[str, Offer] = {}
-        for (tool, _), scope in zip(asked, scopes, strict=True):
-            if scope:
-                before = offers[tool.name].scope if tool.name in offers else Scope()
-                patterns = dict.fromkeys((*before.patterns, *scope.patterns))
-                whole = before.all or scope.all
-                offers[tool.name] = Offer(tool, Scope(whole, () if whole else tuple(patterns)))
-        return list(offers.values())
-
-    async def note(self, caller: Caller, action: str, result: Result, error: str = "") -> None:
-        """Records a request other than a tool call, such as tools/list, before its answer leaves.
+    async def note(self, caller: Caller, action: str, result: Result, error: str = "", violation: str = "") -> None:
+        """Records a request other than a tool call, such as tools/list, before its answer leaves. ``violation``: which,
+        where no honest client sends it.
 
         Raises:
             Unavailable: it is not durable; the answer is to be withheld.
         """
         entry = self._journal.open(caller, action)
         entry.result, entry.error = result, error
+        if violation:
+            entry.kind = Kind.SECURITY_VIOLATION
+            entry.metadata["violation_type"] = violation
         await self._journal.close(entry)
 
     def gone(self, caller: Caller, action: str) -> None:
@@ -199,9 +175,15 @@ class Pipeline:
         self._journal.abandon(entry)
 
     async def call(
-        self, caller: Caller, tool_name: str, arguments: Mapping[str, Any], asking: Asking = NOT_AT_ALL
+        self,
+        caller: Caller,
+        tool_name: str,
+        arguments: Mapping[str, Any],
+        asking: Asking = NOT_AT_ALL,
+        dialogue: Dialogue = ALONE,
     ) -> ToolAnswer:
-        """Steps 2 to 7 for one tool. ``asking``: how the client can be asked for a confirmation.
+        """Steps 2 to 7 for one tool. ``asking``: how the client can be asked for a confirmation; ``dialogue``: what
+        else it can be asked, and how it hears of progress.
 
         Raises:
             ConfirmationNeeded: a person has to confirm this first.
@@ -212,7 +194,7 @@ class Pipeline:
         answer: ToolAnswer | None = None
         failure: DomainError | None = None
         try:
-            answer = await self._decide_and_execute(entry, caller, tool_name, arguments, asking)
+            answer = await self._decide_and_execute(entry, caller, tool_name, arguments, asking, dialogue)
         except asyncio.CancelledError:
             entry.error = "The caller went away before the call was finished."
             if not entry.executing:
@@ -238,7 +220,13 @@ class Pipeline:
         await self._once.drain(seconds)
 
     async def _decide_and_execute(
-        self, entry: Entry, caller: Caller, tool_name: str, given: Mapping[str, Any], asking: Asking
+        self,
+        entry: Entry,
+        caller: Caller,
+        tool_name: str,
+        given: Mapping[str, Any],
+        asking: Asking,
+        dialogue: Dialogue,
     ) -> ToolAnswer:
         tool = self._registry.get(tool_name)  # 2
         if tool is None:
@@ -279,6 +267,7 @@ class Pipeline:
             still_allowed,
             deadline,
             controls.dry_run,
+            dialogue=replace(dialogue, report=None),
         )
         if not tool.read_only:
             passed = await self._gate.admit(entry, Change(caller, tool, controls, asking, call, placement))
@@ -288,13 +277,15 @@ class Pipeline:
             call = replace(passed.invocation, cluster=session)
         if entry.mutation or tool.waits:
             await self._journal.intent(entry)  # 4
+            # Nothing is told of a call before it is on record (R19).
+            call = replace(call, dialogue=dialogue)
 
         entry.executing = True
         structured = await in_time(tool.run(call), deadline)  # 5
         check_output(tool, structured)
-        text = tool.text(structured)
+        answer = ToolAnswer(structured, tool.text(structured), tool.blocks(structured) if tool.blocks else ())
         entry.result = Result.SUCCESS
-        return ToolAnswer(structured, text)
+        return answer
 
     def _close_claim(self, entry: Entry, answer: ToolAnswer | None, failure: DomainError | None) -> None:
         """Sees to it that the outcome is stored beside the idempotency key when its record is durable (R20)."""
@@ -347,7 +338,7 @@ def _settle(entry: Entry, error: Exception) -> DomainError:
     """Writes an error into the entry and returns what the caller is told."""
     failure = _public(error, entry.caller.context.request_id)
     entry.error = failure.public_message
-    if isinstance(failure, PermissionDenied | Unauthenticated) or not entry.executing:
+    if isinstance(failure, PermissionDenied | Unauthenticated | InputRequired) or not entry.executing:
         entry.result = result_of(failure)
     elif entry.mutation and isinstance(failure, Unavailable | DeadlineExceeded | OutcomeUnknown | Cancelled | Internal):
         entry.result = Result.UNKNOWN

@@ -2,7 +2,8 @@
 
 Events come from the event loop; one thread writes. An append returns after the commit that holds it, and
 after the mirror has been given its line. Intents and outcomes of the core have capacity of their own and go
-first, so that a flood of other events cannot keep a running mutation from being recorded (R25).
+first, so that a flood of other events cannot keep a running mutation from being recorded (R25); platform services
+have the least.
 """
 
 import asyncio
@@ -17,13 +18,10 @@ from typing import Any, TypeVar
 from services.audit.adapters.batch import StoreBroken
 from services.audit.adapters.engine import Store
 from services.audit.adapters.mirror import Mirror
-from services.audit.ports import Ack, Count, Draft, Filter, Found, Proof, Record
+from services.audit.ports import Ack, Capacity, Count, Draft, Filter, Found, Proof, Record
 from services.audit.proofs import Prover
 from services.common.errors import DomainError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from services.common.log import get_logger
-
-RESERVED_SHARE = 4
-"""One part in so many of the queue is kept for intents and outcomes."""
 
 RETRY = 1.0
 """Seconds after which a store or mirror that failed is tried again without being asked."""
@@ -81,19 +79,17 @@ class GroupCommitLog:
         return answer
 
     async def append_all(self, drafts: Sequence[Draft]) -> _Answers:
-        reserved = [draft for draft in drafts if draft.reserved]
-        if not reserved or len(reserved) == len(drafts):
-            return await self._append_kind(drafts, reserved=bool(reserved))
-        ordinary = [draft for draft in drafts if not draft.reserved]
-        kinds = await asyncio.gather(
-            self._append_kind(reserved, reserved=True), self._append_kind(ordinary, reserved=False)
-        )
-        first, second = map(iter, kinds)
-        return [next(first if draft.reserved else second) for draft in drafts]
+        kinds: dict[Capacity, list[Draft]] = {}
+        for draft in drafts:
+            kinds.setdefault(draft.capacity, []).append(draft)
+        if len(kinds) == 1:
+            return await self._append_kind(drafts, drafts[0].capacity)
+        answers = await asyncio.gather(*(self._append_kind(kind, capacity) for capacity, kind in kinds.items()))
+        each = {capacity: iter(answer) for capacity, answer in zip(kinds, answers, strict=True)}
+        return [next(each[draft.capacity]) for draft in drafts]
 
-    async def _append_kind(self, drafts: Sequence[Draft], *, reserved: bool) -> _Answers:
-        limit = self._limit if reserved else self._limit - self._limit // RESERVED_SHARE
-        room = max(limit - self._waiting, 0)
+    async def _append_kind(self, drafts: Sequence[Draft], capacity: Capacity) -> _Answers:
+        room = max(self._limit * capacity // Capacity.RESERVED - self._waiting, 0)
         taken = drafts[:room]
         refused = [
             ResourceExhausted("Too many events wait to be recorded; try again.", retry_after=0.2)
@@ -104,7 +100,7 @@ class GroupCommitLog:
         with self._wake:
             if self._stopping:
                 raise Unavailable("The audit service is stopping; the event was not recorded.")
-            (self._reserved if reserved else self._ordinary).append((taken, answer))
+            (self._reserved if capacity is Capacity.RESERVED else self._ordinary).append((taken, answer))
             self._wake.notify()
         self._waiting += len(taken)
         return [*await answer, *refused]
