@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
 
 from services.common.deadline import Deadline
-from services.mcp_core.model import AccessToken, Action, Caller, Decision, Event, RequestContext, Scope
+from services.mcp_core.model import AccessToken, Action, Caller, Credential, Decision, Event, RequestContext, Scope
 
 T = TypeVar("T")
 
@@ -177,8 +177,8 @@ class Cluster(Protocol):
 class Authenticator(Protocol):
     """authn, as the core asks it. It records its own decisions (R18)."""
 
-    async def authenticate(self, credential: str, context: RequestContext) -> Caller:
-        """The caller behind an API key or JWT.
+    async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
+        """The caller behind an API key, a JWT or a client certificate.
 
         Raises Unauthenticated (any reason, one sentence), ResourceExhausted, Unavailable.
         """
