@@ -1,58 +1,22 @@
 """The dashboards, described once: `python deploy/grafana/generate.py` writes dashboards/*.json (`make dashboards`).
 
-Every panel is a title, a unit and PromQL; where it stands follows from the order. tests/unit/test_dashboards.py holds the
-files to this description, and tests/e2e/test_metrics.py every metric and label in it to what running services export.
+Every panel is a title, a unit and PromQL; where it stands follows from the order. tests/unit/test_dashboards.py holds
+the files to this description, tests/e2e/test_metrics.py every metric and label in it to what running services export.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import sys
 from pathlib import Path
-from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from panels import RATE, Dashboard, Panel, Row, quantiles, render, stat
 
 HERE = Path(__file__).parent / "dashboards"
-SOURCE = {"type": "prometheus", "uid": "prometheus"}
-RATE = "$__rate_interval"
-COLUMNS = 24
 
-
-@dataclass(frozen=True)
-class Panel:
-    """``queries``: legend and PromQL. ``kind``: timeseries or stat. ``width``: of 24 columns. ``warn``: from here red."""
-
-    title: str
-    unit: str
-    queries: Sequence[tuple[str, str]]
-    kind: str = "timeseries"
-    width: int = 12
-    height: int = 8
-    warn: float | None = None
-    says: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    title: str
-    panels: Sequence[Panel]
-
-
-@dataclass(frozen=True)
-class Dashboard:
-    uid: str
-    title: str
-    says: str
-    rows: Sequence[Row]
-
-
-def stat(title: str, unit: str, query: str, *, warn: float | None = None, says: str = "", width: int = 4) -> Panel:
-    return Panel(title, unit, (("", query),), "stat", width, 4, warn, says)
-
-
-def quantiles(metric: str, by: str, selector: str = "") -> tuple[tuple[str, str], ...]:
-    """Median and 99th percentile of a histogram."""
-    inner = f"sum by (le, {by}) (rate({metric}_bucket{selector}[{RATE}]))"
-    return tuple((f"{{{{{by}}}}} p{round(q * 100)}", f"histogram_quantile({q}, {inner})") for q in (0.5, 0.99))
-
+REQUESTS = "kubegate_http_request_duration_seconds_count"
+DENIED = 'mcp_authorization_checks_total{result="denied"}'
+COMMITS = "kubegate_audit_commit_events"
 
 OVERVIEW = Dashboard(
     "kubegate-overview",
@@ -63,18 +27,17 @@ OVERVIEW = Dashboard(
             "Now",
             (
                 stat("Services ready", "short", "sum(kubegate_ready)"),
-                stat("Requests a second", "reqps", f"sum(rate(kubegate_http_request_duration_seconds_count[{RATE}]))"),
+                stat("Requests a second", "reqps", f"sum(rate({REQUESTS}[{RATE}]))"),
                 stat(
                     "Failing requests",
                     "percentunit",
-                    f'sum(rate(kubegate_http_request_duration_seconds_count{{status=~"5.."}}[{RATE}]))'
-                    f" / sum(rate(kubegate_http_request_duration_seconds_count[{RATE}]))",
+                    f'sum(rate({REQUESTS}{{status=~"5.."}}[{RATE}])) / sum(rate({REQUESTS}[{RATE}]))',
                     warn=0.01,
                 ),
                 stat(
                     "Denials in 5 m",
                     "short",
-                    'sum(increase(mcp_authorization_checks_total{result="denied"}[5m]))',
+                    f"sum(increase({DENIED}[5m]))",
                     warn=6,
                 ),
                 stat("Violations in 1 h", "short", "sum(increase(mcp_security_violations_total[1h]))", warn=1),
@@ -90,7 +53,7 @@ OVERVIEW = Dashboard(
                     (
                         (
                             "{{route}} {{status}}",
-                            f"sum by (route, status) (rate(kubegate_http_request_duration_seconds_count[{RATE}]))",
+                            f"sum by (route, status) (rate({REQUESTS}[{RATE}]))",
                         ),
                     ),
                 ),
@@ -182,7 +145,7 @@ SECURITY = Dashboard(
                 Panel(
                     "Denials by user",
                     "short",
-                    (("{{user}}", 'sum by (user) (increase(mcp_authorization_checks_total{result="denied"}[5m]))'),),
+                    (("{{user}}", f"sum by (user) (increase({DENIED}[5m]))"),),
                 ),
                 Panel(
                     "Denials by what was asked",
@@ -190,7 +153,7 @@ SECURITY = Dashboard(
                     (
                         (
                             "{{action}} {{resource}}",
-                            'sum by (action, resource) (increase(mcp_authorization_checks_total{result="denied"}[5m]))',
+                            f"sum by (action, resource) (increase({DENIED}[5m]))",
                         ),
                     ),
                 ),
@@ -267,7 +230,7 @@ RECORD = Dashboard(
                     (
                         (
                             "mean",
-                            f"sum(rate(kubegate_audit_commit_events_sum[{RATE}])) / sum(rate(kubegate_audit_commit_events_count[{RATE}]))",
+                            f"sum(rate({COMMITS}_sum[{RATE}])) / sum(rate({COMMITS}_count[{RATE}]))",
                         ),
                     ),
                 ),
@@ -334,7 +297,8 @@ WALK = Dashboard(
                     (
                         (
                             "{{job}} {{method}} {{code}}",
-                            f'sum by (job, method, code) (rate(kubegate_rpc_client_duration_seconds_count{{code!="OK"}}[{RATE}]))',
+                            "sum by (job, method, code) "
+                            f'(rate(kubegate_rpc_client_duration_seconds_count{{code!="OK"}}[{RATE}]))',
                         ),
                     ),
                 ),
@@ -360,78 +324,6 @@ WALK = Dashboard(
 )
 
 DASHBOARDS = (OVERVIEW, SECURITY, RECORD, WALK)
-
-
-def render(dashboard: Dashboard) -> dict[str, Any]:
-    """A dashboard as Grafana imports it."""
-    return {
-        "uid": dashboard.uid,
-        "title": dashboard.title,
-        "description": dashboard.says,
-        "tags": ["kubegate"],
-        "schemaVersion": 39,
-        "version": 1,
-        "editable": False,
-        "graphTooltip": 1,
-        "refresh": "30s",
-        "time": {"from": "now-1h", "to": "now"},
-        "timezone": "utc",
-        "templating": {"list": []},
-        "annotations": {"list": []},
-        "links": [{"type": "dashboards", "title": "kubegate", "tags": ["kubegate"], "asDropdown": True}],
-        "panels": list(_panels(dashboard)),
-    }
-
-
-def _panels(dashboard: Dashboard) -> Iterator[dict[str, Any]]:
-    number, top = 0, 0
-    for row in dashboard.rows:
-        number += 1
-        yield {
-            "id": number,
-            "type": "row",
-            "title": row.title,
-            "collapsed": False,
-            "gridPos": {"x": 0, "y": top, "w": COLUMNS, "h": 1},
-            "panels": [],
-        }
-        top, left, height = top + 1, 0, 0
-        for panel in row.panels:
-            if left + panel.width > COLUMNS:
-                top, left, height = top + height, 0, 0
-            number += 1
-            yield _panel(panel, number, {"x": left, "y": top, "w": panel.width, "h": panel.height})
-            left, height = left + panel.width, max(height, panel.height)
-        top += height
-
-
-def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
-    steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
-    if panel.warn is not None:
-        steps.append({"color": "red", "value": panel.warn})
-    defaults: dict[str, Any] = {"unit": panel.unit, "thresholds": {"mode": "absolute", "steps": steps}}
-    if panel.kind == "timeseries":
-        defaults["custom"] = {"drawStyle": "line", "fillOpacity": 10, "showPoints": "never"}
-        options: dict[str, Any] = {
-            "legend": {"displayMode": "list", "placement": "bottom"},
-            "tooltip": {"mode": "multi", "sort": "desc"},
-        }
-    else:
-        options = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}, "colorMode": "value"}
-    return {
-        "id": number,
-        "type": panel.kind,
-        "title": panel.title,
-        "description": panel.says,
-        "datasource": SOURCE,
-        "gridPos": place,
-        "fieldConfig": {"defaults": defaults, "overrides": []},
-        "options": options,
-        "targets": [
-            {"refId": chr(65 + index), "datasource": SOURCE, "expr": query, "legendFormat": legend}
-            for index, (legend, query) in enumerate(panel.queries)
-        ],
-    }
 
 
 def files() -> dict[str, str]:

@@ -38,7 +38,7 @@ from services.common.telemetry.process import Facts, Telemetry
 THREAD_SWITCH = 0.0005
 """Seconds after which a thread lets another run: the writer waits for the event loop at every SQLite call."""
 
-STOP_GRACE = 1.0
+STOP_GRACE = 5.0
 """Seconds for calls in flight at the end."""
 
 logger = get_logger("audit")
@@ -99,8 +99,8 @@ async def main(config: Config) -> None:
             tasks.create_task(publisher.run())
             tasks.create_task(check.run())
             tasks.create_task(OrphanWatch(intents, clock).run())
+            await server.until_stopped(STOP_GRACE)
     finally:
-        await server.stop(STOP_GRACE)
         intents.close()
         await log.stop()
         await publisher.publish()

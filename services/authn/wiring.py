@@ -160,8 +160,8 @@ async def main(config: AuthnConfig) -> None:
                 tasks.create_task(store.follow())
                 tasks.create_task(probe.keep())
                 tasks.create_task(_upkeep(store, list(rotations.values())))
+                await server.until_stopped(GRACE)
         finally:
-            await server.stop(GRACE)
             await journal.drain()
             await store.write_uses()
     finally:

@@ -87,8 +87,8 @@ async def main(config: AuthzConfig) -> None:
             tasks.create_task(lease.keep())
             tasks.create_task(probe.keep())
             tasks.create_task(in_force.follow(file.changes(), file.now))
+            await server.until_stopped(GRACE)
     finally:
-        await server.stop(GRACE)
         await admission.drain()
         await audit_log.close()
         await client.close()

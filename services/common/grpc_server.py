@@ -116,6 +116,13 @@ class GrpcServer:
         await self._server.start()
         return port
 
+    async def until_stopped(self, grace: float) -> None:
+        """Waits to be cancelled and then stops as ``stop`` does, while what its calls depend on still runs."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.stop(grace)
+
     async def stop(self, grace: float) -> None:
         """Refuses new calls and new items, and gives those in flight ``grace`` seconds."""
         self._stopping.set()

@@ -127,7 +127,8 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
             idle=config.idle_seconds,
             unread=config.max_body_bytes,
         )
-        server = HttpsServer(MeasuredEdge(edge), listener, context, limits)
+        # Nobody who was let in is sent away unanswered: a call has this long at most.
+        server = HttpsServer(MeasuredEdge(edge), listener, context, limits, grace=config.request_seconds + 5)
         metrics.follow(metrics.LIMITED_SOURCES, lambda: limiter.sources)
         metrics.follow(metrics.OPEN_CONNECTIONS, lambda: server.connections)
         await telemetry.start(Facts(readiness.last, certificates={"edge": config.tls.cert_file}))
