@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from services.common.errors import Code, DomainError, InvalidArgument, PermissionDenied
+from services.common.errors import Code, Conflict, DomainError, InvalidArgument, PermissionDenied
 
 
 class ClusterDenied(PermissionDenied):
@@ -11,6 +11,14 @@ class ClusterDenied(PermissionDenied):
 
 class ClusterRejected(InvalidArgument):
     """The cluster understood the request and refuses its content (its 422)."""
+
+
+class ApplyConflict(Conflict):
+    """Server-side apply met fields of other managers. ``owners``: (manager, field) of each."""
+
+    def __init__(self, public_message: str, owners: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(public_message)
+        self.owners = owners
 
 
 class OutcomeUnknown(DomainError):
