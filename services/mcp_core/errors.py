@@ -2,7 +2,14 @@
 
 from typing import ClassVar
 
-from services.common.errors import Code, Conflict, DomainError, InvalidArgument, PermissionDenied
+from services.common.errors import (
+    Code,
+    Conflict,
+    DomainError,
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+)
 
 
 class ClusterDenied(PermissionDenied):
@@ -34,6 +41,16 @@ class ActionDenied(PermissionDenied):
         super().__init__(public_message)
         self.permission = permission
         self.namespace = namespace
+
+
+class ConfirmationUnavailable(FailedPrecondition):
+    """The call must be confirmed, and its client cannot be asked (R16)."""
+
+    def __init__(self, summary: str) -> None:
+        super().__init__(
+            f"{summary} This must be confirmed by a person, and your client cannot be asked: nothing was done. Use a "
+            "client that supports elicitation, or the REST interface; `dry_run: true` shows what would change."
+        )
 
 
 class NotRecorded(DomainError):

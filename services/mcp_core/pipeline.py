@@ -3,7 +3,8 @@
 0. The edge has checked size, rate, Host and Origin, and made the ``RequestContext``.
 1. authn proves the credential; from here on only the principal and its short-lived token exist.
 2. Tool and arguments resolve to an action; what is unknown or incomplete is refused, nothing is guessed.
-3. authz decides the action.
+3. authz decides the action. What changes something then looks ahead, which may show further permissions that authz
+   decides, and that a person has to confirm.
 4. A mutation's intent is durable before anything happens.
 5. The tool runs against the cluster as the caller, within what the deadline leaves beside the record.
 6. The outcome is durable before the answer leaves; refusals of steps 2 to 5 are outcomes too.
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -32,6 +34,7 @@ from services.common.errors import (
 )
 from services.common.log import get_logger
 from services.mcp_core.catalog import Catalog
+from services.mcp_core.confirmation import Asking, Confirmations
 from services.mcp_core.errors import ActionDenied, OutcomeUnknown
 from services.mcp_core.journal import RECORD_SECONDS, Entry, Journal, bounded
 from services.mcp_core.model import (
@@ -47,12 +50,15 @@ from services.mcp_core.model import (
     ToolAnswer,
 )
 from services.mcp_core.naming import impersonation
-from services.mcp_core.placement import Denial, Placement, place, resolve
+from services.mcp_core.placement import Denial, Placement, further, place, resolve
 from services.mcp_core.ports import Authenticator, Authorizer, Cluster, ClusterSession, Impersonation, Recorder
-from services.mcp_core.tools import check_output, validate
+from services.mcp_core.tools import check_output, preview_of, split_controls, validate
 from services.mcp_core.tools.base import Arguments, Invocation, Permission, Tool
 
 T = TypeVar("T")
+
+NOT_AT_ALL = Asking()
+"""Of interfaces that cannot ask for a confirmation."""
 
 MAX_CUSTOM = 100
 """Most custom kinds that tools/list asks about."""
@@ -87,6 +93,7 @@ class Pipeline:
         self._cluster = cluster
         self._catalog = Catalog(cluster, clock)
         self._journal = Journal(recorder, clock)
+        self._confirmations = Confirmations()
 
     async def authenticate(self, context: RequestContext, credential: str) -> Caller:
         """Step 1. The caller of this method drops the credential when it returns or raises.
@@ -179,8 +186,10 @@ class Pipeline:
         entry.result, entry.error = Result.FAILURE, "The client went away before its request was complete."
         self._journal.abandon(entry)
 
-    async def call(self, caller: Caller, tool_name: str, arguments: Mapping[str, Any]) -> ToolAnswer:
-        """Steps 2 to 7 for one tool.
+    async def call(
+        self, caller: Caller, tool_name: str, arguments: Mapping[str, Any], asking: Asking = NOT_AT_ALL
+    ) -> ToolAnswer:
+        """Steps 2 to 7 for one tool. ``asking``: how the client can be asked for a confirmation.
 
         Raises:
             DomainError: with a message for the caller. What was refused, broke or was cancelled has been
@@ -190,7 +199,7 @@ class Pipeline:
         answer: ToolAnswer | None = None
         failure: DomainError | None = None
         try:
-            answer = await self._decide_and_execute(entry, caller, tool_name, arguments)
+            answer = await self._decide_and_execute(entry, caller, tool_name, arguments, asking)
         except asyncio.CancelledError:
             entry.error = "The caller went away before the call was finished."
             if not entry.executing:
@@ -213,14 +222,14 @@ class Pipeline:
         await self._journal.drain(seconds)
 
     async def _decide_and_execute(
-        self, entry: Entry, caller: Caller, tool_name: str, given: Mapping[str, Any]
+        self, entry: Entry, caller: Caller, tool_name: str, given: Mapping[str, Any], asking: Asking
     ) -> ToolAnswer:
         tool = self._registry.get(tool_name)  # 2
         if tool is None:
             raise ActionDenied(f"There is no tool {bounded(tool_name, 64)!r} that you may use.")
-        entry.mutation = not tool.read_only
         entry.resource = tool.permission.resource
-        arguments = validate(tool, given)
+        controls, arguments = split_controls(validate(tool, given))
+        entry.mutation = not tool.read_only and not controls.dry_run
         kind = await self._catalog.find(arguments["kind"], caller.context.deadline) if tool.any_kind else None
         action = resolve(self._cluster.name, tool, arguments, kind)
         entry.resource = action.permission.resource
@@ -230,38 +239,51 @@ class Pipeline:
         needs = tool.needs(arguments)
         checked = [str(permission) for permission in (action.permission, *(need.permission for need in needs))]
         entry.metadata |= {"permission_check": ",".join(checked), "arguments": _further(arguments)}
+        entry.metadata |= {"dry_run": "true" if controls.dry_run else "", "idempotency_key": controls.idempotency_key}
 
-        try:
+        with _denials(entry, checked[0]):
             placement = await place(  # 3
                 self._authorizer, self._cluster, caller, tool, action, kind=kind, needs=needs
             )
-        except Denial as denial:
-            said = denial.decision
-            entry.decision = DecisionNote(False, said.reason, said.revision, said.missing_permission or checked[0])
-            entry.metadata["authz_event_id"] = said.event_id
-            raise
         _write_decision(entry, placement)
 
         deadline = caller.context.deadline.child(RECORD_SECONDS)
-        session = self._session(caller, placement, deadline)
-        if entry.mutation or tool.waits:
-            await self._journal.intent(entry)  # 4
 
         async def still_allowed() -> None:
             decision = await self._authorizer.check(caller, action)
             if not isinstance(decision, Allowed):
                 raise Denial(decision)
 
+        call = Invocation(
+            arguments,
+            placement.namespaces,
+            self._session(caller, placement, deadline),
+            kind,
+            placement.granted,
+            still_allowed,
+            deadline,
+            controls.dry_run,
+        )
+        if tool.prepare is not None:
+            plan = await _in_time(tool.prepare(call), deadline)
+            if plan.needs:
+                checked += [str(need.permission) for need in plan.needs]
+                entry.metadata["permission_check"] = ",".join(checked)
+                with _denials(entry, checked[0]):
+                    placement = await further(self._authorizer, caller, placement, plan.needs)  # 3
+                _write_decision(entry, placement)
+            if controls.dry_run:
+                entry.result = Result.SUCCESS
+                return preview_of(plan)
+            if plan.confirm:
+                await self._confirmations.require(caller, tool, plan, asking)
+            session = self._session(caller, placement, deadline)
+            call = replace(call, plan=plan, granted=placement.granted, cluster=session)
+        if entry.mutation or tool.waits:
+            await self._journal.intent(entry)  # 4
+
         entry.executing = True
-        try:
-            async with asyncio.timeout(deadline.remaining()):  # 5
-                structured = await tool.run(
-                    Invocation(
-                        arguments, placement.namespaces, session, kind, placement.granted, still_allowed, deadline
-                    )
-                )
-        except TimeoutError:
-            raise DeadlineExceeded("The cluster did not answer in time.") from None
+        structured = await _in_time(tool.run(call), deadline)  # 5
         check_output(tool, structured)
         text = tool.text(structured)
         entry.result = Result.SUCCESS
@@ -282,6 +304,26 @@ class Pipeline:
             failure = _public(error, context.request_id)
             await self._journal.anonymous(context, Kind.MCP_REQUEST, action, Result.ERROR, failure.public_message)
             raise failure from error
+
+
+async def _in_time(work: Awaitable[T], deadline: Deadline) -> T:
+    try:
+        async with asyncio.timeout(deadline.remaining()):
+            return await work
+    except TimeoutError:
+        raise DeadlineExceeded("The cluster did not answer in time.") from None
+
+
+@contextmanager
+def _denials(entry: Entry, permission: str) -> Iterator[None]:
+    """Writes a denial of authz into the entry."""
+    try:
+        yield
+    except Denial as denial:
+        said = denial.decision
+        entry.decision = DecisionNote(False, said.reason, said.revision, said.missing_permission or permission)
+        entry.metadata["authz_event_id"] = said.event_id
+        raise
 
 
 def _write_decision(entry: Entry, placement: Placement) -> None:

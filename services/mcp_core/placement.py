@@ -106,20 +106,30 @@ async def place(
     """
     namespaced = tool.namespaced if kind is None else kind.namespaced
     placement = await _place(authorizer, cluster, caller, tool, action, namespaced=namespaced)
-    granted = {str(action.permission)}
-    if needs:
-        further = [
-            replace(action, permission=need.permission, namespace="" if need.in_cluster else action.namespace, name="")
-            for need in needs
-        ]
-        said = await _each(authorizer.check(caller, one) for one in further)
-        for need, decision in zip(needs, said, strict=True):
-            if isinstance(decision, Allowed):
-                granted.add(str(need.permission))
-            elif need.required:
-                raise Denial(decision)
-        placement = replace(placement, decisions=(*placement.decisions, *said))
-    return replace(placement, granted=frozenset(granted))
+    return await further(authorizer, caller, replace(placement, granted=frozenset({str(action.permission)})), needs)
+
+
+async def further(authorizer: Authorizer, caller: Caller, placement: Placement, needs: tuple[Need, ...]) -> Placement:
+    """The same with what authz says to further permissions of the call.
+
+    Raises:
+        Denial: one that the call cannot do without is missing. Otherwise as `place`.
+    """
+    if not needs:
+        return placement
+    action = placement.action
+    asked = [
+        replace(action, permission=need.permission, namespace="" if need.in_cluster else action.namespace, name="")
+        for need in needs
+    ]
+    said = await _each(authorizer.check(caller, one) for one in asked)
+    granted = set(placement.granted)
+    for need, decision in zip(needs, said, strict=True):
+        if isinstance(decision, Allowed):
+            granted.add(str(need.permission))
+        elif need.required:
+            raise Denial(decision)
+    return replace(placement, decisions=(*placement.decisions, *said), granted=frozenset(granted))
 
 
 async def _place(

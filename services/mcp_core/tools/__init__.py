@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from services.common.errors import Internal, InvalidArgument
+from services.mcp_core.model import ToolAnswer
 from services.mcp_core.tools import (
     configuration,
     deployments,
@@ -25,7 +27,7 @@ from services.mcp_core.tools import (
     waiting,
     workloads,
 )
-from services.mcp_core.tools.base import Arguments, Structured, Tool
+from services.mcp_core.tools.base import CONTROLS, Arguments, Plan, Preview, Structured, Tool, fenced_json
 from services.mcp_core.tools.schema import convert_arguments
 
 GROUPS = (
@@ -54,6 +56,29 @@ def validate(tool: Tool, arguments: Any) -> Arguments:
             raise InvalidArgument("Arguments `namespace` and `all_namespaces` exclude each other.")
         raise InvalidArgument("Argument `namespace` is required, or `all_namespaces: true`; none is assumed.")
     return validated
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What the pipeline itself reads of the arguments of a tool that changes something."""
+
+    dry_run: bool = False
+    idempotency_key: str = ""
+    confirm: str = field(default="", repr=False)
+
+
+def split_controls(arguments: Arguments) -> tuple[Controls, Arguments]:
+    """Validated arguments as the pipeline's part and the tool's own."""
+    controls = {name: arguments[name] for name in CONTROLS if name in arguments}
+    own = {name: value for name, value in arguments.items() if name not in CONTROLS}
+    return Controls(**controls), own
+
+
+def preview_of(plan: Plan) -> ToolAnswer:
+    """The answer of a dry run."""
+    preview = Preview(True, plan.summary, list(plan.changes), list(plan.notes), plan.confirm)
+    structured: Structured = msgspec.to_builtins(preview)
+    return ToolAnswer(structured, fenced_json(structured))
 
 
 def check_output(tool: Tool, result: Structured) -> None:

@@ -77,6 +77,59 @@ class ObjectArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     namespace: Namespace
 
 
+class WriteArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """What a tool that changes something takes beside its own arguments; the pipeline acts on it, not the tool."""
+
+    dry_run: Annotated[
+        bool, Meta(description="Change nothing: show what would change, as the cluster itself works it out.")
+    ] = False
+    idempotency_key: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[A-Za-z0-9._:-]{8,128}$",
+                description="A text of your own, new for each change you want. Sent again with the same arguments, "
+                "it gives the recorded answer and never acts twice.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class ConfirmableArguments(WriteArguments, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Of a tool whose calls may have to be confirmed."""
+
+    confirm: (
+        Annotated[
+            str, Meta(max_length=2048, description="The `confirm` token of an answer that asked for a confirmation.")
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+CONTROLS = ("dry_run", "idempotency_key", "confirm")
+"""Arguments that are the pipeline's: `Invocation.arguments` is without them."""
+
+
+class Change(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One difference between an object and what it would become. path: as in a JSON pointer without escapes, such as
+    "spec.replicas"; before or after is null where there is nothing. Redacted (R26)."""
+
+    path: str
+    before: Any = None
+    after: Any = None
+
+
+class Preview(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Answer of a call with `dry_run`: nothing was changed. `needs_confirmation`: the call itself will be asked for."""
+
+    dry_run: bool
+    summary: str
+    changes: list[Change]
+    notes: list[str] = []
+    needs_confirmation: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class ActionAttributes:
     """Attributes of an action that policy may read (R10)."""
@@ -97,6 +150,28 @@ class Need:
     in_cluster: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a call would do, by the cluster's own word, before anything is changed. Made by `Tool.prepare`.
+
+    summary: one sentence for the person who confirms, without text from the cluster beyond names. resource_version:
+    of the object, or of all the objects, as read; "" where none was. confirm: this call has to be confirmed first.
+    needs: permissions that only the object as it is, or as it would become, shows to be needed; authz decides them
+    before anything else happens. changes, notes: for whoever previews or confirms; redacted. The empty plan asks for
+    nothing: `prepare` gives it, without asking the cluster, for a call that needs no look ahead.
+    """
+
+    summary: str = ""
+    resource_version: str = ""
+    confirm: bool = False
+    needs: tuple[Need, ...] = ()
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+NO_PLAN = Plan()
+
+
 async def _still_allowed() -> None:
     """For calls that are over at once."""
 
@@ -105,12 +180,14 @@ async def _still_allowed() -> None:
 class Invocation:
     """One allowed call.
 
-    arguments: as `tools.validate` returned them, defaults filled in. namespaces: the namespaces that were
+    arguments: as `tools.validate` returned them, defaults filled in, less the CONTROLS. namespaces: those that were
     decided; ("",) is one cluster-wide list. A tool touches no other. list_namespaces returns those named
     here, or all for ("",); since no cluster role lets a caller list only some namespaces, its `cluster` is the
     core's own session in the first case and the caller's in the second. cluster: the cluster as the caller.
     kind: of the objects, for tools that take it as an argument. granted: every permission that was allowed, as text.
     still_allowed: asks policy again, for calls that stay open; raises PermissionDenied. deadline: of the run.
+    dry_run: `prepare` is to look ahead in any case; `run` is never reached. plan: what `prepare` returned, for `run`,
+    which sends `plan.resource_version` as its precondition.
     """
 
     arguments: Arguments
@@ -120,6 +197,8 @@ class Invocation:
     granted: frozenset[str] = frozenset()
     still_allowed: Callable[[], Awaitable[None]] = _still_allowed
     deadline: Deadline | None = None
+    dry_run: bool = False
+    plan: Plan = NO_PLAN
 
     @property
     def resolved_kind(self) -> Kind:
@@ -183,6 +262,8 @@ class Tool:
     offered_for: the tool is shown to who has one of these; by default `permission`. anywhere: one namespace of the
     caller's grants suffices, for it reads nothing that lies in one. waits: stays open, so a read, too, records its
     intent first (R19).
+    prepare: the look ahead of a tool that changes something: every such tool has one, and arguments that extend
+    `WriteArguments` or `ConfirmableArguments`. It changes nothing.
     run: returns structured content valid under output_schema; raises DomainError. text: the same for the
     MCP text content, with text from the cluster fenced as data. resource_name and attributes: for the Action.
     """
@@ -208,9 +289,14 @@ class Tool:
     needs: Callable[[Arguments], tuple[Need, ...]] = no_needs
     offered_for: tuple[Permission, ...] = ()
     text: Callable[[Structured], str] = compact_json
+    prepare: Callable[[Invocation], Awaitable[Plan]] | None = None
     input_schema: Mapping[str, Any] = field(init=False)
     output_schema: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_schema", json_schema(self.arguments))
-        object.__setattr__(self, "output_schema", json_schema(self.result))
+        schema = json_schema(self.result)
+        if self.prepare is not None:
+            # MCP wants "object" at the root; with `dry_run` the answer is a Preview.
+            schema = {"type": "object", "anyOf": [schema, json_schema(Preview)]}
+        object.__setattr__(self, "output_schema", schema)

@@ -1,0 +1,130 @@
+"""The look ahead of tools that change something: in the middle of the steps, and never instead of one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from services.common.errors import FailedPrecondition, NotFound
+from services.mcp_core.errors import ActionDenied
+from services.mcp_core.model import Phase, Result
+from services.mcp_core.tools.base import (
+    Change,
+    ConfirmableArguments,
+    Invocation,
+    Need,
+    Permission,
+    Plan,
+    name_argument,
+)
+from tests.unit.mcp_core.edge.fakes import BOB, World
+
+DANGER = Permission("privileged-pod", "kubegate", "danger")
+
+
+class Arguments(ConfirmableArguments, forbid_unknown_fields=True, frozen=True):
+    """Arguments of the planned change."""
+
+    name: str
+    namespace: str
+
+
+CALL = {"name": "web", "namespace": "default"}
+
+
+class Planned:
+    """A world whose tool `change` looks ahead; `plan` is what it sees."""
+
+    def __init__(self, plan: Plan | Exception) -> None:
+        self.world = World()
+        self.plan = plan
+        self.prepared: list[Invocation] = []
+        self.world.registry["change"] = replace(
+            self.world.registry["change"], arguments=Arguments, prepare=self._prepare, resource_name=name_argument
+        )
+
+    async def _prepare(self, invocation: Invocation) -> Plan:
+        self.world.log.append("prepare")
+        self.prepared.append(invocation)
+        if isinstance(self.plan, Exception):
+            raise self.plan
+        return self.plan
+
+    async def call(self, credential: str = "", **arguments: Any) -> Any:
+        caller = await (self.world.caller(credential) if credential else self.world.caller())
+        return await self.world.pipeline.call(caller, "change", {**CALL, **arguments})
+
+
+async def test_the_look_ahead_comes_after_the_decision_and_before_the_intent() -> None:
+    planned = Planned(Plan("Scales web to 3.", "17"))
+    await planned.call(idempotency_key="one-two-three")
+    assert planned.world.log == ["check", "prepare", "intent", "execute", "outcome"]
+    (invocation,) = planned.world.invocations
+    assert invocation.plan.resource_version == "17"
+    assert dict(invocation.arguments) == CALL
+    assert planned.world.audit.last.metadata["idempotency_key"] == "one-two-three"
+
+
+async def test_whoever_is_denied_sees_no_look_ahead() -> None:
+    planned = Planned(Plan())
+    for dry_run in (False, True):
+        with pytest.raises(ActionDenied):
+            await planned.call(BOB, dry_run=dry_run)
+        assert planned.world.log == ["check", "record"]
+
+
+@pytest.mark.req("I8.2")
+async def test_a_dry_run_is_decided_and_recorded_and_executes_nothing() -> None:
+    planned = Planned(Plan("Scales web to 3.", "17", confirm=True, changes=(Change("spec.replicas", 1, 3),)))
+    answer = await planned.call(dry_run=True)
+    assert planned.world.log == ["check", "prepare", "record"]
+    assert planned.prepared[0].dry_run
+    assert answer.structured == {
+        "dry_run": True,
+        "summary": "Scales web to 3.",
+        "changes": [{"path": "spec.replicas", "before": 1, "after": 3}],
+        "notes": [],
+        "needs_confirmation": True,
+    }
+    event = planned.world.audit.last
+    assert (event.phase, event.result, event.metadata["dry_run"]) == (Phase.WHOLE, Result.SUCCESS, "true")
+
+
+@pytest.mark.req("I8.9")
+async def test_what_the_look_ahead_shows_to_be_needed_is_decided_too() -> None:
+    planned = Planned(Plan(needs=(Need(DANGER),)))
+    await planned.call()
+    assert planned.world.log == ["check", "prepare", "check", "intent", "execute", "outcome"]
+    assert planned.world.invocations[0].may(DANGER)
+    assert (
+        planned.world.audit.last.metadata["permission_check"] == "k8s:deployments:scale,kubegate:danger:privileged-pod"
+    )
+
+    planned.world.authz.denied = {str(DANGER)}
+    for dry_run in (False, True):
+        with pytest.raises(ActionDenied) as caught:
+            await planned.call(dry_run=dry_run)
+        assert caught.value.permission == str(DANGER)
+        assert planned.world.log == ["check", "prepare", "check", "record"]
+        event = planned.world.audit.last
+        assert event.decision is not None
+        assert (event.result, event.decision.allowed) == (Result.FAILURE, False)
+
+
+async def test_a_look_ahead_that_fails_ends_the_call_before_anything_happens() -> None:
+    planned = Planned(NotFound("There is no such pod."))
+    with pytest.raises(NotFound):
+        await planned.call()
+    assert planned.world.log == ["check", "prepare", "record"]
+    assert planned.world.audit.last.result is Result.FAILURE
+
+
+@pytest.mark.req("I8.3", "R16")
+async def test_what_must_be_confirmed_and_cannot_be_is_refused() -> None:
+    planned = Planned(Plan("Deletes web.", "17", confirm=True))
+    with pytest.raises(FailedPrecondition, match=r"Deletes web\. This must be confirmed"):
+        await planned.call()
+    assert planned.world.log == ["check", "prepare", "record"]
+    assert planned.world.audit.last.result is Result.FAILURE
