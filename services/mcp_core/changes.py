@@ -1,6 +1,6 @@
 """Which permissions a change needs, by what it changes and not by the tool that brings it (R10).
 
-`patch_resource` of nothing but a Deployment's `spec.replicas` is what `scale_deployment` does, and so is decided as that
+`patch_resource` of nothing but a Deployment's `spec.replicas` is what `scale_deployment` does, so it is decided as that
 and done as that; a patch that touches more needs the permission to patch for the rest. Writing Secrets is `manage`,
 whatever the verb. What an object is besides may need more: deleting a Namespace, a Node or a definition of a custom
 kind, and pods that baseline forbids.
@@ -21,6 +21,7 @@ RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 DRAIN = Permission("drain-node", "kubegate", "danger")
 PRIVILEGED_POD = Permission("privileged-pod", "kubegate", "danger")
 EVICT = Permission("evict", "", "pods", "eviction")
+CORDON = Permission("cordon", "", "nodes")
 
 SCALABLE = frozenset(
     {("apps", "deployments"), ("apps", "statefulsets"), ("apps", "replicasets"), ("", "replicationcontrollers")}
@@ -36,7 +37,7 @@ _DANGEROUS_DELETES: Mapping[tuple[str, str], Permission] = {
 _CREDENTIALS = frozenset({"kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token"})
 _REPLICAS = ("spec", "replicas")
 _RESTART = ("spec", "template", "metadata", "annotations", RESTARTED_AT)
-_CORDON = ("spec", "unschedulable")
+_UNSCHEDULABLE = ("spec", "unschedulable")
 
 Steps = tuple[str, ...]
 
@@ -68,8 +69,8 @@ def permissions_for(resource: Resource, paths: Iterable[Steps]) -> tuple[Permiss
             found[scaling(resource)] = None
         elif path == _RESTART and where in RESTARTABLE:
             found[restarting(resource)] = None
-        elif path == _CORDON and where == ("", "nodes"):
-            found[Permission("cordon", "", "nodes")] = None
+        elif path == _UNSCHEDULABLE and where == ("", "nodes"):
+            found[CORDON] = None
         elif path != ("metadata", "resourceVersion"):
             rest = True
     if rest or not found:
@@ -117,12 +118,12 @@ def replicas_in(change: Any) -> int | None:
                 if path == _REPLICAS[: len(path)]:
                     for step in ("value", *_REPLICAS[len(path) :]):
                         found = found.get(step) if isinstance(found, Mapping) else None
-                    if _is_count(found):
-                        return int(found)
+                    if (count := _count(found)) is not None:
+                        return count
         return None
     spec = change.get("spec") if isinstance(change, Mapping) else None
     replicas = spec.get("replicas") if isinstance(spec, Mapping) else None
-    return int(replicas) if _is_count(replicas) else None
+    return _count(replicas)
 
 
 def refuse_credentials(manifest: Mapping[str, Any], resource: Resource) -> None:
@@ -136,5 +137,5 @@ def refuse_credentials(manifest: Mapping[str, Any], resource: Resource) -> None:
         raise InvalidArgument(f"Secrets of type {manifest['type']} are not made here: they open the cluster itself.")
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -13,6 +13,7 @@ import msgspec
 
 from services.mcp_core.redaction import MARK, redact
 from services.mcp_core.redaction_objects import LAST_APPLIED, redact_object
+from services.mcp_core.tools.base import Change
 
 MAX_CHANGES = 100
 """Most fields in an answer."""
@@ -31,18 +32,10 @@ _ABSENT: Any = object()
 _OWN_METADATA = frozenset(
     {
         *("managedFields", "generation", "resourceVersion", "uid", "creationTimestamp", "selfLink"),
-        *("deletionGracePeriodSeconds", "deletionTimestamp"),
+        *("deletionGracePeriodSeconds", "deletionTimestamp", "name", "namespace"),
     }
 )
 _OWN_ANNOTATIONS = frozenset({LAST_APPLIED, "deployment.kubernetes.io/revision"})
-
-
-class Change(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True, rename={"before": "from", "after": "to"}):
-    """A field in an answer. `from` is missing where the field is new, `to` where it goes."""
-
-    path: str
-    before: Any = msgspec.UNSET
-    after: Any = msgspec.UNSET
 
 
 def changed_paths(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Steps]:
@@ -51,7 +44,7 @@ def changed_paths(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Steps]
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], kind: str) -> tuple[list[Change], bool]:
-    """The fields that differ with what they were and become, redacted; and whether there are more."""
+    """The fields that differ with what they were and become, redacted; and whether there are more than are shown."""
     before, after = _kept(old), _kept(new)
     shown_before, shown_after = redact_object(before, kind), redact_object(after, kind)
     found: list[Change] = []
@@ -61,7 +54,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], kind: str) -> tuple[
             return found, True
         was = _shown(shown_before, steps, had)
         becomes = _shown(shown_after, steps, has)
-        left -= sum(len(msgspec.json.encode(value)) for value in (was, becomes) if value is not msgspec.UNSET)
+        left -= len(msgspec.json.encode((was, becomes)))
         found.append(Change(_text(steps), was, becomes))
     return found, False
 
@@ -79,6 +72,8 @@ def _kept(obj: Mapping[str, Any]) -> dict[str, Any]:
             if not rest:
                 del metadata["annotations"]
         kept["metadata"] = metadata
+        if not metadata:
+            del kept["metadata"]
     return kept
 
 
@@ -92,9 +87,11 @@ def _compare(old: Any, new: Any, steps: Steps = (), *, whole: bool = True) -> It
         return
     if isinstance(old, list) and isinstance(new, list):
         before, after = _by_name(old), _by_name(new)
-        if before is not None and after is not None and [n for n in before if n in after] == [
-            n for n in after if n in before
-        ]:
+        if (
+            before is not None
+            and after is not None
+            and [n for n in before if n in after] == [n for n in after if n in before]
+        ):
             for name in dict.fromkeys((*before, *after)):
                 yield from _compare(
                     before.get(name, _ABSENT), after.get(name, _ABSENT), (*steps, f"[{name}]"), whole=whole
@@ -118,7 +115,7 @@ def _by_name(items: list[Any]) -> dict[str, Any] | None:
 def _shown(redacted: Any, steps: Steps, value: Any) -> Any:
     """What may be shown of a value, from the redacted twin of its object."""
     if value is _ABSENT:
-        return msgspec.UNSET
+        return None
     node = redacted
     for step in steps:
         if isinstance(node, list) and step[:1] == "[":

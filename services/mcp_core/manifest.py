@@ -15,6 +15,7 @@ import yaml
 from services.common.errors import InvalidArgument
 from services.mcp_core.naming import is_path_segment
 from services.mcp_core.ports import Kind
+from services.mcp_core.redaction import redact
 
 MAX_DEPTH = 64
 """Deepest nesting of a manifest."""
@@ -53,7 +54,7 @@ def parse(given: Mapping[str, Any] | str) -> dict[str, Any]:
         InvalidArgument: it is none; says what and where, never a value.
     """
     manifest = _from_yaml(given) if isinstance(given, str) else dict(given)
-    _check(manifest)
+    check(manifest, "manifest")
     if not isinstance(manifest.get("metadata", {}), dict):
         raise InvalidArgument("Argument `manifest`: metadata must be an object.")
     return manifest
@@ -69,7 +70,7 @@ def name_of(manifest: Mapping[str, Any]) -> str:
     name = metadata.get("name")
     if name is None and "generateName" in metadata:
         raise InvalidArgument("Argument `manifest`: give metadata.name instead of generateName; names are decided on.")
-    if not isinstance(name, str) or not is_path_segment(name) or name.lower() != name and ":" not in name:
+    if not isinstance(name, str) or not is_path_segment(name) or (name.lower() != name and ":" not in name):
         raise InvalidArgument(
             "Argument `manifest`: metadata.name must be a Kubernetes name: lower-case letters, digits, '-' and '.' "
             "(RFC 1123)."
@@ -123,7 +124,8 @@ def _from_yaml(text: str) -> dict[str, Any]:
         # Before anything is built: an alias makes a short text a huge object.
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise InvalidArgument(f"Argument `manifest`: line {event.start_mark.line + 1} has an anchor or alias.")
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                raise InvalidArgument(f"Argument `manifest`: line {line} has an anchor or alias.")
             documents += isinstance(event, yaml.DocumentStartEvent)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
@@ -140,28 +142,39 @@ def _from_yaml(text: str) -> dict[str, Any]:
     return found
 
 
-def _check(manifest: dict[str, Any]) -> None:
-    left: list[tuple[Any, str, int]] = [(manifest, "", 1)]
+def check(value: dict[str, Any], argument: str) -> None:
+    """Refuses what is nested too deeply, or is nothing that JSON has or a text may hold.
+
+    Raises:
+        InvalidArgument: says where.
+    """
+    left: list[tuple[Any, str, int]] = [(value, "", 1)]
+
+    def refuse(path: str, what: str) -> InvalidArgument:
+        return InvalidArgument(f"Argument `{argument}`: {redact(path)[:256] or 'it'} {what}.")
+
     while left:
         node, path, depth = left.pop()
         if depth > MAX_DEPTH:
-            raise InvalidArgument(f"Argument `manifest` is nested deeper than {MAX_DEPTH}.")
+            raise InvalidArgument(f"Argument `{argument}` is nested deeper than {MAX_DEPTH}.")
         if isinstance(node, dict):
-            for key, value in node.items():
+            for key, inner in node.items():
                 if not isinstance(key, str):
-                    raise InvalidArgument(f"Argument `manifest`: {path or 'it'} has a key that is no text; quote it.")
-                _check_text(key, path)
-                left.append((value, f"{path}.{key[:64]}" if path else key[:64], depth + 1))
+                    raise refuse(path, "has a key that is no text; quote it")
+                if _unfit(key):
+                    raise refuse(path, "has a key with a character that no text may have")
+                left.append((inner, f"{path}.{key[:64]}" if path else key[:64], depth + 1))
         elif isinstance(node, list):
-            left += [(value, f"{path}[{index}]", depth + 1) for index, value in enumerate(node)]
+            left += [(inner, f"{path}[{index}]", depth + 1) for index, inner in enumerate(node)]
         elif isinstance(node, str):
-            _check_text(node, path)
+            if _unfit(node):
+                raise refuse(path, "has a character that no text may have")
         elif isinstance(node, float) and not math.isfinite(node):
-            raise InvalidArgument(f"Argument `manifest`: {path[:256]} is no finite number.")
+            raise refuse(path, "is no finite number")
         elif not isinstance(node, int | float | None):
-            raise InvalidArgument(f"Argument `manifest`: {path[:256]} is nothing that JSON has; quote it.")
+            raise refuse(path, "is nothing that JSON has; quote it")
 
 
-def _check_text(text: str, path: str) -> None:
-    if "\x00" in text or not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise InvalidArgument(f"Argument `manifest`: {path[:256] or 'a key'} has a character that no text may have.")
+def _unfit(text: str) -> bool:
+    """Whether a text holds NUL or half a surrogate pair."""
+    return "\x00" in text or (not text.isascii() and any("\ud800" <= each <= "\udfff" for each in text))

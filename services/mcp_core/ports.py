@@ -159,7 +159,7 @@ class ClusterSession(Protocol):
         """With `uid`, only that very object, and with `resource_version` only as it was then; else a Conflict."""
         ...
 
-    async def evict(self, ref: ObjectRef, *, uid: str = "", dry_run: bool = False) -> None:
+    async def evict(self, ref: ObjectRef, *, uid: str = "", resource_version: str = "", dry_run: bool = False) -> None:
         """The pod goes if its disruption budgets allow it now. Raises FailedPrecondition where they do not."""
         ...
 

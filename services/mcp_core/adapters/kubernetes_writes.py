@@ -70,7 +70,7 @@ class KubernetesWrites:
             "DELETE", path(ref), self.headers, self.deadline, body=_deletion(uid, resource_version, dry_run=dry_run)
         )
 
-    async def evict(self, ref: ObjectRef, *, uid: str = "", dry_run: bool = False) -> None:
+    async def evict(self, ref: ObjectRef, *, uid: str = "", resource_version: str = "", dry_run: bool = False) -> None:
         """The pod `ref` goes, where its disruption budgets allow it now (policy/v1 Eviction).
 
         Raises:
@@ -80,7 +80,7 @@ class KubernetesWrites:
             "apiVersion": "policy/v1",
             "kind": "Eviction",
             "metadata": {"name": ref.name, "namespace": ref.namespace},
-            "deleteOptions": _deletion(uid, "", dry_run=dry_run),
+            "deleteOptions": _deletion(uid, resource_version, dry_run=dry_run),
         }
         target = path(ObjectRef(ref.resource, ref.namespace, ref.name, "eviction"))
         try:

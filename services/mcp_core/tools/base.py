@@ -16,7 +16,7 @@ from services.common.errors import Internal
 from services.mcp_core.model import PLAIN as PLAIN  # noqa: PLC0414 - as Permission
 from services.mcp_core.model import Permission as Permission  # noqa: PLC0414 - the tools take it from here
 from services.mcp_core.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
-from services.mcp_core.ports import ClusterSession, Kind
+from services.mcp_core.ports import ClusterSession, Kind, Resource
 from services.mcp_core.tools.schema import json_schema
 
 Arguments: TypeAlias = Mapping[str, Any]
@@ -142,12 +142,15 @@ class Need:
     """A further permission of a call, decided like the first (R10).
 
     required: without it the call is denied; otherwise the tool does without what it would have shown.
-    in_cluster: it concerns something outside namespaces.
+    in_cluster: it concerns something outside namespaces. namespace: another one than the call's.
+    why: a sentence for whoever is denied, without values.
     """
 
     permission: Permission
     required: bool = True
     in_cluster: bool = False
+    namespace: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +235,11 @@ def no_attributes(arguments: Arguments) -> ActionAttributes:
     return ActionAttributes()
 
 
+def as_given(arguments: Arguments) -> Arguments:
+    """For tools whose arguments hold nothing that the record must not have."""
+    return arguments
+
+
 def compact_json(result: Structured) -> str:
     """Text content for MCP clients that do not read structured content. JSON quoting fences the strings."""
     return json.dumps(result, ensure_ascii=False, separators=(",", ":"))
@@ -258,7 +266,8 @@ class Tool:
     arguments, result: structs; input_schema, output_schema: JSON Schema 2020-12 derived from them.
     namespaced: False where the objects lie outside namespaces. lists: takes `all_namespaces` instead of `namespace`.
     permission: of every call, or of the commonest where it follows from the arguments: by `permission_for` among a
-    few known kinds; by the cluster's discovery where `any_kind` (argument `kind`). needs: what else is decided.
+    few known kinds; by the cluster's discovery where `any_kind` (argument `kind`), which `permission_on` refines by
+    what is to be changed. needs: what else is decided.
     offered_for: the tool is shown to who has one of these; by default `permission`. anywhere: one namespace of the
     caller's grants suffices, for it reads nothing that lies in one. waits: stays open, so a read, too, records its
     intent first (R19).
@@ -266,6 +275,7 @@ class Tool:
     `WriteArguments` or `ConfirmableArguments`. It changes nothing.
     run: returns structured content valid under output_schema; raises DomainError. text: the same for the
     MCP text content, with text from the cluster fenced as data. resource_name and attributes: for the Action.
+    recorded: the arguments as the record may have them, without secrets.
     """
 
     name: str
@@ -283,6 +293,7 @@ class Tool:
     resource_name: Callable[[Arguments], str] = no_name
     attributes: Callable[[Arguments], ActionAttributes] = no_attributes
     permission_for: Callable[[Arguments], Permission] | None = None
+    permission_on: Callable[[Arguments, Resource], Permission] | None = None
     any_kind: bool = False
     anywhere: bool = False
     waits: bool = False
@@ -290,6 +301,7 @@ class Tool:
     offered_for: tuple[Permission, ...] = ()
     text: Callable[[Structured], str] = compact_json
     prepare: Callable[[Invocation], Awaitable[Plan]] | None = None
+    recorded: Callable[[Arguments], Arguments] = as_given
     input_schema: Mapping[str, Any] = field(init=False)
     output_schema: Mapping[str, Any] = field(init=False)
 
