@@ -97,6 +97,7 @@ class AuthnConfig(Model):
             return str(Path((info.context or {}).get("base", Path.cwd()), value))
         if not value.startswith("postgresql://"):
             raise ValueError("is neither a path nor a postgresql:// URL")
-        if "@" in value and ":" in value.removeprefix("postgresql://").partition("@")[0]:
+        named = "@" in value and ":" in value.removeprefix("postgresql://").partition("@")[0]
+        if named or "password=" in value:
             raise ValueError("must not hold the password; put it in a file and name that as store_password_file")
         return value

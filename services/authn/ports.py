@@ -11,6 +11,7 @@ from services.authn.model import (
     Ends,
     Entry,
     Principal,
+    Refreshable,
     Secret,
     SigningKeyView,
     TrustedIssuer,
@@ -275,8 +276,8 @@ class RefreshTokens(Protocol):
 
     def recognises(self, token: Secret) -> bool: ...
 
-    async def end(self, token: Secret) -> None:
-        """Ends the family of a token, if it is one."""
+    async def end(self, token: Secret) -> Refreshable | None:
+        """Ends the family of a token; ``None`` where it is not one of ours."""
         ...
 
 

@@ -49,7 +49,7 @@ UNKNOWN_TYPE = "unknown"
 CERTIFICATE_WITNESS = "service/mcp-core"
 """The only asker whose word on a client certificate is believed: it ends the callers' TLS connections."""
 
-TOKEN_TYPE = "jwt"
+TOKEN_TYPE, REFRESH_TYPE = "jwt", "refresh_token"
 """``auth_type`` of what ``revoke`` can end."""
 
 
@@ -115,7 +115,7 @@ class AuthnService:
 
         async def use() -> Principal:
             if not 0 < len(token) <= MAX_TOKEN:
-                raise Rejected(Reason.MALFORMED, "refresh_token")
+                raise Rejected(Reason.MALFORMED, REFRESH_TYPE)
             principal, following, family = await self._tokens.refresh.use(token)
             renewed.append((following, family))
             return principal
@@ -144,11 +144,7 @@ class AuthnService:
             Unavailable: as ``authenticate``; the token may still be active.
         """
         if self._tokens.refresh.recognises(token):
-            await self._tokens.refresh.end(token)
-            await self._recorder.append(
-                self._entry("revoke_token", Result.SUCCESS, "refresh_token", source, call, self._clock.monotonic()),
-                call.deadline,
-            )
+            await self._revoke_family(token, source, call)
             return
         try:
             proof = await self._decide("revoke_token", lambda: self._prove(TokenCredential(token), call), source, call)
@@ -157,6 +153,24 @@ class AuthnService:
         principal = proof.principal
         if principal.auth_type == TOKEN_TYPE and principal.expires_at is not None:
             await self._tokens.revocation.revoke(principal.credential_id, principal.expires_at)
+
+    async def _revoke_family(self, token: Secret, source: Source, call: Call) -> None:
+        started = self._clock.monotonic()
+        ended = await self._tokens.refresh.end(token)
+        if ended is None:
+            await self._refuse("revoke_token", Rejected(Reason.UNKNOWN, REFRESH_TYPE), source, call, started)
+            return
+        entry = self._entry(
+            "revoke_token",
+            Result.SUCCESS,
+            REFRESH_TYPE,
+            source,
+            call,
+            started,
+            user=ended.user,
+            credential_id=ended.family,
+        )
+        await self._recorder.append(entry, call.deadline)
 
     async def ends_since(self, known: int) -> Ends:
         """What ended after a revision, by a read of the store that begins now (R12).

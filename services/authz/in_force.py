@@ -1,7 +1,7 @@
 """What is in force: one policy and the elevations, replaced whole between two decisions, never in part."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from services.authz.policy.document import InvalidPolicy, Problem
 from services.authz.policy.engine import Engine
@@ -10,7 +10,11 @@ from services.authz.policy.parse import parse_policy, revision_of
 from services.authz.policy.whole import cut_off
 from services.authz.ports import Recorder, Store
 from services.common.clock import Clock
+from services.common.errors import Unavailable
 from services.common.log import get_logger
+
+RETRY = 1.0
+"""Seconds until a change that the store did not take is tried again."""
 
 log = get_logger("authz")
 
@@ -62,6 +66,27 @@ class InForce:
             self.content, self.adopted_at, self.rejected = content, self._clock.now(), ()
             log.info("policy adopted", revision=self.revision, previous=previous)
             self._recorder.policy_adopted(self.revision, previous)
+
+    async def follow(
+        self,
+        changes: AsyncIterator[bytes | Problem],
+        now: Callable[[], bytes | Problem],
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        """Takes each change of the policy file, or why it cannot be read. Where the store fails, the policy in force
+        stays until it does not, and what the file is by then (``now``) is taken."""
+        async for change in changes:
+            while True:
+                if isinstance(change, Problem):
+                    self.keep([change])
+                    break
+                try:
+                    await self.reload(change)
+                    break
+                except Unavailable as error:
+                    log.error("changed policy not adopted yet", reason=error.public_message)
+                    await sleep(RETRY)
+                    change = now()
 
     def keep(self, problems: Sequence[Problem]) -> None:
         """Reports that the changed policy file is unusable; the policy in force stays."""

@@ -1,5 +1,7 @@
 """Administration of the policy (R15): read it, check one, take the changed file, compare, explain."""
 
+import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +11,7 @@ from services.authz.in_force import InForce
 from services.authz.policy.diff import Change, diff
 from services.authz.policy.document import InvalidPolicy, Problem
 from services.authz.policy.explain import Explanation
-from services.authz.policy.model import Action, Principal
+from services.authz.policy.model import Action, Policy, Principal
 from services.authz.policy.parse import parse_policy, revision_of
 from services.authz.ports import Caller
 from services.authz.service import AuthzService
@@ -53,7 +55,7 @@ class PolicyAdmin:
     async def validate(self, caller: Caller, token: str, content: bytes) -> tuple[tuple[Problem, ...], str]:
         """Everything that is wrong with a policy, and the revision that it would have."""
         act = await self._admission.admit(caller, token, _AREA, "read")
-        problems = _problems(content)
+        _, problems = await _parsed(content)
         await self._admission.done(act, validated=revision_of(content), problems=str(len(problems)))
         return problems, revision_of(content)
 
@@ -81,13 +83,11 @@ class PolicyAdmin:
             error = InvalidArgument(f"DiffPolicy takes at most {MAX_PRINCIPALS} principals.")
             await self._admission.refused(act, error)
             raise error
-        problems = _problems(candidate)
+        policy, problems = await _parsed(candidate)
         changes: list[Change] = []
-        if not problems:
-            for change in diff(self._in_force.engine.policy, parse_policy(candidate), principals):
-                changes.append(change)
-                if len(changes) >= MAX_CHANGES:
-                    break
+        if policy is not None:
+            found = diff(self._in_force.engine.policy, policy, principals)
+            changes = await asyncio.to_thread(lambda: list(itertools.islice(found, MAX_CHANGES)))
         await self._admission.done(act, candidate=revision_of(candidate), changes=str(len(changes)))
         return problems, changes
 
@@ -104,9 +104,9 @@ class PolicyAdmin:
         return self._service.explain_principal(caller, principal, action)
 
 
-def _problems(content: bytes) -> tuple[Problem, ...]:
+async def _parsed(content: bytes) -> tuple[Policy | None, tuple[Problem, ...]]:
+    """The policy, or everything that is wrong with it. In a thread, so that a large one does not hold up decisions."""
     try:
-        parse_policy(content)
+        return await asyncio.to_thread(parse_policy, content), ()
     except InvalidPolicy as error:
-        return error.problems
-    return ()
+        return None, error.problems

@@ -109,9 +109,11 @@ class AuthzService:
         principal = (await self.identify(caller, token, ())).principal
         engine = self._in_force.engine
         at = Circumstances(self._clock.now().timestamp(), caller.address)
-        allowances = [
-            Allowance(engine.allowed_scope(principal, action, at), engine.denied_scope(action)) for action in actions
-        ]
+        allowances = []
+        for action in actions:
+            scope = engine.allowed_scope(principal, action, at)
+            # Less than all that is denied: what lies outside may be another tenant's (R13).
+            allowances.append(Allowance(scope, engine.denied_scope(action).intersect(scope)))
         return allowances, engine.policy.revision
 
     async def explain(self, caller: Caller, token: str, action: Action) -> tuple[Explanation, str]:

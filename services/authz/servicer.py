@@ -13,6 +13,7 @@ from services.authz.service import Answer, AuthzService
 from services.common.call import current_call
 from services.common.errors import InvalidArgument
 from services.common.grpc_stream import serve_stream
+from services.common.lease import serve_lease
 
 MAX_LISTED = 1024
 """Actions in one ListAllowed at most."""
@@ -78,11 +79,14 @@ class AuthzServicer(authz_pb2_grpc.AuthzServiceServicer):
     async def WatchPolicy(
         self, request_iterator: AsyncIterator[authz_pb2.WatchPolicyRequest], context: Any
     ) -> AsyncIterator[authz_pb2.WatchPolicyResponse]:
-        async for request in request_iterator:
-            # Read after the ping has come, for each ping anew: nothing here may be older than the ping (R12).
-            revision, policy_revision = await self._service.newest()
-            answer = lease_pb2.LeaseAnswer(sequence=request.ping.sequence, revision=revision)
-            yield authz_pb2.WatchPolicyResponse(answer=answer, policy_revision=policy_revision)
+        async for response in serve_lease(request_iterator, self._newest):
+            yield response
+
+    async def _newest(self, _known: int) -> authz_pb2.WatchPolicyResponse:
+        revision, policy_revision = await self._service.newest()
+        return authz_pb2.WatchPolicyResponse(
+            answer=lease_pb2.LeaseAnswer(revision=revision), policy_revision=policy_revision
+        )
 
     async def _check(self, request: authz_pb2.CheckRequest) -> authz_pb2.CheckResponse:
         caller = caller_of(request.source, request.request_id)

@@ -11,7 +11,7 @@ from kubegate.authz.v1 import (
     policy_admin_pb2_grpc,
 )
 from services.authz.adapters.audit_log import AuditLog
-from services.authz.adapters.policy_file import PolicyFile, Unreadable
+from services.authz.adapters.policy_file import PolicyFile
 from services.authz.adapters.principal_tokens import PrincipalTokens
 from services.authz.adapters.sqlite_store import SqliteStore
 from services.authz.admin_servicer import ElevationServicer, PolicyAdminServicer
@@ -79,7 +79,7 @@ async def main(config: AuthzConfig) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keys.keep_fresh())
             tasks.create_task(lease.keep())
-            tasks.create_task(_follow(file, in_force))
+            tasks.create_task(in_force.follow(file.changes(), file.now))
     finally:
         await server.stop(GRACE)
         await admission.drain()
@@ -88,11 +88,3 @@ async def main(config: AuthzConfig) -> None:
         await audit.close()
         await authn.close()
         await store.close()
-
-
-async def _follow(file: PolicyFile, in_force: InForce) -> None:
-    async for change in file.changes():
-        if isinstance(change, Unreadable):
-            in_force.keep([change.problem])
-        else:
-            await in_force.reload(change)

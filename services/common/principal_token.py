@@ -96,7 +96,9 @@ def issue(
 
 @dataclass(frozen=True, slots=True)
 class VerifiedPrincipal:
-    """What a valid principal token says. ``authorized_party`` is a SPIFFE path, ``revision`` the claim ``rev``."""
+    """What a valid principal token says. ``authorized_party`` is a SPIFFE path, ``revision`` the claim ``rev``.
+
+    ``expires_at``: the end of the token, or of the credential behind it where that comes first."""
 
     principal: identity_pb2.Principal
     authorized_party: str
@@ -164,7 +166,11 @@ class PrincipalVerifier:
                     "verify_iat": False,
                 },
             )
+            principal = decode_principal(claims)
             expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
+            if principal.HasField("expires_at"):
+                # It dies with its credential, also where that just runs out (R5).
+                expires_at = min(expires_at, principal.expires_at.ToDatetime(UTC))
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, OSError) as error:
             raise Unauthenticated(_REFUSED) from error
         prefix = spiffe_id("")
@@ -172,7 +178,7 @@ class PrincipalVerifier:
         if expires_at <= self._clock.now() or not isinstance(azp, str) or not azp.startswith(prefix):
             raise Unauthenticated(_REFUSED)
         return VerifiedPrincipal(
-            decode_principal(claims),
+            principal,
             azp.removeprefix(prefix),
             expires_at,
             str(claims["jti"]),

@@ -7,7 +7,11 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from services.common.config import FilePath, Model, PeerAddress, TlsFiles
+from services.common.config import ConfigError, FilePath, Model, PeerAddress, TlsFiles, read_secret
+from services.mcp_core.tools import TOOLSETS
+
+MIN_KEY = 32
+"""Bytes of a key for what clients carry."""
 
 
 class EdgeTls(Model):
@@ -90,6 +94,12 @@ class Config(Model):
     """What one request may take in all, the record included; less than the 60 s that a principal token lives."""
     toolset: Literal["all", "read_only"] = "all"
     """``read_only`` offers no tool that changes the cluster."""
+    toolsets_off: tuple[str, ...] = ()
+    """Groups of tools that are not offered, such as `nodes` or `configuration`."""
+    request_state_key_files: tuple[FilePath, ...] = ()
+    """Keys, 32 bytes or more in a file each, that seal what MCP clients carry between the rounds of one call. Replicas
+    share them; the first seals, each opens, so a new key is first appended, then put in front. Without any, the key
+    lives and dies with the process."""
     address_file: FilePath | None = None
     """Where to write the bound host:port after start."""
 
@@ -99,3 +109,26 @@ class Config(Model):
         if not hosts or any(not host or "/" in host or "*" in host for host in hosts):
             raise ValueError("must list host names without scheme, port or wildcard")
         return tuple(host.lower() for host in hosts)
+
+    @pydantic.field_validator("toolsets_off")
+    @classmethod
+    def _known_toolsets(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in names if name not in TOOLSETS]:
+            raise ValueError(f"there is no group of tools {unknown[0]!r}; there are {', '.join(sorted(TOOLSETS))}")
+        return names
+
+    @pydantic.field_validator("request_state_key_files")
+    @classmethod
+    def _usable_keys(cls, paths: tuple[FilePath, ...]) -> tuple[FilePath, ...]:
+        for path in paths:
+            try:
+                short = len(read_secret(path)) < MIN_KEY
+            except ConfigError as error:
+                raise ValueError(f"{path}: {'; '.join(error.problems)}") from error
+            if short:
+                raise ValueError(f"{path} holds less than {MIN_KEY} bytes; make one with `openssl rand -hex 32`")
+        return paths
+
+    def state_keys(self) -> list[bytes]:
+        """The keys of ``request_state_key_files``."""
+        return [read_secret(path) for path in self.request_state_key_files]

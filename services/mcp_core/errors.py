@@ -1,5 +1,8 @@
 """Errors that only mcp_core knows: what the cluster answered, and what nobody can know."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from typing import ClassVar
 
 from services.common.errors import (
@@ -64,3 +67,16 @@ class NotRecorded(DomainError):
             "The call may have been executed, but its record could not be made durable, so the answer is withheld. "
             f"Do not repeat it; look at the cluster, and give request id {request_id} to an operator."
         )
+
+
+class InputRequired(FailedPrecondition):
+    """The call needs an answer of the client's user first (MCP 2026-07-28, input_required); nothing was done.
+
+    requests: by a key of the server's choosing, `{"method": "elicitation/create", "params": {...}}`. state: what the
+    next round needs to know; the client gets it sealed. Who can be asked is in `Dialogue.can`.
+    """
+
+    def __init__(self, public_message: str, requests: Mapping[str, Mapping[str, object]], state: str = "") -> None:
+        super().__init__(public_message)
+        self.requests = requests
+        self.state = state

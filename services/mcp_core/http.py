@@ -34,8 +34,9 @@ from services.mcp_core.edge.wire import (
 from services.mcp_core.journal import bounded
 from services.mcp_core.mcp import McpEndpoint
 from services.mcp_core.model import Caller, RequestContext, Source
+from services.mcp_core.offers import Offer
 from services.mcp_core.openapi import document
-from services.mcp_core.pipeline import Offer, Pipeline, result_of
+from services.mcp_core.pipeline import Pipeline, result_of
 from services.mcp_core.ports import Authenticator
 from services.mcp_core.readiness import Readiness
 from services.mcp_core.tools.base import Tool

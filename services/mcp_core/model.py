@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -243,7 +243,35 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """What a tool gave: structured content valid under its output schema, and the same as text."""
+    """What a tool gave: structured content valid under its output schema, and the same as text.
+
+    blocks: MCP content instead of the text, for what no text can say, such as an image.
+    """
 
     structured: Mapping[str, object]
     text: str
+    blocks: tuple[Mapping[str, object], ...] = ()
+
+
+Report = Callable[[float, float | None, str], Awaitable[None]]
+"""Tells the client how far a call is: how much is done, of how much where that is known, and a few words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """The client's side of one call. REST and older MCP clients have the empty one.
+
+    can: what the client answers if it is asked (`errors.InputRequired`): "elicitation", "sampling", "roots".
+    answers: its answers to an earlier round, by the keys of that round; of no known shape, never trusted. state: what
+    that round kept, as it was kept: sealed for its way through the client, and only ever that of the same principal,
+    tool and arguments. report: where the client wants to hear of progress.
+    """
+
+    can: frozenset[str] = frozenset()
+    answers: Mapping[str, object] = field(default_factory=dict)
+    state: str = ""
+    report: Report | None = None
+
+
+ALONE = Dialogue()
+"""A client that cannot be asked anything and hears of no progress."""

@@ -17,7 +17,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from services.common.clock import Clock
@@ -35,43 +35,33 @@ from services.common.errors import (
 from services.common.log import get_logger
 from services.mcp_core.catalog import Catalog
 from services.mcp_core.confirmation import Asking, Confirmations
-from services.mcp_core.errors import ActionDenied, OutcomeUnknown
+from services.mcp_core.errors import ActionDenied, InputRequired, OutcomeUnknown
 from services.mcp_core.journal import RECORD_SECONDS, Entry, Journal, bounded
 from services.mcp_core.model import (
+    ALONE,
     AccessToken,
-    Action,
     Allowed,
     Caller,
     DecisionNote,
+    Dialogue,
     Kind,
     RequestContext,
     Result,
-    Scope,
     ToolAnswer,
 )
 from services.mcp_core.naming import impersonation
+from services.mcp_core.offers import Offer, Offers
 from services.mcp_core.placement import Denial, Placement, further, place, resolve
 from services.mcp_core.ports import Authenticator, Authorizer, Cluster, ClusterSession, Impersonation, Recorder
 from services.mcp_core.tools import check_output, preview_of, split_controls, validate
-from services.mcp_core.tools.base import Arguments, Invocation, Permission, Tool
+from services.mcp_core.tools.base import Arguments, Invocation, Tool
 
 T = TypeVar("T")
 
 NOT_AT_ALL = Asking()
 """Of interfaces that cannot ask for a confirmation."""
 
-MAX_CUSTOM = 100
-"""Most custom kinds that tools/list asks about."""
-
 log = get_logger("pipeline")
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A tool that a caller may use, and where."""
-
-    tool: Tool
-    scope: Scope
 
 
 class Pipeline:
@@ -92,6 +82,7 @@ class Pipeline:
         self._authorizer = authorizer
         self._cluster = cluster
         self._catalog = Catalog(cluster, clock)
+        self._offers = Offers(registry, authorizer, self._catalog, cluster.name)
         self._journal = Journal(recorder, clock)
         self._confirmations = Confirmations()
 
@@ -148,27 +139,8 @@ class Pipeline:
         return found
 
     async def offers(self, caller: Caller) -> list[Offer]:
-        """What the caller may use, in the order of the registry. Derived from authz, enforced at ``call``.
-
-        Raises:
-            Unauthenticated, ResourceExhausted, Unavailable: authz did not answer.
-        """
-        custom = [kind.resource for kind in self._catalog.known() if "." in kind.resource.group]
-        asked: list[tuple[Tool, Permission]] = []
-        for tool in self._registry.values():
-            known = [Permission(tool.permission.verb, kind.group, kind.plural) for kind in custom[:MAX_CUSTOM]]
-            permissions = (*(tool.offered_for or (tool.permission,)), *(known if tool.any_kind else ()))
-            asked += [(tool, permission) for permission in dict.fromkeys(permissions)]
-        actions = [Action(self._cluster.name, permission, tool.name) for tool, permission in asked]
-        scopes = await self._authorizer.list_allowed(caller, actions)
-        offers: dict[str, Offer] = {}
-        for (tool, _), scope in zip(asked, scopes, strict=True):
-            if scope:
-                before = offers[tool.name].scope if tool.name in offers else Scope()
-                patterns = dict.fromkeys((*before.patterns, *scope.patterns))
-                whole = before.all or scope.all
-                offers[tool.name] = Offer(tool, Scope(whole, () if whole else tuple(patterns)))
-        return list(offers.values())
+        """What the caller may use. Derived from authz, enforced at ``call``. Raises as ``Offers.of``."""
+        return await self._offers.of(caller)
 
     async def note(self, caller: Caller, action: str, result: Result, error: str = "") -> None:
         """Records a request other than a tool call, such as tools/list, before its answer leaves.
@@ -187,9 +159,15 @@ class Pipeline:
         self._journal.abandon(entry)
 
     async def call(
-        self, caller: Caller, tool_name: str, arguments: Mapping[str, Any], asking: Asking = NOT_AT_ALL
+        self,
+        caller: Caller,
+        tool_name: str,
+        arguments: Mapping[str, Any],
+        asking: Asking = NOT_AT_ALL,
+        dialogue: Dialogue = ALONE,
     ) -> ToolAnswer:
-        """Steps 2 to 7 for one tool. ``asking``: how the client can be asked for a confirmation.
+        """Steps 2 to 7 for one tool. ``asking``: how the client can be asked for a confirmation; ``dialogue``: what
+        else it can be asked, and how it hears of progress.
 
         Raises:
             DomainError: with a message for the caller. What was refused, broke or was cancelled has been
@@ -199,7 +177,7 @@ class Pipeline:
         answer: ToolAnswer | None = None
         failure: DomainError | None = None
         try:
-            answer = await self._decide_and_execute(entry, caller, tool_name, arguments, asking)
+            answer = await self._decide_and_execute(entry, caller, tool_name, arguments, asking, dialogue)
         except asyncio.CancelledError:
             entry.error = "The caller went away before the call was finished."
             if not entry.executing:
@@ -222,7 +200,13 @@ class Pipeline:
         await self._journal.drain(seconds)
 
     async def _decide_and_execute(
-        self, entry: Entry, caller: Caller, tool_name: str, given: Mapping[str, Any], asking: Asking
+        self,
+        entry: Entry,
+        caller: Caller,
+        tool_name: str,
+        given: Mapping[str, Any],
+        asking: Asking,
+        dialogue: Dialogue,
     ) -> ToolAnswer:
         tool = self._registry.get(tool_name)  # 2
         if tool is None:
@@ -263,6 +247,7 @@ class Pipeline:
             still_allowed,
             deadline,
             controls.dry_run,
+            dialogue=replace(dialogue, report=None),
         )
         if tool.prepare is not None:
             plan = await _in_time(tool.prepare(call), deadline)
@@ -281,13 +266,15 @@ class Pipeline:
             call = replace(call, plan=plan, granted=placement.granted, cluster=session)
         if entry.mutation or tool.waits:
             await self._journal.intent(entry)  # 4
+            # Nothing is told of a call before it is on record (R19).
+            call = replace(call, dialogue=dialogue)
 
         entry.executing = True
         structured = await _in_time(tool.run(call), deadline)  # 5
         check_output(tool, structured)
-        text = tool.text(structured)
+        answer = ToolAnswer(structured, tool.text(structured), tool.blocks(structured) if tool.blocks else ())
         entry.result = Result.SUCCESS
-        return ToolAnswer(structured, text)
+        return answer
 
     def _session(self, caller: Caller, placement: Placement, deadline: Deadline) -> ClusterSession:
         if placement.own_account:
@@ -360,7 +347,7 @@ def _settle(entry: Entry, error: Exception) -> DomainError:
     """Writes an error into the entry and returns what the caller is told."""
     failure = _public(error, entry.caller.context.request_id)
     entry.error = failure.public_message
-    if isinstance(failure, PermissionDenied | Unauthenticated) or not entry.executing:
+    if isinstance(failure, PermissionDenied | Unauthenticated | InputRequired) or not entry.executing:
         entry.result = result_of(failure)
     elif entry.mutation and isinstance(failure, Unavailable | DeadlineExceeded | OutcomeUnknown | Cancelled | Internal):
         entry.result = Result.UNKNOWN

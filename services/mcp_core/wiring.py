@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from services.common.audit_client import AuditClient
 from services.common.clock import SystemClock
@@ -25,19 +25,19 @@ from services.mcp_core.edge.guard import Guard
 from services.mcp_core.edge.limiter import SourceLimiter
 from services.mcp_core.edge.server import HttpsServer, bind, tls_context
 from services.mcp_core.http import Edge, EdgeSettings
-from services.mcp_core.mcp import McpEndpoint
+from services.mcp_core.mcp import McpEndpoint, McpSettings, Pack, product
 from services.mcp_core.pipeline import Pipeline
 from services.mcp_core.ports import Cluster
 from services.mcp_core.readiness import Probe, Readiness
-from services.mcp_core.tools import REGISTRY
+from services.mcp_core.tools import REGISTRY, TOOLSETS
 from services.mcp_core.tools.base import Tool
 
 DRAIN_SECONDS = 5.0
 """How long records in flight may take when the process stops."""
 
 
-async def main(config: Config) -> None:
-    """Serves until cancelled.
+async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = product) -> None:
+    """Serves until cancelled. ``packed``: what is served over the tools of the configuration.
 
     Raises:
         StartupError: a certificate, the kubeconfig or the port cannot be used.
@@ -75,9 +75,9 @@ async def main(config: Config) -> None:
         audit = AuditClient(audit_peer, clock)
         closing.push_async_callback(audit.close)
 
-        registry = offered_tools(config.toolset)
+        pack = packed(offered_tools(config.toolset, config.toolsets_off))
         pipeline = Pipeline(
-            registry=registry,
+            registry=pack.tools,
             authenticator=authn,
             authorizer=decisions,
             recorder=AuditAdapter(audit),
@@ -85,18 +85,20 @@ async def main(config: Config) -> None:
             clock=clock,
         )
         closing.push_async_callback(pipeline.drain, DRAIN_SECONDS)
-        endpoint = McpEndpoint(pipeline, registry, config.max_body_bytes)
+        base_url = config.base_url or f"https://localhost:{listener.getsockname()[1]}"
+        settings = McpSettings(config.max_body_bytes, base_url, config.state_keys())
+        endpoint = McpEndpoint(pipeline, pack, settings)
         await closing.enter_async_context(endpoint.running())
         edge = Edge(
             EdgeSettings(
-                base_url=config.base_url or f"https://localhost:{listener.getsockname()[1]}",
+                base_url=base_url,
                 max_body=config.max_body_bytes,
                 request_seconds=config.request_seconds,
             ),
             pipeline=pipeline,
             endpoint=endpoint,
             authenticator=authn,
-            registry=registry,
+            registry=pack.tools,
             readiness=Readiness(probes(authn_peer, authz_peer, audit_peer, cluster), clock),
             guard=Guard(config.allowed_hosts, config.allowed_origins),
             limiter=SourceLimiter(config.source_limit.burst, config.source_limit.per_second, clock),
@@ -125,9 +127,12 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def offered_tools(toolset: str) -> Mapping[str, Tool]:
+def offered_tools(toolset: str, off: Collection[str] = ()) -> Mapping[str, Tool]:
     """The tools that this installation offers at all."""
-    return {name: tool for name, tool in REGISTRY.items() if toolset == "all" or tool.read_only}
+    hidden = {name for group in off for name in TOOLSETS[group]}
+    return {
+        name: tool for name, tool in REGISTRY.items() if name not in hidden and (toolset == "all" or tool.read_only)
+    }
 
 
 def probes(authn: Peer, authz: Peer, audit: Peer, cluster: Cluster) -> dict[str, Probe]:

@@ -1,6 +1,7 @@
 """Tokens of trusted issuers, against a real provider over HTTPS (I3.2, R1-R3)."""
 
 import base64
+import dataclasses
 import hmac
 import json
 from collections.abc import Callable, Iterator
@@ -80,7 +81,7 @@ async def test_a_token_of_a_trusted_issuer_names_somebody_of_there(
     assert (principal.issuer, principal.subject) == (provider.url, "alice")
     assert (principal.auth_type, principal.amr) == ("jwt", ("pwd", "mfa"))
     assert principal.auth_time == NOW - timedelta(seconds=60)
-    assert principal.expires_at == NOW + timedelta(minutes=5)
+    assert principal.expires_at == NOW + timedelta(minutes=5, seconds=30), "as long as it is accepted"
     assert (principal.roles, principal.permissions, principal.groups, principal.tenant) == ((), (), (), "")
     assert principal.credential_id.startswith("ext:")
     assert "j1" not in principal.credential_id, "no issuer chooses our names"
@@ -331,3 +332,36 @@ def test_an_issuer_that_breaks_the_rules_is_refused(
 ) -> None:
     with pytest.raises(InvalidArgument, match=problem):
         trust(**settings)
+
+
+@pytest.mark.req("I3.5", "I3.13")
+async def test_a_token_without_an_id_is_the_same_one_however_its_signature_is_written(
+    trust: Callable[..., Trust], provider: Issuer
+) -> None:
+    subject = trust(token_types=("jwt",))
+    provider.new_key("ES256")
+    text = provider.sign(provider.claims(subject.clock.now(), jti=None), typ="jwt")
+    head, _, signature = text.rpartition(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    other = raw[:32] + (order - int.from_bytes(raw[32:], "big")).to_bytes(32, "big")
+    twin = f"{head}.{base64.urlsafe_b64encode(other).rstrip(b'=').decode()}"
+    first = await subject.prove(text)
+    assert (await subject.prove(twin)).credential_id == first.credential_id, "so revoking one ends both"
+    await subject.revoked.revoke(first.credential_id, subject.clock.now())
+    with pytest.raises(Rejected):
+        await subject.prove(twin)
+
+
+@pytest.mark.req("I3.2")
+async def test_a_change_of_something_else_does_not_lose_the_keys(trust: Callable[..., Trust], provider: Issuer) -> None:
+    """A shared store reads all its records anew when one of them changes."""
+    subject = trust()
+    await subject.prove_claims()
+    fetched = provider.requests.count("/jwks")
+    subject.issuer = dataclasses.replace(subject.issuer, default_roles=("viewer",))
+    assert (await subject.prove_claims()).roles == ("viewer",)
+    assert provider.requests.count("/jwks") == fetched
+    subject.issuer = dataclasses.replace(subject.issuer, algorithms=("RS256",))
+    with pytest.raises(Rejected):
+        await subject.prove_claims()

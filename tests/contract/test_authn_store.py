@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from services.authn.adapters import database, schema
+from services.authn.adapters import database, history, schema
 from services.authn.adapters.credentials import CredentialStore
 from services.authn.adapters.database import checked_url, open_database
 from services.authn.adapters.issuer_store import IssuerStore
@@ -22,7 +22,7 @@ from services.authn.adapters.store import Store
 from services.authn.adapters.token_store import RefreshTokenStore, RevokedTokens
 from services.authn.adapters.user_store import UserStore
 from services.authn.errors import Reason, Rejected
-from services.authn.model import NamespaceScope, Secret, TrustedIssuer
+from services.authn.model import NamespaceScope, Principal, Secret, TrustedIssuer
 from services.common.errors import Unavailable
 from services.common.runtime_errors import StartupError
 from tests.fakes.clock import FakeClock
@@ -584,7 +584,7 @@ async def test_issuers_are_kept_and_end_as_a_whole(target: Target) -> None:
     assert not await issuers.add(asked, NOW)
     assert not await issuers.add(configured, NOW)
     found = issuers.find("https://idp.example")
-    assert found is issuers.find("https://idp.example"), "keys are kept under the object"
+    assert found is issuers.find("https://idp.example"), "made once"
     start = await store.current()
     disabled = await issuers.set_enabled("https://idp.example", False)
     assert disabled is not None
@@ -597,3 +597,61 @@ async def test_issuers_are_kept_and_end_as_a_whole(target: Target) -> None:
     assert (stored.role_map, stored.default_roles, stored.tenant) == ({"ops": "admin"}, ("viewer",), "t1")
     assert await again.delete("https://idp.example")
     assert again.find("https://idp.example") is None
+
+
+@pytest.mark.req("I3.5", "R12")
+async def test_a_family_that_was_ended_stays_dead_whatever_is_left_of_it(target: Target) -> None:
+    """A crash between the two steps, or a refresh by another replica in between, leaves a token of it."""
+    store = target.open()
+    users = UserStore(store, LoginStore(store, PEPPER))
+    await users.add(make_user())
+    user = users.find("admin")
+    assert user is not None
+    revoked = RevokedTokens(store, target.clock)
+    tokens = RefreshTokenStore(store, PEPPER, revoked, 3600, target.clock)
+    token, family = await tokens.start(user.principal("password", "password:admin", NOW, ("pwd",)))
+    rows = await store.read(lambda connection: connection.execute(schema.refresh_tokens.select()).all())
+    ended = await tokens.end(token)
+    assert ended is not None
+    assert (ended.user, ended.family) == ("admin", family)
+    await store.write(lambda connection: connection.execute(schema.refresh_tokens.insert(), [rows[0]._asdict()]))
+    target.clock.advance(13 * 86_400)
+    with pytest.raises(Rejected) as caught:
+        await tokens.use(token)
+    assert caught.value.reason is Reason.REVOKED, "also after the access tokens beside it are long over"
+    assert await tokens.end(Secret(token.reveal()[:-1] + "!")) is None
+
+
+@pytest.mark.req("I3.13", "R12")
+async def test_what_ended_is_known_however_much_ended(target: Target) -> None:
+    store = target.open()
+    start = await store.current()
+    names = [f"k{number}" for number in range(history.MAX_ANSWER + 2)]
+    await store.change(lambda _connection, _revision: lambda: None, names)
+    assert store.ended_since(["k0"], start)
+    again = target.reopen()
+    assert again.ended_since(["k0"], start), "after a restart too"
+    assert not again.ended_since(["other"], start)
+    target.clock.advance(history.KEPT.total_seconds() + 1)
+    await again.change(lambda _connection, _revision: lambda: None, ["last"])
+    assert set(again.mirror.ended) == {"last"}, "what no principal token can concern any more is forgotten"
+
+
+@pytest.mark.req("I3.5")
+async def test_revoked_tokens_are_forgotten_when_they_are_over(target: Target) -> None:
+    store = target.open()
+    revoked = RevokedTokens(store, target.clock)
+    await revoked.revoke("one", NOW + timedelta(hours=1))
+    target.clock.advance(2 * 3600)
+    await revoked.revoke("two", NOW + timedelta(hours=3))
+    assert set(store.mirror.revoked) == {"two"}
+
+
+@pytest.mark.req("I3.3", "R15")
+async def test_whoever_a_certificate_stands_for_needs_no_record_to_be_alive(target: Target) -> None:
+    credentials = CredentialStore(target.open())
+    principal = Principal(
+        "ops", "sha256:ab", "certificate", NOW, roles=("admin",), expires_at=NOW + timedelta(minutes=1)
+    )
+    assert credentials.alive(principal, 0, NOW)
+    assert not credentials.alive(principal, 0, NOW + timedelta(minutes=1))

@@ -152,9 +152,9 @@ class AccessTokenAuthenticator:
         for name in ("exp", "nbf", "iat", "auth_time"):
             if type(claims[name]) is not int:
                 raise Rejected(Reason.INVALID_TOKEN, AUTH_TYPE)
-        expires_at = datetime.fromtimestamp(claims["exp"], UTC)
         leeway = timedelta(seconds=LEEWAY)
-        if expires_at + leeway <= now:
+        expires_at = datetime.fromtimestamp(claims["exp"], UTC) + leeway
+        if expires_at <= now:
             raise Rejected(Reason.EXPIRED, AUTH_TYPE)
         if any(datetime.fromtimestamp(claims[name], UTC) - leeway > now for name in ("nbf", "iat")):
             raise Rejected(Reason.INVALID_TOKEN, AUTH_TYPE)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select
 
-from services.authn.adapters import schema
+from services.authn.adapters import certificate, schema
 from services.authn.adapters.store import Store
 from services.authn.model import ISSUER, ApiKey, Principal, User
 from services.common.revocations import identity_name, names
@@ -32,7 +32,7 @@ class CredentialStore:
             return False
         if self._store.ended_since(names(principal.issuer, principal.subject, principal.credential_id), revision):
             return False
-        if principal.issuer != ISSUER:
+        if principal.issuer != ISSUER or principal.auth_type == certificate.AUTH_TYPE:
             return True
         key = self._store.keys.find(principal.credential_id.partition("/")[0])
         if key is not None or principal.auth_type == "api_key":

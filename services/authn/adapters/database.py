@@ -37,7 +37,7 @@ def checked_url(target: str) -> URL:
         raise ValueError("is not a URL such as postgresql://kubegate@db.example/authn") from None
     if url.get_backend_name() != POSTGRES:
         raise ValueError("is neither a path nor a postgresql:// URL")
-    if url.password is not None:
+    if url.password is not None or "password" in url.query:
         raise ValueError("must not hold the password; put it in a file and name that as store_password_file")
     return url.set(drivername="postgresql+psycopg")
 

@@ -140,8 +140,10 @@ def to_principal(claims: Mapping[str, Any], issuer: TrustedIssuer, token: str) -
     if issuer.tenant_claim:
         tenant = _name(_at(claims, issuer.tenant_claim))
     jti = claims.get("jti")
-    # A digest: an issuer chooses its token ids, and must not be able to choose one of ours.
-    digest = hashlib.sha256(f"{issuer.issuer}\0{jti if isinstance(jti, str) and jti else token}".encode())
+    # A digest: an issuer chooses its token ids, and must not be able to choose one of ours. Without an id, of what
+    # is signed and not of the signature, which its holder can write in other ways that verify too.
+    named = jti if isinstance(jti, str) and jti else token.rpartition(".")[0]
+    digest = hashlib.sha256(f"{issuer.issuer}\0{named}".encode())
     auth_time = claims.get("auth_time")
     return Principal(
         subject=subject,
@@ -153,7 +155,7 @@ def to_principal(claims: Mapping[str, Any], issuer: TrustedIssuer, token: str) -
         tenant=tenant,
         groups=tuple(dict.fromkeys(text for text in _texts(_at(claims, issuer.groups_claim)) if not _reserved(text))),
         amr=tuple(text for text in _texts(claims.get("amr")) if len(text) <= 16),
-        expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+        expires_at=datetime.fromtimestamp(claims["exp"], UTC) + LEEWAY,
         issuer=issuer.issuer,
     )
 

@@ -46,6 +46,12 @@ def newest(connection: Connection) -> int:
     return revision
 
 
+def kept(connection: Connection) -> dict[str, int]:
+    """Everything that ended as far back as is known, with its newest revision."""
+    newest_of_each = select(changes.c.name, func.max(changes.c.revision).label("revision")).group_by(changes.c.name)
+    return {each.name: each.revision for each in connection.execute(newest_of_each)}
+
+
 def since(connection: Connection, known: int) -> Ends:
     """What ended after ``known``; 0 stands for somebody who knows nothing and remembers nothing."""
     row = connection.execute(select(head.c.revision, head.c.floor)).one()

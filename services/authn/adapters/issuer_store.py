@@ -21,7 +21,7 @@ class IssuerStore:
     def __init__(self, store: Store, configured: Sequence[TrustedIssuer]) -> None:
         self._store = store
         self._configured = {issuer.issuer: issuer for issuer in configured}
-        # One object for each record, so that keys which are kept under it are found again.
+        # Made of a record once, and not at each token.
         self._known: dict[str, tuple[IssuerRecord, TrustedIssuer]] = {}
 
     def find(self, issuer: str) -> TrustedIssuer | None:

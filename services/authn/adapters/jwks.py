@@ -70,13 +70,16 @@ class _State:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+_Settings = tuple[str, str, tuple[str, ...]]
+
+
 class KeySets:
     """The key sets of all issuers."""
 
     def __init__(self, documents: Documents, clock: Clock) -> None:
         self._documents = documents
         self._clock = clock
-        self._states: dict[TrustedIssuer, _State] = {}
+        self._states: dict[str, tuple[_Settings, _State]] = {}
 
     async def find(self, issuer: TrustedIssuer, kid: str) -> VerifyingKey | None:
         """The key of that id; without an id, the only key that there is.
@@ -84,12 +87,12 @@ class KeySets:
         Raises:
             Unavailable: the issuer's keys cannot be had.
         """
-        if issuer not in self._states:
-            # Settings of an issuer are part of what its keys are kept under: older ones go.
-            for known in [known for known in self._states if known.issuer == issuer.issuer]:
-                del self._states[known]
-            self._states[issuer] = _State()
-        state = self._states[issuer]
+        # Where its keys come from and which are taken; with other settings, its keys are others.
+        settings = issuer.jwks_uri, issuer.ca_pem, issuer.algorithms
+        known = self._states.get(issuer.issuer)
+        if known is None or known[0] != settings:
+            known = self._states[issuer.issuer] = settings, _State()
+        state = known[1]
         age = self._clock.monotonic() - state.fetched_at
         if age >= TTL or _pick(state.keys, kid) is None:
             await self._refresh(issuer, state)

@@ -120,12 +120,11 @@ class PasswordAuthenticator:
             user = self._users.find(credential.username) if known else None
             locked = await self._logins.locked(name, now)
             matches = await self._hashing.verify(user.password_hash if user else self._decoy, credential.password)
-            if locked or user is None or not matches:
+            if locked or user is None or not matches or not user.enabled:
                 if not locked:
+                    # Counted for a disabled user too: what costs less would tell that the password is right.
                     await self._logins.failed(name, now)
-                raise _refusal(user, Reason.LOCKED if locked else Reason.MISMATCH)
-            if not user.enabled:
-                raise _refusal(user, Reason.DISABLED)
+                raise _refusal(user, Reason.LOCKED if locked else Reason.DISABLED if matches else Reason.MISMATCH)
             amr = await self._finish(user, credential.otp.reveal(), now)
         return user.principal(AUTH_TYPE, _credential_id(user), auth_time=now, amr=amr)
 

@@ -39,6 +39,9 @@ TERM = 1.0
 SYNC_PERIOD = 0.25
 """Seconds between two looks at the revision of a shared store."""
 
+PRUNE_AT = 4096
+"""Ends in memory, at least, at which those that nobody needs any more are forgotten."""
+
 log = get_logger("store")
 
 
@@ -99,7 +102,7 @@ class Mirror:
         issuers = {row.issuer: schema.issuer(row) for row in connection.execute(select(schema.issuers))}
         signing = {row.kid: schema.sealed_key(row) for row in connection.execute(select(schema.signing_keys))}
         revoked = {row.credential_id: row.until for row in connection.execute(select(schema.revoked_tokens))}
-        ended = dict(history.since(connection, 0).ended)
+        ended = history.kept(connection)
         bootstrapped = connection.execute(select(schema.bootstraps.c.one)).first() is not None
         self.keys.records, self.users.records = keys, users
         self.issuers, self.signing_keys, self.revoked, self.ended = issuers, signing, revoked, ended
@@ -118,6 +121,7 @@ class Store:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-read")
         self._found_right_at = float("-inf")
         self._unsure = False
+        self._prune_at = PRUNE_AT
         self.mirror = Mirror()
 
     @classmethod
@@ -252,11 +256,14 @@ class Store:
                     revision = history.advance(connection, now)
                     show = statements(connection, revision)
                     history.note(connection, revision, ends, now)
+                    kept = history.kept(connection) if len(self.mirror.ended) >= self._prune_at else None
             except SQLAlchemyError:
                 # A commit whose acknowledgement was lost may have happened.
                 self._unsure = self.shared
                 raise
             result = show()
+            if kept is not None:
+                self.mirror.ended, self._prune_at = kept, 2 * len(kept) + PRUNE_AT
             for name in ends:
                 self.mirror.ended[name] = revision
             if revision == self.mirror.revision + 1:

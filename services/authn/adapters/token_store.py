@@ -9,8 +9,9 @@ import hmac
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from services.authn.adapters import schema
 from services.authn.adapters.api_key import ID_LENGTH, SECRET_LENGTH, Pepper, random_base62
@@ -43,11 +44,19 @@ class RevokedTokens:
         now = self._clock.now()
 
         def write(connection: Connection, _revision: int) -> Callable[[], None]:
-            connection.execute(table.delete().where(table.c.until < now - timedelta(minutes=5)))
+            over = now - timedelta(minutes=5)
+            forgotten = connection.execute(table.delete().where(table.c.until < over)).rowcount
             known = connection.execute(select(table.c.until).where(table.c.credential_id == credential_id)).first()
             if known is None:
                 connection.execute(table.insert().values(credential_id=credential_id, until=until))
-            return lambda: self._store.mirror.revoked.update({credential_id: until})
+
+            def show() -> None:
+                mirror = self._store.mirror
+                if forgotten:
+                    mirror.revoked = {name: each for name, each in mirror.revoked.items() if each >= over}
+                mirror.revoked[credential_id] = until
+
+            return show
 
         await self._store.change(write, [credential_id])
 
@@ -91,7 +100,10 @@ class RefreshTokenStore:
                 raise Rejected(Reason.UNKNOWN, AUTH_TYPE)
             if row.expires_at <= now:
                 raise Rejected(Reason.EXPIRED, AUTH_TYPE, user=row.user)
-            stands_for = Refreshable(row.family, row.user, row.generation, row.auth_time, tuple(row.amr))
+            stands_for = _stands_for(row)
+            ended = schema.revoked_tokens
+            if connection.execute(select(ended.c.until).where(ended.c.credential_id == row.family)).first() is not None:
+                raise Rejected(Reason.REVOKED, AUTH_TYPE, credential_id=row.family, user=row.user)
             first = connection.execute(table.update().where(table.c.id == token_id, ~table.c.used).values(used=True))
             if first.rowcount != 1:
                 return stands_for, None
@@ -112,20 +124,24 @@ class RefreshTokenStore:
             stands_for.family,
         )
 
-    async def end(self, token: Secret) -> None:
+    async def end(self, token: Secret) -> Refreshable | None:
         try:
             token_id, mac = self._parsed(token)
         except Rejected:
-            return
+            return None
         table = schema.refresh_tokens
         row = await self._store.read(lambda c: c.execute(select(table).where(table.c.id == token_id)).first())
-        if row is not None and hmac.compare_digest(row.mac, mac):
-            await self._end(row.family)
+        if row is None or not hmac.compare_digest(row.mac, mac):
+            return None
+        await self._end(row.family)
+        return _stands_for(row)
 
     async def _end(self, family: str) -> None:
+        # The mark first, and for as long as a token of the family may be there: one that another replica makes
+        # meanwhile, or that a crash leaves, is dead too.
+        await self._revoked.revoke(family, self._clock.now() + LIFETIME + self._access_lifetime)
         table = schema.refresh_tokens
         await self._store.write(lambda connection: connection.execute(table.delete().where(table.c.family == family)))
-        await self._revoked.revoke(family, self._clock.now() + self._access_lifetime)
 
     def _parsed(self, token: Secret) -> tuple[str, bytes]:
         form = _FORM.fullmatch(token.reveal())
@@ -147,3 +163,7 @@ class RefreshTokenStore:
             "used": False,
         }
         return Secret(f"{PREFIX}{token_id}_{secret}"), row
+
+
+def _stands_for(row: Row[Any]) -> Refreshable:
+    return Refreshable(row.family, row.user, row.generation, row.auth_time, tuple(row.amr))

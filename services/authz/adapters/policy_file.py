@@ -1,7 +1,6 @@
 """The policy file on disk: read once to start, then followed."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -70,7 +69,7 @@ class PolicyFile:
             advice = f"correct it, check it with `kubegate policy validate {self._path}`, and start again"
             raise StartupError("\n".join([*map(str, problems), advice])) from error
 
-    async def changes(self) -> AsyncIterator[bytes | Unreadable]:
+    async def changes(self) -> AsyncIterator[bytes | Problem]:
         """Yields the file's bytes, or why it cannot be read: first as it is, then whenever that has changed, once it
         has been the same for ``SETTLE``."""
         last = await self._settled()
@@ -83,28 +82,18 @@ class PolicyFile:
             rust_timeout=RECHECK,
             yield_on_timeout=True,
         ):
-            if _digest(self._look()) == _digest(last):
+            if self.now() == last:
                 continue
             now = await self._settled()
-            if _digest(now) != _digest(last):
+            if now != last:
                 last = now
                 yield now
 
-    async def _settled(self) -> bytes | Unreadable:
-        seen = self._look()
+    async def _settled(self) -> bytes | Problem:
+        seen = self.now()
         while True:
             await self._sleep(SETTLE)
-            again = self._look()
-            if _digest(again) == _digest(seen):
+            again = self.now()
+            if again == seen:
                 return again
             seen = again
-
-    def _look(self) -> bytes | Unreadable:
-        try:
-            return self.read()
-        except Unreadable as error:
-            return error
-
-
-def _digest(seen: bytes | Unreadable) -> bytes:
-    return hashlib.sha256(seen if isinstance(seen, bytes) else str(seen).encode()).digest()

@@ -121,7 +121,7 @@ class Engine:
         return NOWHERE
 
     def denied_scope(self, action: Action) -> Scope:
-        """Where deny rules without a condition deny something to everybody."""
+        """Where deny rules without a condition deny something to everybody, whoever owns it."""
         permission = PERMISSIONS.get((action.group, action.resource, action.subresource, action.verb))
         scope = NOWHERE
         if permission is None:
@@ -161,15 +161,20 @@ class Engine:
         self._made[id(principal)] = made
         return made
 
-    def denies(self, permission: Permission) -> list[DenyRule]:
-        """The deny rules that name a permission, in the order of the policy."""
+    def denies(self, permission: Permission, tenancy: Scope = EVERYWHERE) -> list[DenyRule]:
+        """The deny rules that name a permission, in the order of the policy. Those that hold only outside a
+        tenancy concern nobody in it, who is not to hear of them either (R13)."""
         if not self._denies:
             return []
         found = {id(rule) for text in permission.covered_by for rule in self._denies.get(text, ())}
-        return [rule for rule in self.policy.deny if id(rule) in found]
+        return [
+            rule
+            for rule in self.policy.deny
+            if id(rule) in found and (rule.scope.everything or not rule.scope.intersect(tenancy).empty)
+        ]
 
     def _entry(self, profile: Profile, key: Key, permission: Permission) -> Entry:
-        denies = tuple(self.denies(permission))
+        denies = tuple(self.denies(permission, profile.tenancy))
         covering = [(held, number) for held in profile.held if (number := held.grants.number(permission)) is not None]
         conditions = [each for held, _ in covering for each in held.conditions]
         conditions += [rule.condition for rule in denies if rule.condition is not None]
@@ -259,7 +264,7 @@ def _deny(profile: Profile, entry: Entry, action: Action, conditional: str) -> D
     for candidate in entry.candidates:
         granted = candidate.held.scope
         if not covers((granted,), permission, action.namespace):
-            elsewhere = elsewhere.union(granted)
+            elsewhere = elsewhere.union(granted.intersect(profile.tenancy))
         elif not usable:
             unusable = True
         elif not covers((granted, principal.namespaces), permission, action.namespace):

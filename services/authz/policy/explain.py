@@ -35,10 +35,10 @@ def explain(engine: Engine, principal: Principal, action: Action, at: Circumstan
     profile = engine.profile(principal, at.now)
     values = condition_values(principal, action, at)
     steps: list[Step] = []
-    for rule in engine.denies(permission):
+    for rule in engine.denies(permission, profile.tenancy):
         rule_id = f"deny:{rule.name}"
         if not reaches(rule, permission, action.namespace):
-            steps.append(Step(rule_id, f"denies only in {where(rule.scope)}"))
+            steps.append(Step(rule_id, f"denies only in {where(rule.scope.intersect(profile.tenancy))}"))
             continue
         answer = rule.condition.holds(values) if rule.condition is not None else True
         steps.append(Step(rule_id, _DENY_RULE_SAID[answer], decides=decision.rule_id == rule_id))
@@ -86,7 +86,7 @@ def _rule_id(held: Held, number: int | None) -> str:
 def _about(profile: Profile, held: Held, permission: Permission, action: Action, values: dict[str, object]) -> str:
     principal = profile.principal
     if not covers((held.scope,), permission, action.namespace):
-        return f"grants it only in {where(held.scope)}"
+        return f"grants it only in {where(held.scope.intersect(profile.tenancy))}"
     if not covers((held.scope, principal.namespaces), permission, action.namespace):
         return f"the credential is limited to {where(principal.namespaces)}"
     if principal.tools and action.tool not in principal.tools:

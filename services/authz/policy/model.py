@@ -34,7 +34,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Exactly one of: a person (issuer, subject) (R1), a group, a tenant."""
+    """Exactly one of: a person (issuer, subject) (R1), a group, a tenant. A group without an issuer is that of any."""
 
     issuer: str = ""
     subject: str = ""
@@ -44,7 +44,8 @@ class Who:
     def __str__(self) -> str:
         if self.subject:
             return f"subject {self.issuer}:{self.subject}"
-        return f"group {self.group}" if self.group else f"tenant {self.tenant}"
+        of = f" of {self.issuer}" if self.issuer else ""
+        return f"group {self.group}{of}" if self.group else f"tenant {self.tenant}"
 
 
 @dataclass(frozen=True, slots=True)

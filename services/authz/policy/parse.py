@@ -171,8 +171,8 @@ class _Parser:
         given = [key for key in ("subject", "group", "tenant") if key in keys]
         if len(given) != 1:
             fields.problem(mapping, f"{what} names exactly one of subject, group and tenant")
-        if "issuer" in keys and "subject" not in keys:
-            fields.problem(keys["issuer"], "issuer belongs to a subject")
+        if "issuer" in keys and "tenant" in keys:
+            fields.problem(keys["issuer"], "issuer belongs to a subject or a group")
         values = {key: fields.text(keys, key) for key in WHO_KEYS if key in keys}
         for key, value in values.items():
             if len(value) > MAX_NAME:

@@ -162,8 +162,8 @@ class Profiles:
         if not self._bindings:
             return []
         found = list(self._bindings.get(Who(issuer=principal.issuer, subject=principal.subject), ()))
-        for group in dict.fromkeys(principal.groups):
-            found += self._bindings.get(Who(group=group), ()) if group else ()
+        for who in _groups(principal):
+            found += self._bindings.get(who, ())
         if principal.tenant:
             found += self._bindings.get(Who(tenant=principal.tenant), ())
         return sorted(found, key=lambda binding: binding.line)
@@ -174,10 +174,17 @@ class Profiles:
             return EVERYWHERE
         if principal.tenant:
             return self._tenants.get(principal.tenant, NOWHERE)
-        marked = Who(issuer=principal.issuer, subject=principal.subject) in self._cross or any(
-            group and Who(group=group) in self._cross for group in principal.groups
-        )
+        himself = Who(issuer=principal.issuer, subject=principal.subject)
+        marked = himself in self._cross or any(who in self._cross for who in _groups(principal))
         return EVERYWHERE if marked else NOWHERE
+
+
+def _groups(principal: Principal) -> Iterator[Who]:
+    """A principal's groups as a policy may name them: of whatever issuer, or of the principal's (R1)."""
+    for group in dict.fromkeys(principal.groups):
+        if group:
+            yield Who(group=group)
+            yield Who(issuer=principal.issuer, group=group)
 
 
 def condition_values(principal: Principal, action: Action, at: Circumstances) -> dict[str, Any]:

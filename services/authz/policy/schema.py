@@ -39,7 +39,7 @@ def policy_schema() -> dict[str, Any]:
         ["role"],
         role=_NAME,
         subject=_SOMEBODY,
-        issuer=_SOMEBODY | {"description": "Of the subject; left out: kubegate."},
+        issuer=_SOMEBODY | {"description": "Of the subject; left out: kubegate. Of the group; left out: any."},
         group=_SOMEBODY,
         tenant=_NAME,
         expires={"type": "string", "format": "date-time"},
@@ -47,6 +47,7 @@ def policy_schema() -> dict[str, Any]:
     )
     binding["oneOf"] = [{"required": [key]} for key in ("subject", "group", "tenant")]
     crosser = _object([], subject=_SOMEBODY, issuer=_SOMEBODY, group=_SOMEBODY)
+    binding["not"] = {"required": ["tenant", "issuer"]}
     crosser["oneOf"] = [{"required": ["subject"]}, {"required": ["group"]}]
     deny = _object(
         ["name", "permissions"],

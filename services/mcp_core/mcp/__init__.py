@@ -1,11 +1,17 @@
 """MCP at /mcp: the SDK's low-level server behind our own edge, 2025 and 2026-07-28 clients on one endpoint.
 
-One file per concern: ``endpoint`` takes a POST through the SDK and sees to its record, ``messages`` knows which bodies
-are MCP at all, ``exchange`` is one request while it is served, ``containment`` turns every failure into a sentence of
-ours; ``tools`` and the like are the handlers. None of them decides anything: what touches the cluster goes through
-``Pipeline``.
+One file per concern. ``endpoint`` takes a POST through the SDK and sees to its record; ``messages`` knows which bodies
+are MCP, ``exchange`` is one request while it is served, ``in_flight`` and ``streaming`` let it be cancelled and be
+heard of. ``server`` puts the handlers together: ``tools``, ``resources``, ``prompts``, ``completions``, over what is in
+a ``pack`` (the product's is ``product``). ``containment`` turns every failure into a sentence of ours,
+``request_state`` seals what clients carry between the rounds that ``dialogue`` asks for.
+
+None of them decides anything: what touches the cluster goes through ``Pipeline``.
 """
 
 from services.mcp_core.mcp.endpoint import McpEndpoint
+from services.mcp_core.mcp.pack import Pack
+from services.mcp_core.mcp.product import product
+from services.mcp_core.mcp.server import McpSettings
 
-__all__ = ["McpEndpoint"]
+__all__ = ["McpEndpoint", "McpSettings", "Pack", "product"]

@@ -8,25 +8,49 @@ from __future__ import annotations
 from typing import Any
 
 import mcp_types as types
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
-from services.common.errors import DomainError, Internal
+from services.common.errors import DomainError, Internal, InvalidArgument
 from services.common.log import get_logger
-from services.mcp_core.mcp.exchange import exchange_of, sentence
+from services.mcp_core.mcp.exchange import Exchange, exchange_of, sentence
+from services.mcp_core.mcp.messages import FAULTS
 from services.mcp_core.model import Result
-from services.mcp_core.pipeline import result_of
+from services.mcp_core.pipeline import Pipeline, result_of
 
 log = get_logger("mcp")
 
 
-async def contain(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """A middleware of the SDK's.
+def containing(pipeline: Pipeline) -> ServerMiddleware[Any]:
+    """A middleware of the SDK's, which raises only what has the protocol's own text, or a sentence of ours.
 
-    Raises:
-        MCPError, ValidationError: whose text is the protocol's own, or a sentence of ours.
+    Where the answer is a stream, it also writes the record that the pipeline has not: before anything is sent.
     """
+
+    async def contain(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        exchange = exchange_of(ctx)
+        exchange.handled = True
+        try:
+            result = await _contained(ctx, call_next)
+        except MCPError:
+            await note(exchange)
+            raise
+        await note(exchange)
+        return result
+
+    async def note(exchange: Exchange) -> None:
+        if exchange.streamed and not exchange.recorded:
+            exchange.recorded = True
+            try:
+                await pipeline.note(exchange.caller, exchange.action, exchange.result, exchange.error)
+            except DomainError as error:
+                raise MCPError(code=types.INTERNAL_ERROR, message=sentence(error, exchange)) from error
+
+    return contain
+
+
+async def _contained(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
     exchange = exchange_of(ctx)
     try:
         return await call_next(ctx)
@@ -35,11 +59,12 @@ async def contain(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> H
         raise
     except ValidationError:
         exchange.result, exchange.error = Result.FAILURE, f"JSON-RPC error {types.INVALID_PARAMS}"
-        raise
+        raise MCPError(code=types.INVALID_PARAMS, message=FAULTS[types.INVALID_PARAMS]) from None
     except DomainError as error:
         failure = error
     except Exception as error:
         log.error("unexpected error", request_id=exchange.caller.context.request_id, exc_info=error)
         failure = Internal()
     exchange.result, exchange.error = result_of(failure), failure.public_message
-    raise MCPError(code=types.INTERNAL_ERROR, message=sentence(failure, exchange))
+    code = types.INVALID_PARAMS if isinstance(failure, InvalidArgument) else types.INTERNAL_ERROR
+    raise MCPError(code=code, message=sentence(failure, exchange))

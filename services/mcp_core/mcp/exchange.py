@@ -1,29 +1,88 @@
-"""One MCP request while the SDK serves it: who asks, and what will be on record."""
+"""One MCP request while the SDK serves it: who asks, what will be on record, and the work that ends with it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
+import mcp_types as types
 from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError
 
 from services.common.errors import DomainError
 from services.mcp_core.mcp.messages import INVALID
 from services.mcp_core.model import Caller, Result
 
+T = TypeVar("T")
+
 STATE = "kubegate.exchange"
 """Key of the Exchange in the scope's state."""
+
+Key = tuple[Any, ...]
 
 
 @dataclass(slots=True)
 class Exchange:
-    """One HTTP request. ``recorded``: the pipeline has written its record, or will whatever happens."""
+    """One HTTP request.
+
+    action, result, error: for its record; recorded: the pipeline has written that, or will whatever happens.
+    modern: of 2026-07-28 or newer, by the header, as the SDK routes. number: the JSON-RPC id. streamed: the answer
+    may be a stream of events. handled: a handler of ours, or the SDK's routing, has seen it.
+    """
 
     caller: Caller
     action: str = INVALID
     recorded: bool = False
     result: Result = Result.SUCCESS
     error: str = ""
+    modern: bool = False
+    number: str | int | None = None
+    streamed: bool = False
+    handled: bool = False
+    cancelled: bool = False
+    _work: asyncio.Task[Any] | None = field(default=None, repr=False)
+
+    @property
+    def key(self) -> Key:
+        """What a cancellation has to name: an id means nothing beyond the credential and the place it came from."""
+        principal, source = self.caller.principal, self.caller.context.source
+        return (
+            *(principal.issuer, principal.subject, principal.credential_id, source.address, source.user_agent),
+            *(type(self.number), self.number),
+        )
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of work that ends when the client goes away or cancels.
+
+        Raises:
+            MCPError: it was cancelled; nobody waits for this answer. What the work raises.
+        """
+        if self.cancelled:
+            work.close()
+            raise _cancelled()
+        task: asyncio.Task[T] = asyncio.create_task(work)
+        self._work = task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is None or current.cancelling():
+                raise
+            raise _cancelled() from None
+        finally:
+            self._work = None
+
+    def cancel(self) -> None:
+        """Ends the work behind this request. The pipeline records it."""
+        self.cancelled = True
+        if self._work is not None:
+            self._work.cancel()
+
+
+def _cancelled() -> MCPError:
+    return MCPError(code=types.INVALID_REQUEST, message="The request was cancelled.")
 
 
 def exchange_of(ctx: ServerRequestContext[Any, Any]) -> Exchange:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.mcp_core.edge.wire import Response, dump_json
+import mcp_types as types
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+
+from services.mcp_core.edge.wire import Request, Response, dump_json
 
 ACTIONS = {
     method: f"mcp:{method}"
     for method in (
+        "completion/complete",
         "initialize",
         "notifications/cancelled",
         "notifications/initialized",
         "ping",
+        "prompts/get",
+        "prompts/list",
+        "resources/list",
+        "resources/read",
+        "resources/templates/list",
         "server/discover",
         "tools/call",
         "tools/list",
@@ -24,6 +33,19 @@ the name of a tool."""
 INVALID = "mcp:invalid"
 """The action in the record of everything else."""
 
+FAULTS = {
+    types.PARSE_ERROR: "The body is not valid JSON in UTF-8.",
+    types.INVALID_REQUEST: "The request is not acceptable here.",
+    types.INVALID_PARAMS: "The parameters of the request are not valid.",
+}
+"""What is said where the SDK's sentence for an older client would repeat what its parser saw."""
+
+
+def is_modern(request: Request) -> bool:
+    """Whether the SDK will serve it as 2026-07-28 or newer: by the header alone."""
+    version = request.text(b"mcp-protocol-version")
+    return bool(version) and version not in HANDSHAKE_PROTOCOL_VERSIONS
+
 
 def is_message(message: Any) -> bool:
     """Whether it is one JSON-RPC 2.0 request or notification: no batch, no response (we ask clients nothing)."""
@@ -34,6 +56,15 @@ def is_message(message: Any) -> bool:
     return isinstance(number, str | int) and not isinstance(number, bool) and isinstance(params, dict)
 
 
-def jsonrpc_error(status: int, code: int, text: str) -> Response:
-    """An answer to what cannot be told to be a request."""
-    return Response(status, dump_json({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": text}}))
+def wants_progress(request: Request, message: dict[str, Any]) -> bool:
+    """Whether the client asks to hear how far a call is, and takes a stream of events as the answer."""
+    if message["method"] != "tools/call" or b"text/event-stream" not in b",".join(request.all(b"accept")):
+        return False
+    meta = message.get("params", {}).get("_meta")
+    token = meta.get("progressToken") if isinstance(meta, dict) else None
+    return isinstance(token, str | int) and not isinstance(token, bool)
+
+
+def jsonrpc_error(status: int, code: int, text: str, number: str | int | None = None) -> Response:
+    """An error that no handler of the SDK's has made."""
+    return Response(status, dump_json({"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": text}}))

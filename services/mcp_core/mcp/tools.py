@@ -9,7 +9,10 @@ import mcp_types as types
 from mcp.server.context import ServerRequestContext
 
 from services.common.errors import DomainError
+from services.mcp_core.errors import InputRequired
+from services.mcp_core.mcp.dialogue import ask, dialogue_of
 from services.mcp_core.mcp.exchange import exchange_of, sentence
+from services.mcp_core.mcp.pages import page
 from services.mcp_core.pipeline import Pipeline
 from services.mcp_core.tools.base import Tool
 
@@ -34,21 +37,34 @@ class ToolHandlers:
         exchange = exchange_of(ctx)
         exchange.recorded = True
         offers = await self._pipeline.list_offers(exchange.caller, exchange.action)
-        return types.ListToolsResult(tools=[self._listed[offer.tool.name] for offer in offers])
+        shown, cursor = page(offers, lambda offer: offer.tool.name, params.cursor if params else None)
+        return types.ListToolsResult(tools=[self._listed[offer.tool.name] for offer in shown], next_cursor=cursor)
 
     async def call(
         self, ctx: ServerRequestContext[Any, Any], params: types.CallToolRequestParams
-    ) -> types.CallToolResult:
+    ) -> types.CallToolResult | types.InputRequiredResult:
         """One call; denials and other errors of ours are answers that the model can read."""
         exchange = exchange_of(ctx)
+        dialogue = dialogue_of(ctx, exchange, params)
         exchange.recorded = True
         try:
-            answer = await self._pipeline.call(exchange.caller, params.name, params.arguments or {})
+            answer = await exchange.run(
+                self._pipeline.call(exchange.caller, params.name, params.arguments or {}, dialogue=dialogue)
+            )
+        except InputRequired as needed:
+            if exchange.modern:
+                return ask(needed, exchange, dialogue.can)
+            return _failed(sentence(needed, exchange))
         except DomainError as error:
-            return types.CallToolResult(content=[types.TextContent(text=sentence(error, exchange))], is_error=True)
-        return types.CallToolResult(
-            content=[types.TextContent(text=answer.text)], structured_content=dict(answer.structured)
+            return _failed(sentence(error, exchange))
+        content = answer.blocks or ({"type": "text", "text": answer.text},)
+        return types.CallToolResult.model_validate(
+            {"content": content, "structuredContent": dict(answer.structured)}, by_name=False
         )
+
+
+def _failed(text: str) -> types.CallToolResult:
+    return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
 
 
 def _listed(tool: Tool) -> types.Tool:

@@ -48,6 +48,11 @@ REGISTRY: Mapping[str, Tool] = MappingProxyType(
     {tool.name: tool for tool in sorted((tool for group in GROUPS for tool in group.TOOLS), key=lambda tool: tool.name)}
 )
 
+TOOLSETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {group.__name__.rpartition(".")[2]: tuple(tool.name for tool in group.TOOLS) for group in GROUPS}
+)
+"""The names of the tools by their group, which an installation can switch off."""
+
 
 def validate(tool: Tool, arguments: Any) -> Arguments:
     """The arguments with defaults filled in; optional ones that were not given and have none are absent.

@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from services.common.deadline import Deadline
 from services.common.errors import Internal
+from services.mcp_core.model import ALONE, Dialogue
 from services.mcp_core.model import PLAIN as PLAIN  # noqa: PLC0414 - as Permission
 from services.mcp_core.model import Permission as Permission  # noqa: PLC0414 - the tools take it from here
 from services.mcp_core.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
@@ -191,6 +192,7 @@ class Invocation:
     still_allowed: asks policy again, for calls that stay open; raises PermissionDenied. deadline: of the run.
     dry_run: `prepare` is to look ahead in any case; `run` is never reached. plan: what `prepare` returned, for `run`,
     which sends `plan.resource_version` as its precondition.
+    dialogue: what the client can be asked and has answered.
     """
 
     arguments: Arguments
@@ -202,6 +204,15 @@ class Invocation:
     deadline: Deadline | None = None
     dry_run: bool = False
     plan: Plan = NO_PLAN
+    dialogue: Dialogue = ALONE
+
+    async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tells a client that asked for it how far the call is; `message` without secrets, as everything in an answer.
+
+        Only where the call's intent is on record by then, a change or one that `waits`: no byte leaves before (R19).
+        """
+        if self.dialogue.report is not None:
+            await self.dialogue.report(done, total, message)
 
     @property
     def resolved_kind(self) -> Kind:
@@ -276,6 +287,8 @@ class Tool:
     run: returns structured content valid under output_schema; raises DomainError. text: the same for the
     MCP text content, with text from the cluster fenced as data. resource_name and attributes: for the Action.
     recorded: the arguments as the record may have them, without secrets.
+    MCP text content, with text from the cluster fenced as data; blocks: other content in its place.
+    resource_name and attributes: for the Action.
     """
 
     name: str
@@ -302,6 +315,7 @@ class Tool:
     text: Callable[[Structured], str] = compact_json
     prepare: Callable[[Invocation], Awaitable[Plan]] | None = None
     recorded: Callable[[Arguments], Arguments] = as_given
+    blocks: Callable[[Structured], tuple[Mapping[str, object], ...]] | None = None
     input_schema: Mapping[str, Any] = field(init=False)
     output_schema: Mapping[str, Any] = field(init=False)
 

@@ -18,6 +18,7 @@ from services.authn.model import (
     Entry,
     PasswordCredential,
     Principal,
+    Refreshable,
     Secret,
     TokenCredential,
     User,
@@ -128,7 +129,7 @@ class NoRefresh:
     async def use(self, token: Secret) -> tuple[Principal, Secret, str]:
         raise Rejected(Reason.UNKNOWN, "refresh_token")
 
-    async def end(self, token: Secret) -> None:
+    async def end(self, token: Secret) -> Refreshable | None:
         raise AssertionError("nothing is recognised")
 
 

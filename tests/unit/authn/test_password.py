@@ -221,3 +221,13 @@ async def test_attempts_on_one_name_take_turns_and_many_are_refused() -> None:
     assert kinds.count(ResourceExhausted) == 20 - MAX_WAITING - 1
     assert len(logins.failures) == MAX_WAITING + 1
     assert judge._turns == {}
+
+
+@pytest.mark.req("I3.12", "I3.3")
+@pytest.mark.parametrize("text", ["right", "wrong"])
+async def test_a_disabled_user_costs_the_same_with_the_right_password(text: str) -> None:
+    """Else the time of the refusal would say that the password is right."""
+    hashing, logins = PlainHashing(), MemoryLogins()
+    with pytest.raises(Rejected):
+        await passwords(Users(make_user(enabled=False)), hashing, logins).authenticate(password("admin", text), NOW)
+    assert (len(hashing.verified), logins.failures) == (1, ["admin"])

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from services.authn.model import (
     Credential,
     PasswordCredential,
     Principal,
+    Refreshable,
     Secret,
     Source,
     TokenCredential,
@@ -325,3 +327,24 @@ async def test_a_proof_whose_token_audit_refuses_is_a_recorded_refusal() -> None
         await service(journalist).authenticate(token(TEXT), SOURCE, call())
     assert caught.value.public_message == PUBLIC_MESSAGE
     assert [(entry.result, entry.error) for entry in journalist.entries] == [("failure", "disabled credential")]
+
+
+@pytest.mark.req("R25", "I3.5", "R18")
+async def test_ending_what_is_no_token_of_ours_is_a_folded_refusal() -> None:
+    class Strangers(NoRefresh):
+        def recognises(self, token: Secret) -> bool:
+            return True
+
+        async def end(self, token: Secret) -> Refreshable | None:
+            return None if token.reveal() == "kgr_?" else Refreshable("family", "ana", 1, NOW, ("pwd",))
+
+    journalist = Journalist()
+    subject = service(journalist)
+    subject._tokens = replace(subject._tokens, refresh=Strangers())
+    for _ in range(3):
+        await subject.revoke(Secret("kgr_?"), SOURCE, call())
+    assert [entry.result for entry in journalist.entries] == ["failure"] * 3
+    assert len(set(journalist.folds)) == 1
+    await subject.revoke(Secret("kgr_x"), SOURCE, call())
+    entry = journalist.entries[-1]
+    assert (entry.result, entry.user, entry.metadata["credential_id"]) == ("success", "ana", "family")

@@ -76,7 +76,8 @@ def inside(namespaces: tuple[str, ...] | None, namespace: str) -> bool:
 
 @dataclass(frozen=True)
 class Who:
-    """A binding's or mark's subject: kind is "subject", "group" or "tenant"; a subject is issuer and name."""
+    """A binding's or mark's subject: kind is "subject", "group" or "tenant"; a subject is issuer and name, a group
+    without an issuer is that of any."""
 
     kind: str
     name: str
@@ -172,7 +173,9 @@ def holds(condition: str, person: Person, asked: Asked) -> bool | None:
 def is_him(who: Who, person: Person) -> bool:
     if who.kind == "subject":
         return (who.issuer, who.name) == (person.issuer, person.subject)
-    return who.name in person.groups if who.kind == "group" else who.name == person.tenant
+    if who.kind == "group":
+        return who.name in person.groups and who.issuer in ("", person.issuer)
+    return who.name == person.tenant
 
 
 def held(rules: Rules, name: str, above: tuple[str, ...] = ()) -> list[Role]:

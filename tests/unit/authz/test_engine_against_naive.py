@@ -85,6 +85,7 @@ SUBJECTS = [
     naive.Who("subject", "p", "kubegate"),
     naive.Who("subject", "p", "https://idp.example"),
     naive.Who("group", "g1"),
+    naive.Who("group", "g1", "https://idp.example"),
     naive.Who("tenant", "t1"),
 ]
 ROLE_NAMES = ["r0", "r1", "r2", "r3"]
@@ -117,7 +118,7 @@ def rules(draw: st.DrawFn) -> naive.Rules:
         elevations = tuple(draw(st.lists(other, max_size=1)))
     tenants = draw(st.sampled_from([None, None, None, TENANTS]))
     deny = tuple(draw(st.lists(st.builds(naive.Deny, grants, conditions), max_size=1)))
-    cross = tuple(draw(st.lists(st.sampled_from(SUBJECTS[:3]), max_size=2))) if tenants else ()
+    cross = tuple(draw(st.lists(st.sampled_from(SUBJECTS[:4]), max_size=2))) if tenants else ()
     return naive.Rules(roles, bindings, deny, tenants, cross, elevations)
 
 

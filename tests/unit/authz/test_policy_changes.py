@@ -1,18 +1,19 @@
 """A changed policy file never widens access by being half there."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from services.authz.adapters.policy_file import SETTLE, PolicyFile, Unreadable
+from services.authz.adapters.policy_file import SETTLE, PolicyFile
 from services.authz.in_force import InForce
-from services.authz.policy.document import InvalidPolicy
+from services.authz.policy.document import InvalidPolicy, Problem
 from services.authz.policy.model import Elevation, Policy
 from services.authz.policy.parse import parse_policy, revision_of
 from services.authz.policy.scope import EVERYWHERE
 from services.authz.policy.whole import cut_off
+from services.common.errors import Unavailable
 from tests.fakes.clock import FakeClock
 
 ROOT = Path(__file__).parents[3]
@@ -146,5 +147,31 @@ async def test_a_file_that_is_being_written_is_not_looked_at_until_it_is_still(t
     path.write_bytes(EDITED[:100])
     assert await anext(changes) == GOLDEN
     path.unlink()
-    assert isinstance(await anext(changes), Unreadable)
+    assert isinstance(await anext(changes), Problem)
     await changes.aclose()  # type: ignore[attr-defined]
+
+
+@pytest.mark.req("I5.6", "R27")
+async def test_a_store_that_fails_neither_ends_the_service_nor_loses_the_change() -> None:
+    service, recorder = serving(GOLDEN)
+    newest = SHIPPED
+    failures = 2
+
+    class FullDisk(NoElevations):
+        async def adopted(self, revision: str) -> None:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise Unavailable("The authorization store failed.")
+
+    service._store = FullDisk()  # type: ignore[assignment]
+
+    async def changes() -> AsyncIterator[bytes | Problem]:
+        yield EDITED
+
+    async def sleep(seconds: float) -> None:
+        assert service.revision == revision_of(GOLDEN), "the last good one stays"
+
+    await service.follow(changes(), lambda: newest, sleep)
+    assert failures == 0
+    assert recorder.adopted == [revision_of(newest)], "what the file is by then, never what it was"

@@ -90,7 +90,7 @@ bindings:
         "8:5 a binding names exactly one of subject, group and tenant",
         "9:5 a binding names exactly one of subject, group and tenant",
         "10:23 there is no tenant 'acme'",
-        "10:37 issuer belongs to a subject",
+        "10:37 issuer belongs to a subject or a group",
         "10:49 expires must be a time with an offset, such as 2027-01-31T18:00:00Z",
         "11:34 expires must be a time with an offset, such as 2027-01-31T18:00:00Z",
     ]

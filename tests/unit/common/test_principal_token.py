@@ -1,5 +1,6 @@
 """The principal token: whose word it is, for whom, how long (R5)."""
 
+from datetime import timedelta
 from typing import Any
 
 import jwt
@@ -54,6 +55,22 @@ async def test_a_token_ends_also_where_it_was_seen_before() -> None:
     clock = FakeClock()
     text, seen = token(clock), PrincipalVerifier(Keys(), clock)
     clock.advance(59)
+    await seen.verify(text)
+    clock.advance(1)
+    for verifier in (seen, PrincipalVerifier(Keys(), clock)):
+        with pytest.raises(Unauthenticated):
+            await verifier.verify(text)
+
+
+@pytest.mark.req("R5", "I3.13")
+async def test_a_token_ends_with_the_credential_behind_it() -> None:
+    clock = FakeClock()
+    ending = identity_pb2.Principal()
+    ending.CopyFrom(PRINCIPAL)
+    ending.expires_at.FromDatetime(clock.now() + timedelta(seconds=20))
+    text = principal_token.issue(ending, "service/mcp-core", KEY, "p1", now=clock.now(), token_id="t1")
+    seen = PrincipalVerifier(Keys(), clock)
+    clock.advance(19)
     await seen.verify(text)
     clock.advance(1)
     for verifier in (seen, PrincipalVerifier(Keys(), clock)):

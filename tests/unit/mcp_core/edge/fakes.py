@@ -14,7 +14,7 @@ from services.common.errors import DomainError, Unauthenticated, Unavailable
 from services.mcp_core.edge.guard import Guard
 from services.mcp_core.edge.limiter import SourceLimiter
 from services.mcp_core.http import Edge, EdgeSettings
-from services.mcp_core.mcp import McpEndpoint
+from services.mcp_core.mcp import McpEndpoint, McpSettings, product
 from services.mcp_core.model import (
     AccessToken,
     Action,
@@ -280,6 +280,7 @@ class World:
             resource_name=name_argument,
         )
         self.registry: dict[str, Tool] = {tool.name: tool for tool in (change, *NAMESPACE_TOOLS, look)}
+        self.pack = product(self.registry)
         self.pipeline = Pipeline(
             registry=self.registry,
             authenticator=self.authn,
@@ -310,7 +311,7 @@ class World:
         async def cluster_answers(deadline: Deadline) -> None:
             await self.cluster.version(deadline)
 
-        endpoint = McpEndpoint(self.pipeline, self.registry, 64 * 1024)
+        endpoint = McpEndpoint(self.pipeline, self.pack, McpSettings(64 * 1024, base_url))
         edge = Edge(
             EdgeSettings(base_url=base_url, max_body=64 * 1024, request_seconds=30.0),
             pipeline=self.pipeline,

@@ -406,7 +406,8 @@ async def test_what_a_caller_writes_reaches_the_record_without_keys_and_control_
         ({"method": "change", "id": 1}, "mcp:invalid", Result.FAILURE, 200),
         ({"method": "ping", "id": 1}, "mcp:ping", Result.SUCCESS, 200),
         ({"method": "tools/call", "id": 1, "params": {}}, "mcp:tools/call", Result.FAILURE, 200),
-        ({"method": "prompts/list", "id": 1}, "mcp:invalid", Result.FAILURE, 200),
+        ({"method": "prompts/list", "id": 1}, "mcp:prompts/list", Result.SUCCESS, 200),
+        ({"method": "logging/setLevel", "id": 1}, "mcp:invalid", Result.FAILURE, 200),
     ],
 )
 @pytest.mark.req("I2.5", "R22")
@@ -576,8 +577,8 @@ async def test_the_credential_is_gone_before_anything_behind_step_1(monkeypatch:
         seen.append(dict(scope))
         await original(scope, receive, send)
 
-    original = endpoint._manager.handle_request
-    monkeypatch.setattr(endpoint._manager, "handle_request", spy)
+    original = endpoint._answers.handle_request
+    monkeypatch.setattr(endpoint._answers, "handle_request", spy)
     transport = httpx.ASGITransport(app=edge, client=("192.0.2.1", 1))
     async with endpoint.running(), httpx.AsyncClient(transport=transport, base_url=BASE_URL) as http:
         await http.post("/mcp", json=INITIALIZE, headers=MCP)

@@ -1,0 +1,59 @@
+"""An answer that may be a stream of server-sent events: sent as it comes, with the edge's own headers.
+
+The SDK decides while it is sent: an answer without events is one JSON document with the status that fits. Every record
+is durable before a byte that depends on it: `containment` sees to that here, since nobody can take back an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import mcp_types as types
+
+from services.common.errors import DomainError
+from services.mcp_core.edge.wire import SECURITY_HEADERS, Message, Response, Send
+from services.mcp_core.mcp.messages import jsonrpc_error
+
+Serve = Callable[[Send], Awaitable[None]]
+Settle = Callable[[list[Message]], Awaitable[Response]]
+
+_OURS = {name for name, _ in SECURITY_HEADERS} | {b"content-length", b"x-request-id"}
+
+
+class Streamed(Response):
+    """``serve``: lets the SDK answer into a send. ``settle``: makes one response of an answer without events."""
+
+    __slots__ = ("_serve", "_settle")
+
+    def __init__(self, serve: Serve, settle: Settle) -> None:
+        super().__init__(200)
+        self._serve = serve
+        self._settle = settle
+
+    async def send(self, send: Send, request_id: str) -> None:
+        streaming = False
+        held: list[Message] = []
+
+        async def forward(message: Message) -> None:
+            nonlocal streaming
+            if message["type"] == "http.response.start":
+                headers = message["headers"]
+                streaming = any(key == b"content-type" and b"text/event-stream" in value for key, value in headers)
+                if streaming:
+                    kept = [pair for pair in headers if pair[0] not in _OURS]
+                    own = [(b"x-request-id", request_id.encode()), (b"x-accel-buffering", b"no")]
+                    message = {**message, "headers": [*own, *kept, *SECURITY_HEADERS]}
+            if streaming:
+                await send(message)
+            else:
+                held.append(message)
+
+        await self._serve(forward)
+        if streaming:
+            return
+        try:
+            response = await self._settle(held)
+        except DomainError as error:
+            text = f"{error.public_message} (request id {request_id})"
+            response = jsonrpc_error(503, types.INTERNAL_ERROR, text)
+        await response.send(send, request_id)
