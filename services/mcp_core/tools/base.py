@@ -81,16 +81,13 @@ class ObjectArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class WriteArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """What a tool that changes something takes beside its own arguments; the pipeline acts on it, not the tool."""
 
-    dry_run: Annotated[
-        bool, Meta(description="Change nothing: show what would change, as the cluster itself works it out.")
-    ] = False
+    dry_run: Annotated[bool, Meta(description="Only show what would change.")] = False
     idempotency_key: (
         Annotated[
             str,
             Meta(
                 pattern=r"^[A-Za-z0-9._:-]{8,128}$",
-                description="A text of your own, new for each change you want. Sent again with the same arguments, "
-                "it gives the recorded answer and never acts twice.",
+                description="Yours, new for each change; sent again, it never acts twice.",
             ),
         ]
         | UnsetType
@@ -101,10 +98,7 @@ class ConfirmableArguments(WriteArguments, forbid_unknown_fields=True, frozen=Tr
     """Of a tool whose calls may have to be confirmed."""
 
     confirm: (
-        Annotated[
-            str, Meta(max_length=2048, description="The `confirm` token of an answer that asked for a confirmation.")
-        ]
-        | UnsetType
+        Annotated[str, Meta(max_length=2048, description="Token of the answer that asked to confirm.")] | UnsetType
     ) = UNSET
 
 
@@ -129,6 +123,10 @@ class Preview(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     changes: list[Change]
     notes: list[str] = []
     needs_confirmation: bool = False
+
+
+PREVIEW: Mapping[str, Any] = {"type": "object", "required": ["dry_run", "summary", "changes"]}
+"""What the published schemas say of a Preview."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +321,6 @@ class Tool:
         object.__setattr__(self, "input_schema", json_schema(self.arguments))
         schema = json_schema(self.result)
         if self.prepare is not None:
-            # MCP wants "object" at the root; with `dry_run` the answer is a Preview.
-            schema = {"type": "object", "anyOf": [schema, json_schema(Preview)]}
+            # MCP wants "object" at the root; with `dry_run` the answer is a Preview, described once and not per tool.
+            schema = {"type": "object", "anyOf": [schema, PREVIEW]}
         object.__setattr__(self, "output_schema", schema)
