@@ -19,15 +19,17 @@ class Rig:
         self.cluster = cluster
         self.catalog = Catalog(cluster, SystemClock())
 
-    async def look(self, tool: str, role: str = "admin", **arguments: Any) -> tuple[Invocation, Plan]:
-        """What a tool sees before it acts, as the pipeline asks it."""
+    async def look(
+        self, tool: str, role: str = "admin", namespaces: tuple[str, ...] | None = None, **arguments: Any
+    ) -> tuple[Invocation, Plan]:
+        """What a tool sees before it acts, as the pipeline asks it. namespaces: that were decided."""
         row = REGISTRY[tool]
         controls, validated = tools.split_controls(tools.validate(row, arguments))
         kind = await self.catalog.find(validated["kind"], soon()) if row.any_kind else None
         granted = frozenset(str(need.permission) for need in row.needs(validated))
         invocation = Invocation(
             validated,
-            (validated.get("namespace", ""),),
+            namespaces if namespaces is not None else (validated.get("namespace", ""),),
             self.cluster.session(caller(role), soon()),
             kind,
             granted,
@@ -36,9 +38,11 @@ class Rig:
         )
         return invocation, await row.prepare(invocation) if row.prepare is not None else NO_PLAN
 
-    async def call(self, tool: str, role: str = "admin", **arguments: Any) -> dict[str, Any]:
+    async def call(
+        self, tool: str, role: str = "admin", namespaces: tuple[str, ...] | None = None, **arguments: Any
+    ) -> dict[str, Any]:
         """A whole call, confirmed if it has to be."""
-        invocation, plan = await self.look(tool, role, **arguments)
+        invocation, plan = await self.look(tool, role, namespaces, **arguments)
         if invocation.dry_run:
             return dict(tools.preview_of(plan).structured)
         row = REGISTRY[tool]

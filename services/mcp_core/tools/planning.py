@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -39,10 +40,18 @@ class Versioned(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class PatchPlan(Plan):
-    """The plan of a patch, with the very patch that was looked at; it holds for that version of the object only."""
+    """The plan of a patch, with the very patch that was looked at; it holds for that version of the object only.
+
+    again: looks again at another version; None where only this one will do.
+    """
 
     patch: Any = None
     form: PatchForm = "merge"
+    again: Callable[[], Awaitable[PatchPlan]] | None = None
+
+    def same_as(self, other: PatchPlan) -> bool:
+        """Whether it does the same and needs the same."""
+        return (self.changes, self.needs, self.confirm) == (other.changes, other.needs, other.confirm)
 
 
 def parts(plan: Plan) -> dict[str, Any]:
@@ -98,7 +107,8 @@ def pinned(change: Any, version: str, form: PatchForm = "merge") -> Any:
     if not version:
         return change
     if form == "json":
-        return [{"op": "test", "path": "/metadata/resourceVersion", "value": version}, *change]
+        # As `test` it would be a 422; set, it is compared as in every write. Last, so that nothing undoes it.
+        return [*change, {"op": "add", "path": "/metadata/resourceVersion", "value": version}]
     metadata = change.get("metadata") or {}
     return {**change, "metadata": {**metadata, "resourceVersion": version}}
 
@@ -135,18 +145,38 @@ async def look_at_patch(
     plan = await plan_change(
         kind, ref, before, after, summary, decided=decided, replicas=replicas, confirm=confirm, notes=notes
     )
-    return PatchPlan(**parts(plan), patch=patch, form=form)
+    again = partial(
+        look_at_patch,
+        *(invocation, kind, ref, change, summary),
+        form=form,
+        decided=decided,
+        replicas=replicas,
+        notes=notes,
+    )
+    final = plan.confirm or bool(wanted_version)
+    return PatchPlan(**parts(plan), patch=patch, form=form, again=None if final else again)
 
 
 async def patch_as_planned(invocation: Invocation, kind: str, ref: ObjectRef, message: str) -> Structured:
-    """Sends the patch that was looked at.
+    """Sends the patch that was looked at. Where the object changed since, but not in what the patch comes to (its
+    controller wrote its status), the patch is looked at again; what was confirmed holds for one version only.
 
     Raises:
         Conflict: the object changed since.
     """
     plan = invocation.plan
     assert isinstance(plan, PatchPlan)  # noqa: S101 - `prepare` of the same tool made it
-    written = await invocation.cluster.patch(ref, plan.patch, Versioned, form=plan.form)
+    for left in reversed(range(LOOKS)):
+        try:
+            written = await invocation.cluster.patch(ref, plan.patch, Versioned, form=plan.form)
+            break
+        except Conflict:
+            if not left or plan.again is None:
+                raise
+            now = await plan.again()
+            if not now.same_as(plan):
+                raise
+            plan = now
     return done(kind, ref, message, written, plan.notes)
 
 
