@@ -20,7 +20,7 @@ class Rig:
         self.catalog = Catalog(cluster, SystemClock())
 
     async def look(
-        self, tool: str, role: str = "admin", namespaces: tuple[str, ...] | None = None, **arguments: Any
+        self, tool: str, role: str = "admin", namespaces: Any = None, **arguments: Any
     ) -> tuple[Invocation, Plan]:
         """What a tool sees before it acts, as the pipeline asks it. namespaces: that were decided."""
         row = REGISTRY[tool]
@@ -39,7 +39,7 @@ class Rig:
         return invocation, await row.prepare(invocation) if row.prepare is not None else NO_PLAN
 
     async def call(
-        self, tool: str, role: str = "admin", namespaces: tuple[str, ...] | None = None, **arguments: Any
+        self, tool: str, role: str = "admin", namespaces: Any = None, **arguments: Any
     ) -> dict[str, Any]:
         """A whole call, confirmed if it has to be."""
         invocation, plan = await self.look(tool, role, namespaces, **arguments)
