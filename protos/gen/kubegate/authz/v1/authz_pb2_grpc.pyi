@@ -47,6 +47,11 @@ class AuthzServiceStub:
     """For each action, in which namespaces the principal may do it. Not a
     decision: nothing may be executed on its strength, and it is not recorded.
     """
+    CheckGrants: _grpc.UnaryUnaryMultiCallable[_authz_pb2.CheckGrantsRequest, _authz_pb2.CheckGrantsResponse]
+    """Whether the token's principal may make a credential for somebody: nobody
+    grants beyond what he holds. Not a decision: authn, which asks before it makes
+    or hands out a credential, decides and records.
+    """
     WatchPolicy: _grpc.StreamStreamMultiCallable[_authz_pb2.WatchPolicyRequest, _authz_pb2.WatchPolicyResponse]
     """A lease on the policy (R12): the client pings, each answer carries the
     revision in force.
@@ -70,6 +75,11 @@ class AuthzServiceAsyncStub(AuthzServiceStub):
     ListAllowed: _aio.UnaryUnaryMultiCallable[_authz_pb2.ListAllowedRequest, _authz_pb2.ListAllowedResponse]  # type: ignore[assignment]
     """For each action, in which namespaces the principal may do it. Not a
     decision: nothing may be executed on its strength, and it is not recorded.
+    """
+    CheckGrants: _aio.UnaryUnaryMultiCallable[_authz_pb2.CheckGrantsRequest, _authz_pb2.CheckGrantsResponse]  # type: ignore[assignment]
+    """Whether the token's principal may make a credential for somebody: nobody
+    grants beyond what he holds. Not a decision: authn, which asks before it makes
+    or hands out a credential, decides and records.
     """
     WatchPolicy: _aio.StreamStreamMultiCallable[_authz_pb2.WatchPolicyRequest, _authz_pb2.WatchPolicyResponse]  # type: ignore[assignment]
     """A lease on the policy (R12): the client pings, each answer carries the
@@ -121,6 +131,17 @@ class AuthzServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_authz_pb2.ListAllowedResponse, _abc.Awaitable[_authz_pb2.ListAllowedResponse]]:
         """For each action, in which namespaces the principal may do it. Not a
         decision: nothing may be executed on its strength, and it is not recorded.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckGrants(
+        self,
+        request: _authz_pb2.CheckGrantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authz_pb2.CheckGrantsResponse, _abc.Awaitable[_authz_pb2.CheckGrantsResponse]]:
+        """Whether the token's principal may make a credential for somebody: nobody
+        grants beyond what he holds. Not a decision: authn, which asks before it makes
+        or hands out a credential, decides and records.
         """
 
     @_abc_1.abstractmethod
