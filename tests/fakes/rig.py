@@ -38,9 +38,7 @@ class Rig:
         )
         return invocation, await row.prepare(invocation) if row.prepare is not None else NO_PLAN
 
-    async def call(
-        self, tool: str, role: str = "admin", namespaces: Any = None, **arguments: Any
-    ) -> dict[str, Any]:
+    async def call(self, tool: str, role: str = "admin", namespaces: Any = None, **arguments: Any) -> dict[str, Any]:
         """A whole call, confirmed if it has to be."""
         invocation, plan = await self.look(tool, role, namespaces, **arguments)
         if invocation.dry_run:
