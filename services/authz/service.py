@@ -11,6 +11,7 @@ from services.authz.policy.explain import Explanation, explain
 from services.authz.policy.model import Action, Allowed, Circumstances, Decision, Principal
 from services.authz.policy.permissions import KUBEGATE
 from services.authz.policy.scope import Scope
+from services.authz.policy.suggest import Suggestion, suggest
 from services.authz.ports import Caller, Recorder, Refusal, TokenVerifier, Verified
 from services.common.clock import Clock
 from services.common.errors import Unauthenticated
@@ -115,6 +116,18 @@ class AuthzService:
             # Less than all that is denied: what lies outside may be another tenant's (R13).
             allowances.append(Allowance(scope, engine.denied_scope(action).intersect(scope)))
         return allowances, engine.policy.revision
+
+    async def suggest(
+        self, caller: Caller, token: str, actions: Sequence[Action], roles: Sequence[str]
+    ) -> list[Suggestion]:
+        """For each action, which of some roles would let the token's principal do it. Not a decision, so not recorded.
+
+        Raises:
+            Unauthenticated: as ``check``.
+        """
+        principal = (await self.identify(caller, token, ())).principal
+        at = Circumstances(self._clock.now().timestamp(), caller.address)
+        return suggest(self._in_force.engine, principal, actions, roles, at)
 
     async def explain(self, caller: Caller, token: str, action: Action) -> tuple[Explanation, str]:
         """What ``check`` would say to the token's principal, and why. Not a decision, so not recorded.
