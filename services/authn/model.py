@@ -371,6 +371,16 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Grantable:
+    """What authz said about a credential that somebody is about to make: the first permission that he lacks for it,
+    the rule that lets him grant anything, and roles that the policy does not know."""
+
+    missing: str = ""
+    rule: str = ""
+    unknown_roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What authz said about an administration action."""
 

@@ -148,8 +148,8 @@ class CredentialAdminServicer(authn_pb2_grpc.CredentialAdminServiceServicer):
     async def CreateApiKey(
         self, request: authn_pb2.CreateApiKeyRequest, context: Any
     ) -> authn_pb2.CreateApiKeyResponse:
-        record, key = await self._admin.create(new_api_key_from_proto(request), current_call())
-        return authn_pb2.CreateApiKeyResponse(api_key=api_key_to_proto(record), key=key.reveal())
+        record, key, unknown = await self._admin.create(new_api_key_from_proto(request), current_call())
+        return authn_pb2.CreateApiKeyResponse(api_key=api_key_to_proto(record), key=key.reveal(), unknown_roles=unknown)
 
     async def ListApiKeys(self, request: authn_pb2.ListApiKeysRequest, context: Any) -> authn_pb2.ListApiKeysResponse:
         keys = await self._admin.list(current_call())

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from services.common.config import ConfigError, FilePath, Model, PeerAddress, TlsFiles, read_secret
+from services.common.telemetry.config import TelemetryConfig
 from services.mcp_core.tools import TOOLSETS
 
 MIN_KEY = 32
@@ -104,6 +105,7 @@ class Config(Model):
     lives and dies with the process."""
     address_file: FilePath | None = None
     """Where to write the bound host:port after start."""
+    telemetry: TelemetryConfig = TelemetryConfig()
 
     @pydantic.field_validator("allowed_hosts")
     @classmethod

@@ -6,7 +6,6 @@ through ``Pipeline``. Errors are application/problem+json with the request id; M
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from services.common.deadline import Deadline
 from services.common.errors import DomainError, Internal, InvalidArgument, Unauthenticated
 from services.common.ids import uuid7
 from services.common.log import get_logger
+from services.common.telemetry.trace_context import CURRENT, TraceContext
 from services.mcp_core.edge.credentials import NoCredential, credential
 from services.mcp_core.edge.guard import (
     AmbiguousLength,
@@ -63,9 +63,6 @@ JWKS_SECONDS = 30.0
 
 # What curl sends without being told otherwise is a form type around a JSON body.
 _JSON_TYPES = frozenset({"", "application/json", "application/x-www-form-urlencoded"})
-
-# W3C Trace Context, section 3.2; an all-zero id is invalid.
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 _UNSERVED = {
     HeadersTooLarge: "headers too large",
@@ -130,6 +127,11 @@ class Edge:
             "/readyz": ("GET", self._ready),
             "/openapi.json": ("GET", self._describe),
         }
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """Every path; one that ends in ``/`` has names below it."""
+        return (*self._routes, TOOLS_PATH)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -201,10 +203,10 @@ class Edge:
         await self._pipeline.refuse_unserved(context, reason, details)
 
     def _context(self, request: Request, request_id: str, interface: Literal["rest", "mcp"]) -> RequestContext:
-        traced = _TRACEPARENT.fullmatch(request.text(b"traceparent"))
+        here = CURRENT.get() or TraceContext.parse(request.text(b"traceparent"))
         return RequestContext(
             request_id=request_id,
-            trace_id=traced[1] if traced else secrets.token_hex(16),
+            trace_id=here.trace_id if here else secrets.token_hex(16),
             interface=interface,
             # What a client says of itself goes into the records of three services.
             source=Source(request.address, bounded(request.text(b"user-agent", SAID), 256)),
@@ -303,7 +305,9 @@ class Edge:
         return await self._resource.metadata(context.deadline)
 
     async def _healthy(self, request: Request, context: RequestContext) -> Response:
-        return json_response({"status": "ok"})
+        """Alive: it answers. What it is waiting for is said beside, for whoever looks here first."""
+        missing = list(self._readiness.known)
+        return json_response({"status": "ok", "missing": missing} if missing else {"status": "ok"})
 
     async def _ready(self, request: Request, context: RequestContext) -> Response:
         """Plain text: "ready", or one line for each thing that is missing."""

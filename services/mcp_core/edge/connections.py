@@ -108,26 +108,46 @@ class Acceptor:
         self._handshakes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Accepts until cancelled; open connections live on."""
+        """Accepts until cancelled; open connections live on, and handshakes go on."""
         loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(self._listener)
+            except OSError as error:
+                # Out of descriptors, or the client is gone already: the listener itself is sound.
+                log.warning("cannot accept a connection", reason=error.strerror or type(error).__name__)
+                await asyncio.sleep(PAUSE_SECONDS)
+                continue
+            self._enter(connection, address[0])
+
+    def finish(self) -> None:
+        """Takes those whom the system has connected already, and listens no more."""
         try:
             while True:
-                try:
-                    connection, address = await loop.sock_accept(self._listener)
-                except OSError as error:
-                    # Out of descriptors, or the client is gone already: the listener itself is sound.
-                    log.warning("cannot accept a connection", reason=error.strerror or type(error).__name__)
-                    await asyncio.sleep(PAUSE_SECONDS)
-                    continue
-                if not self._open.enter(address[0]):
-                    connection.close()
-                    continue
-                task = loop.create_task(self._begin(connection, address[0]))
-                self._handshakes.add(task)
-                task.add_done_callback(self._handshakes.discard)
-        finally:
-            for task in self._handshakes:
-                task.cancel()
+                connection, address = self._listener.accept()
+                connection.setblocking(False)
+                self._enter(connection, address[0])
+        except OSError:
+            # Nobody waits any more.
+            self._listener.close()
+
+    def abandon(self) -> None:
+        """Ends the handshakes that are not over yet."""
+        for task in self._handshakes:
+            task.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether handshakes are going on."""
+        return bool(self._handshakes)
+
+    def _enter(self, connection: socket.socket, address: str) -> None:
+        if not self._open.enter(address):
+            connection.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._begin(connection, address))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
     async def _begin(self, connection: socket.socket, address: str) -> None:
         place = _Place(self._open, address)
@@ -256,6 +276,11 @@ class EdgeConnection(H11Protocol):
         if not self._serving() and self.conn.their_state is h11.SEND_BODY:
             # As above: the body that nobody reads has to end first.
             self._wait(self._limits.linger)
+
+    def announce_end(self, close: tuple[bytes, bytes]) -> None:
+        """The answer that is in the making says that it is the last one; those after it say so by themselves."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.default_headers = [*self.cycle.default_headers, close]
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -44,6 +44,11 @@ class SourceLimiter:
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._key = secrets.token_bytes(32)
 
+    @property
+    def sources(self) -> int:
+        """How many it knows."""
+        return len(self._buckets)
+
     def admit(self, address: str, credential: bytes = b"", cost: float = 1.0) -> None:
         """Charges a request unless its credential is known from this source.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -19,8 +20,13 @@ from services.mcp_core.edge.connections import Acceptor, ConnectionLimits, EdgeC
 from services.mcp_core.edge.guard import MAX_HEADER_BYTES
 from services.mcp_core.edge.wire import Receive, Response, Scope, Send
 
-GRACE_SECONDS = 5
-"""How long requests in flight may take to finish when the process stops."""
+GRACE_SECONDS = 35.0
+"""How long requests in flight may take to finish when the process stops, by default: longer than any request may."""
+
+GOODBYE_SECONDS = 0.5
+"""How long a connection that is idle when the process stops may still ask: its client has not heard that it ends."""
+
+_CLOSE = (b"connection", b"close")
 
 # RFC 9325: forward secrecy and AEAD only; TLS 1.3 has no other suites.
 _TLS12_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -129,10 +135,21 @@ class _Server(uvicorn.Server):
             log.error("accepting ended", exc_info=error)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Every call that was sent is answered: who waits to be accepted is, each answer says that it is its
+        connection's last (RFC 9112, section 9.6), and only then the idle ones are closed."""
         if self._accepting is not None:
             self._accepting.cancel()
             await asyncio.wait({self._accepting})
+        self._acceptor.finish()
+        self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
+        for connection in self.server_state.connections:
+            if isinstance(connection, EdgeConnection):
+                connection.announce_end(_CLOSE)
+        end = asyncio.get_running_loop().time() + GOODBYE_SECONDS
+        while asyncio.get_running_loop().time() < end and (self.server_state.connections or self._acceptor.busy):
+            await asyncio.sleep(0.01)
         await super().shutdown(sockets)
+        self._acceptor.abandon()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -153,7 +170,14 @@ class App(Protocol):
 class HttpsServer:
     """Serves one app on one socket."""
 
-    def __init__(self, app: App, listener: socket.socket, context: ssl.SSLContext, limits: ConnectionLimits) -> None:
+    def __init__(
+        self,
+        app: App,
+        listener: socket.socket,
+        context: ssl.SSLContext,
+        limits: ConnectionLimits,
+        grace: float = GRACE_SECONDS,
+    ) -> None:
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(
@@ -168,7 +192,7 @@ class HttpsServer:
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=limits.idle,
-                timeout_graceful_shutdown=GRACE_SECONDS,
+                timeout_graceful_shutdown=math.ceil(grace),
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             ),
             listener,
@@ -183,6 +207,11 @@ class HttpsServer:
         """The bound host:port."""
         host, port = self._listener.getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def connections(self) -> int:
+        """How many are open, their handshake done."""
+        return len(self._server.server_state.connections)
 
     @property
     def port(self) -> int:
@@ -203,7 +232,7 @@ class HttpsServer:
             await asyncio.shield(self._task)
 
     async def stop(self) -> None:
-        """Accepts nothing more and lets requests in flight finish, for ``GRACE_SECONDS`` at most."""
+        """Accepts nothing more and lets requests in flight finish, for ``grace`` seconds at most."""
         self._server.should_exit = True
         if self._task is not None:
             await self._task

@@ -980,21 +980,27 @@ class CreateApiKeyResponse(_message.Message):
 
     API_KEY_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    UNKNOWN_ROLES_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """kg_<id>_<secret>; cannot be shown again."""
     @_builtins.property
     def api_key(self) -> Global___ApiKey:
         """Its record."""
 
+    @_builtins.property
+    def unknown_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Roles of it that the policy does not know: they give nothing yet."""
+
     def __init__(
         self,
         *,
         api_key: Global___ApiKey | None = ...,
         key: _builtins.str = ...,
+        unknown_roles: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "key", b"key", "unknown_roles", b"unknown_roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,6 +65,78 @@ DENIAL_REASON_TENANT: DenialReason.ValueType  # 6
 Global___DenialReason: _TypeAlias = DenialReason  # noqa: Y015
 
 @_typing.final
+class CheckGrantsRequest(_message.Message):
+    """Asks whether a credential may be made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_TOKEN_FIELD_NUMBER: _builtins.int
+    GRANTEE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    principal_token: _builtins.str
+    """Of the operator who makes it, relayed (R15)."""
+    request_id: _builtins.str
+    """Correlates the record with the request."""
+    @_builtins.property
+    def grantee(self) -> _identity_pb2.Principal:
+        """Whom the credential would prove, with everything that it carries."""
+
+    def __init__(
+        self,
+        *,
+        principal_token: _builtins.str = ...,
+        grantee: _identity_pb2.Principal | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grantee", b"grantee"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grantee", b"grantee", "principal_token", b"principal_token", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckGrantsRequest: _TypeAlias = CheckGrantsRequest  # noqa: Y015
+
+@_typing.final
+class CheckGrantsResponse(_message.Message):
+    """What stands against it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSING_FIELD_NUMBER: _builtins.int
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    UNKNOWN_ROLES_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    missing: _builtins.str
+    """The first permission that the grantee would hold and the operator does not
+    hold itself; empty where it may be made.
+    """
+    rule_id: _builtins.str
+    """The rule that lets the operator grant anything (kubegate:grants:any); empty
+    where none does.
+    """
+    policy_revision: _builtins.str
+    """Digest of the policy, as in CheckResponse."""
+    @_builtins.property
+    def unknown_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Roles of the grantee that the policy does not know: they give nothing yet."""
+
+    def __init__(
+        self,
+        *,
+        missing: _builtins.str = ...,
+        rule_id: _builtins.str = ...,
+        unknown_roles: _abc.Iterable[_builtins.str] | None = ...,
+        policy_revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "policy_revision", b"policy_revision", "rule_id", b"rule_id", "unknown_roles", b"unknown_roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckGrantsResponse: _TypeAlias = CheckGrantsResponse  # noqa: Y015
+
+@_typing.final
 class WatchPolicyRequest(_message.Message):
     """Keeps the lease."""
 

@@ -65,6 +65,11 @@ class AuthzServiceStub:
                 request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.SuggestRolesRequest.SerializeToString,
                 response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.SuggestRolesResponse.FromString,
                 _registered_method=True)
+        self.CheckGrants = channel.unary_unary(
+                '/kubegate.authz.v1.AuthzService/CheckGrants',
+                request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckGrantsRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckGrantsResponse.FromString,
+                _registered_method=True)
         self.WatchPolicy = channel.stream_stream(
                 '/kubegate.authz.v1.AuthzService/WatchPolicy',
                 request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyRequest.SerializeToString,
@@ -121,6 +126,15 @@ class AuthzServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckGrants(self, request, context):
+        """Whether the token's principal may make a credential for somebody: nobody
+        grants beyond what he holds. Not a decision: authn, which asks before it makes
+        or hands out a credential, decides and records.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchPolicy(self, request_iterator, context):
         """A lease on the policy (R12): the client pings, each answer carries the
         revision in force.
@@ -161,6 +175,11 @@ def add_AuthzServiceServicer_to_server(servicer, server):
                     servicer.SuggestRoles,
                     request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.SuggestRolesRequest.FromString,
                     response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.SuggestRolesResponse.SerializeToString,
+            ),
+            'CheckGrants': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckGrants,
+                    request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckGrantsRequest.FromString,
+                    response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckGrantsResponse.SerializeToString,
             ),
             'WatchPolicy': grpc.stream_stream_rpc_method_handler(
                     servicer.WatchPolicy,
@@ -331,6 +350,33 @@ class AuthzService:
             '/kubegate.authz.v1.AuthzService/SuggestRoles',
             kubegate_dot_authz_dot_v1_dot_authz__pb2.SuggestRolesRequest.SerializeToString,
             kubegate_dot_authz_dot_v1_dot_authz__pb2.SuggestRolesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckGrants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authz.v1.AuthzService/CheckGrants',
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckGrantsRequest.SerializeToString,
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckGrantsResponse.FromString,
             options,
             channel_credentials,
             insecure,
