@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from services.common.errors import Code, DomainError, FailedPrecondition, InvalidArgument, PermissionDenied
+from services.common.errors import (
+    Code,
+    Conflict,
+    DomainError,
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+)
 
 
 class ClusterDenied(PermissionDenied):
@@ -14,6 +21,14 @@ class ClusterDenied(PermissionDenied):
 
 class ClusterRejected(InvalidArgument):
     """The cluster understood the request and refuses its content (its 422)."""
+
+
+class ApplyConflict(Conflict):
+    """Server-side apply met fields of other managers. ``owners``: (manager, field) of each."""
+
+    def __init__(self, public_message: str, owners: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(public_message)
+        self.owners = owners
 
 
 class OutcomeUnknown(DomainError):

@@ -233,7 +233,7 @@ class Pipeline:
             entry.resource += f"/{action.name}"
         needs = tool.needs(arguments)
         checked = [str(permission) for permission in (action.permission, *(need.permission for need in needs))]
-        entry.metadata |= {"permission_check": ",".join(checked), "arguments": _further(arguments)}
+        entry.metadata |= {"permission_check": ",".join(checked), "arguments": _further(tool.recorded(arguments))}
         entry.metadata |= {"dry_run": "true" if controls.dry_run else "", "idempotency_key": controls.idempotency_key}
 
         async with self._denials(entry, placed(action, needs)):

@@ -48,10 +48,11 @@ class Placement:
 
 
 class Denial(ActionDenied):
-    """authz denied. ``decision`` is what it said."""
+    """authz denied. ``decision`` is what it said; ``why``: a sentence on what made the permission necessary."""
 
-    def __init__(self, decision: Denied) -> None:
-        super().__init__(decision.explanation, decision.missing_permission, decision.missing_namespace)
+    def __init__(self, decision: Denied, why: str = "") -> None:
+        explanation = f"{decision.explanation} {why}" if why else decision.explanation
+        super().__init__(explanation, decision.missing_permission, decision.missing_namespace)
         self.decision = decision
 
 
@@ -66,7 +67,10 @@ def resolve(cluster: str, tool: Tool, arguments: Arguments, kind: Kind | None = 
     permission = tool.permission
     namespace = str(arguments.get("namespace") or "")
     if kind is not None:
-        permission = Permission(permission.verb, kind.resource.group, kind.resource.plural)
+        if tool.permission_on is not None:
+            permission = tool.permission_on(arguments, kind.resource)
+        else:
+            permission = Permission(permission.verb, kind.resource.group, kind.resource.plural)
         everywhere = bool(arguments.get("all_namespaces"))
         if namespace and everywhere:
             raise InvalidArgument("Arguments `namespace` and `all_namespaces` exclude each other.")
@@ -115,7 +119,8 @@ def placed(action: Action, needs: Sequence[Need]) -> list[Action]:
 
 
 def _needed(action: Action, need: Need) -> Action:
-    return replace(action, permission=need.permission, namespace="" if need.in_cluster else action.namespace, name="")
+    namespace = "" if need.in_cluster else need.namespace or action.namespace
+    return replace(action, permission=need.permission, namespace=namespace, name="")
 
 
 async def further(authorizer: Authorizer, caller: Caller, placement: Placement, needs: tuple[Need, ...]) -> Placement:
@@ -133,14 +138,15 @@ async def further(authorizer: Authorizer, caller: Caller, placement: Placement, 
         if isinstance(decision, Allowed):
             granted.add(str(need.permission))
         elif need.required:
-            raise Denial(decision)
+            raise Denial(decision, need.why)
     return replace(placement, decisions=(*placement.decisions, *said), granted=frozenset(granted))
 
 
 async def _place(
     authorizer: Authorizer, cluster: Cluster, caller: Caller, tool: Tool, action: Action, *, namespaced: bool
 ) -> Placement:
-    listing_namespaces = (action.permission.group, action.permission.resource) == ("", "namespaces")
+    said = action.permission
+    listing_namespaces = (said.verb, said.group, said.resource) == ("list", "", "namespaces")
     if action.namespace or not (namespaced or listing_namespaces):
         return await _single(authorizer, caller, action)
     (scope,) = await authorizer.list_allowed(caller, [replace(action, name="")])

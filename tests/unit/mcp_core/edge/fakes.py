@@ -230,10 +230,19 @@ class FakeSession:
     async def get(self, ref: ObjectRef, shape: Any) -> Any:
         raise NotImplementedError
 
-    async def patch(self, ref: ObjectRef, merge_patch: Mapping[str, Any], shape: Any) -> Any:
+    async def create(self, ref: ObjectRef, body: Mapping[str, Any], shape: Any, **options: Any) -> Any:
         raise NotImplementedError
 
-    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
+    async def apply(self, ref: ObjectRef, body: Mapping[str, Any], shape: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+    async def evict(self, ref: ObjectRef, **options: Any) -> None:
+        raise NotImplementedError
+
+    async def patch(self, ref: ObjectRef, change: Any, shape: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+    async def delete(self, ref: ObjectRef, **options: Any) -> None:
         raise NotImplementedError
 
     async def logs(self, *args: Any, **kwargs: Any) -> LogText:
