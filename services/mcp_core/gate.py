@@ -29,10 +29,11 @@ from services.mcp_core.confirmation import (
     Way,
     digest_of,
 )
+from services.mcp_core.decided import denials, write_decision
 from services.mcp_core.journal import Entry
-from services.mcp_core.model import Allowed, Caller, DecisionNote, Kind, Result, ToolAnswer
+from services.mcp_core.model import Caller, Kind, Result, ToolAnswer
 from services.mcp_core.once import Once
-from services.mcp_core.placement import Denial, Placement, further
+from services.mcp_core.placement import Placement, further, placed
 from services.mcp_core.ports import Authorizer, Confirmed
 from services.mcp_core.tools import Controls, preview_of
 from services.mcp_core.tools.base import NO_PLAN, Invocation, Need, Plan, Tool
@@ -100,7 +101,8 @@ class Gate:
         if not needs:
             return change
         entry.metadata["permission_check"] += "".join(f",{need.permission}" for need in needs)
-        with denials(entry):
+        own = change.tool.needs(change.invocation.arguments)
+        async with denials(self._authorizer, entry, placed(change.placement.action, (*own, *needs))):
             placement = await further(self._authorizer, change.caller, change.placement, needs)
         write_decision(entry, placement)
         return replace(change, placement=placement)
@@ -130,31 +132,6 @@ async def in_time(work: Awaitable[T], deadline: Deadline | None) -> T:
             return await work
     except TimeoutError:
         raise DeadlineExceeded("The cluster did not answer in time.") from None
-
-
-@contextmanager
-def denials(entry: Entry) -> Iterator[None]:
-    """Writes a denial of authz into the entry."""
-    try:
-        yield
-    except Denial as denial:
-        said = denial.decision
-        asked = entry.metadata["permission_check"].split(",")[0]
-        entry.decision = DecisionNote(False, said.reason, said.revision, said.missing_permission or asked)
-        entry.metadata["authz_event_id"] = said.event_id
-        raise
-
-
-def write_decision(entry: Entry, placement: Placement) -> None:
-    """Writes what authz allowed into the entry."""
-    said = placement.decisions
-    rules = sorted({decision.rule for decision in said if isinstance(decision, Allowed)})
-    entry.decision = DecisionNote(True, ",".join(rules), said[0].revision, str(placement.action.permission))
-    entry.metadata["authz_event_id"] = ",".join(decision.event_id for decision in said[:8])
-    if any(isinstance(decision, Allowed) and decision.cached for decision in said):
-        entry.metadata["cached"] = "true"
-    if placement.namespaces != (entry.namespace,):
-        entry.metadata["namespaces"] = ",".join(placement.namespaces)
 
 
 @contextmanager

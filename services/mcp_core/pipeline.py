@@ -34,8 +34,9 @@ from services.common.errors import (
 from services.common.log import get_logger
 from services.mcp_core.catalog import Catalog
 from services.mcp_core.confirmation import Asking, Confirmations
+from services.mcp_core.decided import denials, write_decision
 from services.mcp_core.errors import ActionDenied, InputRequired, OutcomeUnknown
-from services.mcp_core.gate import Change, Gate, denials, in_time, write_decision
+from services.mcp_core.gate import Change, Gate, in_time
 from services.mcp_core.journal import RECORD_SECONDS, Entry, Journal, bounded
 from services.mcp_core.model import (
     ALONE,
@@ -52,7 +53,7 @@ from services.mcp_core.model import (
 from services.mcp_core.naming import impersonation
 from services.mcp_core.offers import Offer, Offers
 from services.mcp_core.once import Once, outcome_of
-from services.mcp_core.placement import Denial, Placement, place, resolve
+from services.mcp_core.placement import Denial, Placement, place, placed, resolve
 from services.mcp_core.ports import (
     Authenticator,
     Authorizer,
@@ -254,7 +255,7 @@ class Pipeline:
         entry.metadata |= {"permission_check": ",".join(checked), "arguments": _further(tool.recorded(arguments))}
         entry.metadata |= {"dry_run": "true" if controls.dry_run else "", "idempotency_key": controls.idempotency_key}
 
-        with denials(entry):
+        async with denials(self._authorizer, entry, placed(action, needs)):
             placement = await place(  # 3
                 self._authorizer, self._cluster, caller, tool, action, kind=kind, needs=needs
             )
