@@ -61,7 +61,10 @@ class Engine:
     def __enter__(self) -> Self:
         options = [f"--data-root={self._room}/data", f"--exec-root={self._room}/exec", f"--host={self.host}"]
         options += [f"--pidfile={self._room}/dockerd.pid", f"--cgroup-parent=/{self._room.name}", "--log-level=warn"]
-        if not self._network:
+        if self._network:
+            # Nobody answers outside: a name that is unknown inside is refused at once.
+            options += ["--dns=127.0.0.1"]
+        else:
             options += ["--bridge=none", "--iptables=false"]
         script = "ip link set lo up && exec dockerd " + " ".join(options)
         namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *(["--net"] * self._network)]

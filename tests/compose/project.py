@@ -55,6 +55,10 @@ class Project:
         """A command in the container of the command line."""
         return self.compose("run", "--rm", "-T", "cli", *args, check=check)
 
+    def execute(self, service: str, *command: str) -> str:
+        """What a command in a running container prints."""
+        return self.engine.docker("exec", self.container(service), *command)
+
     def container(self, service: str) -> str:
         return self.engine.docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.service={service}")
 
