@@ -85,7 +85,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(KUBEGATE, "policy", ("explain",), namespaced=False, per_tenant=True),
     Kind(KUBEGATE, "elevations", ("request", "approve", "revoke", "list"), namespaced=False, per_tenant=True),
     Kind(KUBEGATE, "audit", ("read",), namespaced=False, per_tenant=True),
-    Kind(KUBEGATE, "audit", ("attest",), namespaced=False),
+    Kind(KUBEGATE, "audit", ("attest", "hold", "retire"), namespaced=False),
     Kind(KUBEGATE, "secrets", ("reveal",)),
     Kind(KUBEGATE, "danger", ("privileged-pod",)),
     Kind(
