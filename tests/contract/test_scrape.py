@@ -1,4 +1,4 @@
-"""The scrape endpoint and the export of spans over real sockets: who may read, and what leaves the machine (I9.12)."""
+"""The scrape endpoint and the export of spans over real sockets: who may read, and what leaves the machine (I9.9)."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ async def serving(mesh: Mesh, listen: str, facts: Facts | None = None) -> tuple[
     return telemetry, listener._server.sockets[0].getsockname()[1]
 
 
-@pytest.mark.req("I9.12")
+@pytest.mark.req("I9.9")
 async def test_loopback_is_read_in_the_clear_and_nothing_else_is_there(tmp_path: Path) -> None:
     facts = Facts(lambda: ["store: full"], lambda: ["look here"], lambda: "credentials 7", lambda: "3 abc")
     telemetry, port = await serving(Mesh(tmp_path), "127.0.0.1:0", facts)
@@ -75,7 +75,7 @@ async def test_loopback_is_read_in_the_clear_and_nothing_else_is_there(tmp_path:
         await telemetry.stop()
 
 
-@pytest.mark.req("I9.12")
+@pytest.mark.req("I9.9")
 async def test_elsewhere_only_named_readers_with_a_certificate_read(tmp_path: Path) -> None:
     mesh = Mesh(tmp_path / "mesh")
     telemetry, port = await serving(mesh, "0.0.0.0:0")
@@ -107,7 +107,7 @@ async def test_elsewhere_only_named_readers_with_a_certificate_read(tmp_path: Pa
         await telemetry.stop()
 
 
-@pytest.mark.req("I9.12")
+@pytest.mark.req("I9.9")
 async def test_a_rotated_certificate_is_served_without_a_restart(tmp_path: Path) -> None:
     mesh = Mesh(tmp_path)
     telemetry, port = await serving(mesh, "0.0.0.0:0")
@@ -128,7 +128,7 @@ async def test_a_rotated_certificate_is_served_without_a_restart(tmp_path: Path)
         await telemetry.stop()
 
 
-@pytest.mark.req("I9.12")
+@pytest.mark.req("I9.9")
 async def test_nothing_listens_and_nothing_is_sent_unless_configured(tmp_path: Path) -> None:
     telemetry = Telemetry("authn", TelemetryConfig(), Mesh(tmp_path).tls("service/authn"), metrics.AUTHN)
     await telemetry.start(Facts(list))
@@ -140,7 +140,7 @@ async def test_nothing_listens_and_nothing_is_sent_unless_configured(tmp_path: P
     await telemetry.stop()
 
 
-@pytest.mark.req("I9.12")
+@pytest.mark.req("I9.9")
 async def test_an_address_in_use_is_said_with_the_next_step(tmp_path: Path) -> None:
     mesh = Mesh(tmp_path)
     telemetry, port = await serving(mesh, "127.0.0.1:0")
@@ -151,7 +151,7 @@ async def test_an_address_in_use_is_said_with_the_next_step(tmp_path: Path) -> N
         await telemetry.stop()
 
 
-@pytest.mark.req("I9.8")
+@pytest.mark.req("I9.4")
 async def test_spans_leave_the_machine_over_mtls_only(tmp_path: Path) -> None:
     with pytest.raises(pydantic.ValidationError, match="server_name"):
         TracesConfig(endpoint="collector:4317")
@@ -180,7 +180,7 @@ async def test_spans_leave_the_machine_over_mtls_only(tmp_path: Path) -> None:
     assert outer.service == "kubegate-authn"
 
 
-@pytest.mark.req("I9.8")
+@pytest.mark.req("I9.4")
 async def test_sampling_is_decided_once_at_the_beginning_of_a_trace(tmp_path: Path) -> None:
     receiver = OtlpReceiver()
     receiver.start()
@@ -215,7 +215,7 @@ async def test_sampling_is_decided_once_at_the_beginning_of_a_trace(tmp_path: Pa
     assert "service says no" not in names
 
 
-@pytest.mark.req("I9.8")
+@pytest.mark.req("I9.4")
 async def test_a_collector_that_is_away_costs_nobody_anything(tmp_path: Path) -> None:
     traces = TracesConfig(endpoint="127.0.0.1:9", sample_ratio=1.0)
     telemetry = Telemetry("authn", TelemetryConfig(traces=traces), Mesh(tmp_path).tls("service/authn"), ())

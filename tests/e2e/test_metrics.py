@@ -1,5 +1,5 @@
 """What running services export: promised names and labels, bounded, in step with the record, and all that rules and
-dashboards read (I9.10 to I9.16)."""
+dashboards read (I9.6 to I9.13)."""
 
 import json
 import re
@@ -64,7 +64,7 @@ def busy(stack: RunningStack) -> RunningStack:
     return stack
 
 
-@pytest.mark.req("I9.10")
+@pytest.mark.req("I9.6")
 def test_the_promised_names_have_exactly_the_promised_labels(busy: RunningStack) -> None:
     promised = {
         "mcp_authentication_attempts_total": {"auth_type", "result"},
@@ -79,7 +79,7 @@ def test_the_promised_names_have_exactly_the_promised_labels(busy: RunningStack)
         assert {frozenset(key for key, _ in has) for has in found} == {frozenset(labels)}
 
 
-@pytest.mark.req("I9.11", "I9.14", "I9.16")
+@pytest.mark.req("I9.7", "I9.11", "I9.13")
 def test_rules_and_dashboards_read_only_what_is_exported(busy: RunningStack) -> None:
     exported: dict[str, set[str]] = {"up": set()}
     for of_one in scrape(busy).values():
@@ -96,7 +96,7 @@ def test_rules_and_dashboards_read_only_what_is_exported(busy: RunningStack) -> 
     assert not missing, "\n".join(missing)
 
 
-@pytest.mark.req("I9.10", "I9.12")
+@pytest.mark.req("I9.6", "I9.9")
 def test_what_is_counted_is_what_is_recorded(stack: RunningStack) -> None:
     user = "reconciled"
     key = stack.new_key(user, "--role", "viewer")
@@ -132,7 +132,7 @@ def test_what_is_counted_is_what_is_recorded(stack: RunningStack) -> None:
     assert stored == total(after, "kubegate_audit_log_events") - total(before, "kubegate_audit_log_events")
 
 
-@pytest.mark.req("I9.13")
+@pytest.mark.req("I9.10")
 def test_made_up_names_make_no_series(stack: RunningStack) -> None:
     before = {name: len(samples) for name, samples in scrape(stack).items()}
     with stack.client() as client:
@@ -149,7 +149,7 @@ def test_made_up_names_make_no_series(stack: RunningStack) -> None:
     assert all(len(samples[name]) - before[name] < 120 for name in SERVICES)
 
 
-@pytest.mark.req("I9.11")
+@pytest.mark.req("I9.7")
 def test_health_and_policy_are_numbers(stack: RunningStack) -> None:
     samples = scrape(stack)
     for name in SERVICES:
@@ -165,7 +165,7 @@ def test_health_and_policy_are_numbers(stack: RunningStack) -> None:
     assert total(samples, "kubegate_audit_mirror_behind_events") == 0
 
 
-@pytest.mark.req("I9.17")
+@pytest.mark.req("I9.14")
 def test_status_shows_the_whole_stack_in_one_table(stack: RunningStack) -> None:
     rows = {row["service"]: row for row in stack.json("status")}
     for name in SERVICES:
@@ -184,7 +184,7 @@ def test_status_shows_the_whole_stack_in_one_table(stack: RunningStack) -> None:
     assert rows["audit"]["head"].split()[1] in table or "audit" in table
 
 
-@pytest.mark.req("I9.14")
+@pytest.mark.req("I9.11")
 def test_a_real_prometheus_scrapes_the_stack_and_raises_an_alert(stack: RunningStack, tmp_path: Path) -> None:
     jobs = [
         {"job_name": name, "static_configs": [{"targets": [url.removeprefix("http://").removesuffix("/metrics")]}]}
@@ -209,7 +209,7 @@ def test_a_real_prometheus_scrapes_the_stack_and_raises_an_alert(stack: RunningS
         assert alert["metric"]["severity"] == "critical"
 
 
-@pytest.mark.req("I9.15")
+@pytest.mark.req("I9.12")
 def test_commands_of_the_runbooks_are_commands(stack: RunningStack) -> None:
     """Each `kubegate` line of a runbook is understood; what it finds is the operator's business."""
     filled = {"USER": "admin", "ROLE": "viewer", "SERVICE": "authn", "HOME": str(stack.home)}

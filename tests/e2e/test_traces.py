@@ -1,4 +1,4 @@
-"""One trace from the edge through authn, authz and audit to the cluster, as a collector receives it (I9.8, I9.9)."""
+"""One trace from the edge through authn, authz and audit to the cluster, as a collector receives it (I9.4, I9.5)."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -79,7 +79,7 @@ def check_tree(found: Sequence[ReceivedSpan], remote: str) -> None:
     assert servers == sorted([(AUTHN, AUTHENTICATE), (AUTHZ, CHECK), *[(AUDIT, APPEND)] * 4])
 
 
-@pytest.mark.req("I9.8")
+@pytest.mark.req("I9.4")
 def test_one_trace_has_every_part_of_a_mutation_in_one_tree(stack: RunningStack, spans: OtlpReceiver) -> None:
     key = stack.new_key("traced", "--role", "admin")
     header, trace_id, remote = traceparent()
@@ -107,7 +107,7 @@ def test_one_trace_has_every_part_of_a_mutation_in_one_tree(stack: RunningStack,
     assert len(records) == 4
 
 
-@pytest.mark.req("I9.8")
+@pytest.mark.req("I9.4")
 def test_items_of_one_stream_keep_to_their_own_traces(stack: RunningStack, spans: OtlpReceiver) -> None:
     """Many questions are in flight over the same streams; each lies in the trace of its own request."""
     keys = [stack.new_key(f"traced-{number}", "--role", "admin") for number in range(6)]
@@ -121,7 +121,7 @@ def test_items_of_one_stream_keep_to_their_own_traces(stack: RunningStack, spans
         check_tree(complete(spans, trace_id, has_tree), remote)
 
 
-@pytest.mark.req("I9.8")
+@pytest.mark.req("I9.4")
 def test_a_refusal_is_a_trace_as_well(stack: RunningStack, spans: OtlpReceiver) -> None:
     header, trace_id, _ = traceparent()
     with stack.client("kg_0000_" + "x" * 43) as client:
@@ -150,7 +150,7 @@ def is_mcp(span: ReceivedSpan) -> bool:
     return span.name == "tools/call list_pods"
 
 
-@pytest.mark.req("I9.8", "I9.9")
+@pytest.mark.req("I9.4", "I9.5")
 def test_an_agents_own_trace_goes_on_below_its_meta(stack: RunningStack, spans: OtlpReceiver) -> None:
     header, trace_id, remote = traceparent()
     agent = secrets.token_hex(8)
@@ -174,7 +174,7 @@ def test_an_agents_own_trace_goes_on_below_its_meta(stack: RunningStack, spans: 
     assert any(span.parent_id == tool.span_id and span.name == "GET" for span in found)
 
 
-@pytest.mark.req("I9.8")
+@pytest.mark.req("I9.4")
 def test_meta_alone_carries_a_trace_too(stack: RunningStack, spans: OtlpReceiver) -> None:
     _, trace_id, agent = traceparent()
     mcp_call(stack, {}, {"traceparent": f"00-{trace_id}-{agent}-01"})
@@ -190,7 +190,7 @@ def test_meta_alone_carries_a_trace_too(stack: RunningStack, spans: OtlpReceiver
     assert record["action"] == "list_pods"
 
 
-@pytest.mark.req("I9.8")
+@pytest.mark.req("I9.4")
 @pytest.mark.parametrize(
     "sent",
     ["00-" + "0" * 32 + "-00f067aa0ba902b7-01", "ff-" + "1" * 32 + "-00f067aa0ba902b7-01", "garbage", "0" * 5000],

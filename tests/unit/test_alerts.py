@@ -1,4 +1,4 @@
-"""Alert rules: valid, each tested firing and quiet by promtool, each with a page of the runbooks (I9.14, I9.15)."""
+"""Alert rules: valid, each tested firing and quiet by promtool, each with a page of the runbooks (I9.11, I9.12)."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ def by_name(name: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.req("I9.14")
+@pytest.mark.req("I9.11")
 def test_promtool_accepts_rules_and_configuration() -> None:
     done = promtool("check", "rules", "security.yaml", cwd=RULES)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -32,13 +32,13 @@ def test_promtool_accepts_rules_and_configuration() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.req("I9.14")
+@pytest.mark.req("I9.11")
 def test_every_rule_passes_its_cases() -> None:
     done = promtool("test", "rules", "security.test.yaml", cwd=RULES)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.req("I9.14")
+@pytest.mark.req("I9.11")
 def test_each_alert_has_a_firing_and_a_quiet_case() -> None:
     document = yaml.safe_load((RULES / "security.test.yaml").read_text(encoding="utf-8"))
     cases = [case for test in document["tests"] for case in test["promql_expr_test"]]
@@ -48,7 +48,7 @@ def test_each_alert_has_a_firing_and_a_quiet_case() -> None:
         assert any(not case["exp_samples"] for case in mine), f"{rule['alert']}: no case in which it is quiet"
 
 
-@pytest.mark.req("I9.14")
+@pytest.mark.req("I9.11")
 def test_the_promised_alerts_have_their_thresholds() -> None:
     failed = by_name("HighFailedAuthentications")
     assert failed["expr"] == 'sum(rate(mcp_authentication_attempts_total{result="failure"}[5m])) > 10'
@@ -63,7 +63,7 @@ def test_the_promised_alerts_have_their_thresholds() -> None:
     assert ("for" in violation, violation["labels"]["severity"]) == (False, "critical")
 
 
-@pytest.mark.req("I9.15")
+@pytest.mark.req("I9.12")
 def test_rules_and_runbooks_name_each_other() -> None:
     linked = {rule["alert"]: rule["annotations"]["runbook_url"] for rule in alerts()}
     assert linked == {name: f"docs/runbooks/{name}.md" for name in linked}
@@ -78,7 +78,7 @@ def test_rules_and_runbooks_name_each_other() -> None:
         assert f"| [{name}]({name}.md) | {severity} |" in index
 
 
-@pytest.mark.req("I9.15")
+@pytest.mark.req("I9.12")
 def test_every_annotation_explains_itself() -> None:
     for rule in alerts():
         annotations = rule["annotations"]

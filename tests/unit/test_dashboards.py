@@ -1,4 +1,4 @@
-"""Grafana's dashboards are what their description gives, and valid: no Grafana can be had here to show them (I9.16)."""
+"""Grafana's dashboards are what their description gives, and valid: no Grafana can be had here to show them (I9.13)."""
 
 import importlib.util
 import json
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from services.common.telemetry import metrics
 from tests.fakes.prometheus import promtool
 from tests.fakes.promql import expressions_of_dashboards
 
@@ -27,13 +28,13 @@ def description() -> Any:
     return module
 
 
-@pytest.mark.req("I9.16")
+@pytest.mark.req("I9.13")
 def test_files_are_what_the_description_gives() -> None:
     there = {path.name: path.read_text(encoding="utf-8") for path in DASHBOARDS}
     assert there == description().files(), "run `make dashboards`"
 
 
-@pytest.mark.req("I9.16")
+@pytest.mark.req("I9.13")
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_a_dashboard_is_one_that_grafana_takes(path: Path) -> None:
     board = json.loads(path.read_text(encoding="utf-8"))
@@ -61,7 +62,7 @@ def test_a_dashboard_is_one_that_grafana_takes(path: Path) -> None:
             assert panel["targets"]
 
 
-@pytest.mark.req("I9.16")
+@pytest.mark.req("I9.13")
 def test_prometheus_parses_every_query(tmp_path: Path) -> None:
     rules = [
         {"record": f"query:{number}", "expr": expression}
@@ -72,9 +73,35 @@ def test_prometheus_parses_every_query(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.req("I9.16")
+@pytest.mark.req("I9.13")
 def test_provisioning_names_what_is_there() -> None:
     sources = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yaml").read_text(encoding="utf-8"))
     assert [source["uid"] for source in sources["datasources"]] == ["prometheus"]
     providers = yaml.safe_load((GRAFANA / "provisioning/dashboards/kubegate.yaml").read_text(encoding="utf-8"))
     assert providers["providers"][0]["options"]["path"] == "/etc/kubegate/dashboards"
+
+
+@pytest.mark.req("I9.7")
+def test_the_documentation_lists_every_metric_with_its_labels() -> None:
+    groups = {
+        "every service": metrics.EVERY,
+        "mcp-core": metrics.CORE,
+        "authn": metrics.AUTHN,
+        "authz": metrics.AUTHZ,
+        "audit": metrics.AUDIT,
+    }
+    rows: dict[Any, list[str]] = {}
+    for service, families in groups.items():
+        for family in families:
+            rows.setdefault(family, []).append(service)
+    expected = [
+        f"| `{_name(family)}` | {', '.join(f'`{label}`' for label in family._labelnames)} | {', '.join(services)} |"
+        for family, services in rows.items()
+    ]
+    page = (ROOT / "docs/observability.md").read_text(encoding="utf-8")
+    assert [line for line in page.splitlines() if line.startswith(("| `mcp_", "| `kubegate_"))] == expected
+
+
+def _name(family: Any) -> str:
+    described = family.describe()[0]
+    return f"{described.name}_total" if described.type == "counter" else str(described.name)

@@ -1,4 +1,4 @@
-"""Trace contexts, bounded labels, names, and what happens where nothing is measured (I9.8, I9.13)."""
+"""Trace contexts, bounded labels, names, and what happens where nothing is measured (I9.4, I9.10)."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ from services.common.telemetry.trace_context import CURRENT, TraceContext, trace
 VALID = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-@pytest.mark.req("I9.8")
+@pytest.mark.req("I9.4")
 def test_a_traceparent_goes_in_and_out() -> None:
     context = TraceContext.parse(VALID)
     assert context == TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", True)
@@ -43,7 +43,7 @@ def test_a_traceparent_goes_in_and_out() -> None:
     assert TraceContext.parse(VALID[:-2] + "02") == TraceContext(context.trace_id, context.span_id, sampled=False)
 
 
-@pytest.mark.req("I9.8")
+@pytest.mark.req("I9.4")
 @pytest.mark.parametrize(
     "text",
     [
@@ -57,7 +57,7 @@ def test_what_is_no_traceparent_is_none(text: str) -> None:
     assert TraceContext.parse(text) is None
 
 
-@pytest.mark.req("I9.8")
+@pytest.mark.req("I9.4")
 def test_without_a_trace_nobody_is_told_of_one() -> None:
     assert CURRENT.get() is None
     assert traceparent() == ""
@@ -67,7 +67,7 @@ def test_without_a_trace_nobody_is_told_of_one() -> None:
     assert traceparent() == ""
 
 
-@pytest.mark.req("I9.13")
+@pytest.mark.req("I9.10")
 def test_bounded_labels_fold() -> None:
     user = Bounded(2)
     assert [user(name) for name in ("ana", "bob", "eve", "ana", "")] == ["ana", "bob", OTHER, "ana", UNKNOWN]
@@ -77,7 +77,7 @@ def test_bounded_labels_fold() -> None:
     assert [closed(verb) for verb in ("get", "exec", "")] == ["get", OTHER, OTHER]
 
 
-@pytest.mark.req("I9.13")
+@pytest.mark.req("I9.10")
 def test_no_metric_has_a_label_that_a_caller_may_fill() -> None:
     """Request ids, addresses, namespaces and names of objects are unbounded: they belong to the record."""
     groups = (metrics.EVERY, metrics.CORE, metrics.AUTHN, metrics.AUTHZ, metrics.AUDIT)
@@ -88,7 +88,7 @@ def test_no_metric_has_a_label_that_a_caller_may_fill() -> None:
     assert all(name.startswith(("mcp_", "kubegate_")) for name in names)
 
 
-@pytest.mark.req("I9.11")
+@pytest.mark.req("I9.7")
 def test_a_calls_status_is_in_its_duration() -> None:
     method = "kubegate.authz.v1.AuthzService/Explain"
 
@@ -117,7 +117,7 @@ def test_a_calls_status_is_in_its_duration() -> None:
     assert risen == {"OK": 1, "DEADLINE_EXCEEDED": 2, "INTERNAL": 1, "CANCELLED": 1}
 
 
-@pytest.mark.req("I9.9")
+@pytest.mark.req("I9.5")
 @pytest.mark.parametrize(
     ("message", "method"),
     [
@@ -130,13 +130,13 @@ def test_a_call_is_named_by_its_full_method(message: Any, method: str) -> None:
     assert method_of(message) == method
 
 
-@pytest.mark.req("I9.9")
+@pytest.mark.req("I9.5")
 def test_a_message_of_no_method_is_an_error() -> None:
     with pytest.raises(LookupError, match="LeaseAnswer belongs to no method"):
         method_of(lease_pb2.LeaseAnswer)
 
 
-@pytest.mark.req("I9.9")
+@pytest.mark.req("I9.5")
 def test_attributes_are_those_of_the_conventions() -> None:
     known = {
         value
@@ -156,7 +156,7 @@ def test_attributes_are_those_of_the_conventions() -> None:
     assert used <= known
 
 
-@pytest.mark.req("I9.12")
+@pytest.mark.req("I9.9")
 @pytest.mark.parametrize("service", ["authn", "authz", "audit", "mcp_core"])
 def test_the_sdk_is_not_loaded_where_no_traces_are_configured(service: str) -> None:
     code = f"import sys, services.{service}.wiring; sys.exit('opentelemetry.sdk' in sys.modules)"
@@ -164,7 +164,7 @@ def test_the_sdk_is_not_loaded_where_no_traces_are_configured(service: str) -> N
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.req("I9.10", "R26")
+@pytest.mark.req("I9.16", "R26")
 def test_log_lines_carry_the_trace_and_no_secret() -> None:
     """As a process logs: its own lines and those of libraries, an exception's text included."""
     code = f"""
