@@ -47,12 +47,17 @@ def _stacks(receiver: OtlpReceiver) -> Iterator[dict[str, BenchStack]]:
         yield made
 
 
+def _read(opener: urllib.request.OpenerDirector, url: str) -> None:
+    with opener.open(url, timeout=10) as page:
+        page.read()
+
+
 async def _scrape(stack: BenchStack) -> None:
     endpoints: dict[str, Any] = json.loads((stack.home / "endpoints.json").read_text(encoding="utf-8"))
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         for url in endpoints["metrics"].values():
-            await asyncio.to_thread(lambda url=url: opener.open(url, timeout=10).read())
+            await asyncio.to_thread(_read, opener, url)
         await asyncio.sleep(SCRAPE_SECONDS)
 
 

@@ -14,6 +14,7 @@ from services.common.runtime_errors import StartupError
 from services.common.telemetry import metrics, tracing
 from services.common.telemetry.config import MetricsConfig, TelemetryConfig, TracesConfig
 from services.common.telemetry.process import Facts, Telemetry
+from services.common.telemetry.trace_context import TraceContext
 from services.common.tls import server_name
 from tests.fakes.mesh import Mesh
 from tests.fakes.otlp_receiver import OtlpReceiver
@@ -187,8 +188,8 @@ async def test_sampling_is_decided_once_at_the_beginning_of_a_trace(tmp_path: Pa
     traces = TracesConfig(endpoint=receiver.address, sample_ratio=0.25)
     telemetry = Telemetry("authn", TelemetryConfig(traces=traces), Mesh(tmp_path).tls("service/authn"), ())
     await telemetry.start(Facts(list))
-    forced = tracing.TraceContext("f" * 32, "1" * 16, sampled=True)
-    dropped = tracing.TraceContext("0" * 31 + "1", "1" * 16, sampled=False)
+    forced = TraceContext("f" * 32, "1" * 16, sampled=True)
+    dropped = TraceContext("0" * 31 + "1", "1" * 16, sampled=False)
     try:
         for _ in range(400):
             with tracing.entering("root", None, trusted=False), tracing.span("below"):

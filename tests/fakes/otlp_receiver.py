@@ -34,7 +34,8 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
 
     def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self._server = grpc.server(ThreadPoolExecutor(4), options=(("grpc.so_reuseport", 0),))
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        register: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+        register(self, self._server)
         if credentials is None:
             self._port = self._server.add_insecure_port("127.0.0.1:0")
         else:

@@ -17,7 +17,7 @@ from tests.unit.audit.support import draft, signer
 
 
 def count(result: str) -> float:
-    return AUDIT_CHECKS.labels(result)._value.get()
+    return float(AUDIT_CHECKS.labels(result)._value.get())
 
 
 class Rig:

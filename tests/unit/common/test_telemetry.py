@@ -83,7 +83,9 @@ def test_no_metric_has_a_label_that_a_caller_may_fill() -> None:
     groups = (metrics.EVERY, metrics.CORE, metrics.AUTHN, metrics.AUTHZ, metrics.AUDIT)
     labels = {label for group in groups for family in group for label in family._labelnames}
     assert not labels & {"request_id", "address", "namespace", "name", "path", "tenant", "trace_id", "error", "agent"}
-    names = [family.describe()[0].name for family in dict.fromkeys(family for group in groups for family in group)]
+    names = [
+        next(iter(family.describe())).name for family in dict.fromkeys(family for group in groups for family in group)
+    ]
     assert len(names) == len(set(names))
     assert all(name.startswith(("mcp_", "kubegate_")) for name in names)
 
@@ -93,7 +95,7 @@ def test_a_calls_status_is_in_its_duration() -> None:
     method = "kubegate.authz.v1.AuthzService/Explain"
 
     def count(code: str) -> float:
-        [family] = metrics.RPC_SERVER.collect()
+        [family] = list(metrics.RPC_SERVER.collect())
         found = [
             sample.value
             for sample in family.samples
