@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from services.common.config import FilePath, Model, PeerAddress, TlsFiles
+from services.common.telemetry.config import TelemetryConfig
 
 
 class Witness(Model):
@@ -54,6 +55,7 @@ class Config(Model):
         le=36_500,
         description="delete whole segments of events that are older, with a signed tombstone; default: never",
     )
+    telemetry: TelemetryConfig = TelemetryConfig()
     queue_limit: int = Field(default=8192, ge=16, le=1_000_000, description="events waiting for a commit")
 
     @property

@@ -7,6 +7,7 @@ import pydantic
 
 from services.authn.model import ISSUER
 from services.common.config import FilePath, Model, PeerAddress, TlsFiles
+from services.common.telemetry.config import TelemetryConfig
 
 
 class IssuerConfig(Model):
@@ -30,6 +31,11 @@ class IssuerConfig(Model):
     roles_claim: str = ""
     role_map: dict[str, str] = pydantic.Field(default_factory=dict)
     """Values of the roles claim -> roles of the policy. What is not here is no role."""
+    scope_map: dict[str, str] = pydantic.Field(default_factory=dict)
+    """Scopes of its tokens -> roles of the policy. With ``roles_claim`` too, a role takes both."""
+    scope_claim: str = "scope"
+    initial_scopes: tuple[str, ...] = ()
+    """Scopes that a client should ask for first; all of ``scope_map`` where none is named."""
     default_roles: tuple[str, ...] = ()
     tenant_claim: str = ""
     tenant: str = ""
@@ -89,6 +95,7 @@ class AuthnConfig(Model):
     """Seconds for which a signing key signs before the next one does."""
     address_file: FilePath | None = None
     """Where to write the bound address, for whoever started the process."""
+    telemetry: TelemetryConfig = TelemetryConfig()
 
     @pydantic.field_validator("store")
     @classmethod

@@ -8,18 +8,23 @@ from dataclasses import dataclass
 
 from services.authz.in_force import InForce
 from services.authz.policy.explain import Explanation, explain
+from services.authz.policy.grants import missing_for_credential
 from services.authz.policy.model import Action, Allowed, Circumstances, Decision, Principal
 from services.authz.policy.permissions import KUBEGATE
 from services.authz.policy.scope import Scope
+from services.authz.policy.suggest import Suggestion, suggest
 from services.authz.ports import Caller, Recorder, Refusal, TokenVerifier, Verified
 from services.common.clock import Clock
 from services.common.errors import Unauthenticated
 
 RELAYED_AREAS = {
-    "service/authn": frozenset({"keys", "users", "issuers", "certs"}),
+    "service/authn": frozenset({"keys", "users", "issuers", "certs", "grants"}),
     "service/audit": frozenset({"audit"}),
 }
 """Which areas of administration a service may ask about with a token issued to an operator (R15)."""
+
+GRANT_ANYTHING = Action(KUBEGATE, "grants", "any")
+"""What lets somebody make credentials that may more than he may."""
 
 _NOT_ACCEPTED = "The principal token is not valid for this caller; authenticate again."
 
@@ -45,6 +50,17 @@ class Allowance:
 
     scope: Scope
     excluding: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Grantable:
+    """Whether somebody may make a credential: the first permission that he lacks for it (empty: none), the rule by
+    which he may grant anything (empty: by none), and the roles that the policy does not know. Not a decision."""
+
+    missing: str
+    rule_id: str
+    unknown_roles: tuple[str, ...]
+    revision: str
 
 
 class AuthzService:
@@ -115,6 +131,33 @@ class AuthzService:
             # Less than all that is denied: what lies outside may be another tenant's (R13).
             allowances.append(Allowance(scope, engine.denied_scope(action).intersect(scope)))
         return allowances, engine.policy.revision
+
+    async def suggest(
+        self, caller: Caller, token: str, actions: Sequence[Action], roles: Sequence[str]
+    ) -> list[Suggestion]:
+        """For each action, which of some roles would let the token's principal do it. Not a decision, so not recorded.
+
+        Raises:
+            Unauthenticated: as ``check``.
+        """
+        principal = (await self.identify(caller, token, ())).principal
+        at = Circumstances(self._clock.now().timestamp(), caller.address)
+        return suggest(self._in_force.engine, principal, actions, roles, at)
+
+    async def grantable(self, caller: Caller, token: str, grantee: Principal) -> Grantable:
+        """Whether the token's principal may make a credential that proves ``grantee``. Who asks decides, and records.
+
+        Raises:
+            Unauthenticated: as ``check``.
+        """
+        principal = (await self.identify(caller, token, (GRANT_ANYTHING,))).principal
+        engine = self._in_force.engine
+        now = self._clock.now().timestamp()
+        anything = engine.decide(principal, GRANT_ANYTHING, Circumstances(now, caller.address))
+        by = anything.rule_id if isinstance(anything, Allowed) else ""
+        missing = "" if by else missing_for_credential(engine, principal, grantee, now)
+        unknown = tuple(role for role in grantee.roles if role not in engine.profiles.roles)
+        return Grantable(missing, by, unknown, engine.policy.revision)
 
     async def explain(self, caller: Caller, token: str, action: Action) -> tuple[Explanation, str]:
         """What ``check`` would say to the token's principal, and why. Not a decision, so not recorded.

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from services.common.config import ConfigError, FilePath, Model, PeerAddress, TlsFiles, read_secret
+from services.common.telemetry.config import TelemetryConfig
 from services.mcp_core.tools import TOOLSETS
 
 MIN_KEY = 32
@@ -69,11 +70,16 @@ class Config(Model):
 
     listen: Annotated[str, pydantic.Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+):\d{1,5}$")] = "127.0.0.1:8443"
     tls: EdgeTls
+    client_ca_file: FilePath | None = None
+    """Authorities of client certificates, PEM; without it none is asked for. authn says whom one stands for."""
     mesh: TlsFiles
     authn: PeerAddress
     authz: PeerAddress
     audit: PeerAddress
     cluster: ClusterConfig
+    confirmation_key_file: FilePath
+    """Seals confirmations (R16): a base64 key of 32 bytes a line, the same file for every replica. The first seals, all
+    open, so that a new one can be put first."""
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
     """Host names that clients may use, with any port; others get 421."""
     allowed_origins: tuple[str, ...] = ()
@@ -102,6 +108,14 @@ class Config(Model):
     lives and dies with the process."""
     address_file: FilePath | None = None
     """Where to write the bound host:port after start."""
+    telemetry: TelemetryConfig = TelemetryConfig()
+
+    @pydantic.field_validator("confirmation_key_file")
+    @classmethod
+    def _key_is_there(cls, path: FilePath) -> FilePath:
+        if not os.access(path, os.R_OK):
+            raise ValueError(f"cannot read {path}; `kubegate up` makes it, or `openssl rand -base64 32` (mode 0600)")
+        return path
 
     @pydantic.field_validator("allowed_hosts")
     @classmethod

@@ -35,6 +35,23 @@ class RequestContext:
 
 
 @dataclass(frozen=True, slots=True)
+class Credential:
+    """What a client proves itself with. Either may be empty, not both.
+
+    token: what followed Bearer or ApiKey. certificate: the client's (DER) of the TLS connection, whose key the
+    handshake proved.
+    """
+
+    token: str = field(default="", repr=False)
+    certificate: bytes = field(default=b"", repr=False)
+
+    @property
+    def whole(self) -> bytes:
+        """Both, for keyed digests: a token without the certificate that it is bound to is another credential."""
+        return self.token.encode("utf-8", "surrogatepass") + b"\0" + self.certificate
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who calls: the pair (issuer, subject), and which credential proved it (R1).
 
@@ -57,11 +74,29 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True)
+class AuthorizationServer:
+    """Where clients get tokens that authn accepts: its scopes that mean something here, and which to ask for first."""
+
+    issuer: str
+    scopes: tuple[str, ...] = ()
+    initial_scopes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """What would allow an action. ``allowed``: as it is. ``roles``: each would do, the one that grants least first."""
+
+    allowed: bool
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """An authenticated request: what is left after step 1, when the client's credential has been dropped.
 
     token: the principal token (R5), for authz and audit only. authn_event_id: authn's record (R18).
     cached: that record is of an earlier request, whose proof was found again in the cache (R12).
+    obtainable: scopes that the token lacks, each with the role that it would give.
     """
 
     context: RequestContext
@@ -69,6 +104,7 @@ class Caller:
     token: str = field(repr=False)
     authn_event_id: str = ""
     cached: bool = False
+    obtainable: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,12 +281,14 @@ class Event:
 class ToolAnswer:
     """What a tool gave: structured content valid under its output schema, and the same as text.
 
-    blocks: MCP content instead of the text, for what no text can say, such as an image.
+    blocks: MCP content instead of the text, for what no text can say, such as an image. replay_of: the request that
+    gave it, where it is the recorded answer of an earlier one (R20).
     """
 
     structured: Mapping[str, object]
     text: str
     blocks: tuple[Mapping[str, object], ...] = ()
+    replay_of: str = ""
 
 
 Report = Callable[[float, float | None, str], Awaitable[None]]

@@ -23,6 +23,7 @@ from services.audit.merkle import Tree, check_consistency, check_inclusion, leaf
 from services.audit.ports import Draft
 from services.audit.proofs import Prover
 from services.audit.retention import PLACED, RELEASED, SEGMENT, Tombstone
+from services.audit.self_check import SelfCheck
 from services.audit.verify import Altered, Report, verify_export, verify_store
 from services.audit.verify.database import verify_database
 from services.audit.writers import AUDIT, AUTHN
@@ -31,6 +32,7 @@ from services.common.runtime_errors import StartupError
 from tests.contract.conftest import Open
 from tests.contract.test_audit_cli import VKEY, Home
 from tests.fakes.audit_rig import SIGNING_KEY
+from tests.fakes.clock import FakeClock
 from tests.fakes.mesh import Mesh
 from tests.unit.audit.support import NOW, draft, event, signer
 
@@ -213,6 +215,10 @@ async def test_the_mirror_loses_what_is_deleted_and_catches_up_after_a_crash_in_
     await log.append(draft())
     with pytest.raises(NotFound, match="deleted by retention"):
         await log.inclusion(3)
+    look = SelfCheck(log, store.keys, FakeClock())
+    for _ in range(3):
+        await look.look()
+    assert look.notices() == []
     await log.stop()
     report = verify_store(path, signer().verifier, mirror)
     assert (report.events, report.retired, report.mirrored) == (SEGMENT + 3, SEGMENT, 3)

@@ -8,6 +8,7 @@ have the least.
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from services.audit.adapters.batch import StoreBroken
+from services.audit.adapters.commit_metrics import count_commit
 from services.audit.adapters.engine import Store
 from services.audit.adapters.mirror import Mirror
 from services.audit.ports import Ack, Capacity, Count, Draft, Filter, Found, Hold, Proof, Record
@@ -49,6 +51,7 @@ class GroupCommitLog:
         self._size, self._checkpoint = store.size, store.checkpoint
         self._growth = asyncio.Event()
         self._waiting = 0
+        self._oldest = 0.0
         self._prover: Prover | None = None
         self._store_problem = ""
         self._mirror_problem = ""
@@ -67,6 +70,22 @@ class GroupCommitLog:
     @property
     def checkpoint(self) -> str:
         return self._checkpoint
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait for their commit."""
+        return self._waiting
+
+    @property
+    def lag(self) -> float:
+        """Seconds since which the oldest of them waits."""
+        oldest = self._oldest
+        return time.monotonic() - oldest if oldest else 0.0
+
+    @property
+    def mirror_behind(self) -> int:
+        """How many events the mirror lacks."""
+        return max(self._store.size - self._mirror.size, 0)
 
     def problems(self) -> list[str]:
         """Why events cannot be stored or mirrored; empty when they can."""
@@ -102,6 +121,7 @@ class GroupCommitLog:
             if self._stopping:
                 raise Unavailable("The audit service is stopping; the event was not recorded.")
             (self._reserved if capacity is Capacity.RESERVED else self._ordinary).append((taken, answer))
+            self._oldest = self._oldest or time.monotonic()
             self._wake.notify()
         self._waiting += len(taken)
         return [*await answer, *refused]
@@ -208,14 +228,18 @@ class GroupCommitLog:
                 self._ordinary.clear()
                 retiring = [*self._retiring]
                 self._retiring.clear()
+                taken_at = time.monotonic()
                 if self._stopping and not (batch or retiring):
                     return
             drafts = [draft for drafts, _ in batch for draft in drafts]
+            began = time.perf_counter()
             try:
                 answers = self._commit(drafts)
             except Exception as error:  # noqa: BLE001 - nothing may end this thread: every append would wait for ever
                 answers = self._failed(error, drafts)
-            self._tell(batch, answers)
+            if drafts:
+                count_commit(drafts, answers, time.perf_counter() - began)
+            self._tell(batch, answers, taken_at)
             for until, most, future in retiring:
                 self._retire(until, most, future)
 
@@ -283,7 +307,7 @@ class GroupCommitLog:
             self._mirror_problem = f"{self._mirror.path} cannot be written: {cause}; events are safe in the store"
             _report("mirror failed", reason=str(error), behind=self._store.size - self._mirror.size)
 
-    def _tell(self, batch: Sequence[_Waiting], answers: _Answers) -> None:
+    def _tell(self, batch: Sequence[_Waiting], answers: _Answers, taken_at: float) -> None:
         size, checkpoint = self._store.size, self._store.checkpoint
 
         def tell() -> None:
@@ -293,6 +317,8 @@ class GroupCommitLog:
                     future.set_result(answers[at : at + len(drafts)])
                 at += len(drafts)
             self._waiting -= at
+            # What still waits came after this batch was taken.
+            self._oldest = taken_at if self._waiting else 0.0
             if size != self._size:
                 self._size, self._checkpoint = size, checkpoint
                 self._growth.set()

@@ -15,7 +15,7 @@ from services.common.grpc_stream import StreamClient
 from services.common.lease import Lease
 from services.mcp_core.adapters.peers import away_or_refused, question_deadline, source
 from services.mcp_core.adapters.principal_cache import PrincipalCache, Proven
-from services.mcp_core.model import AccessToken, Caller, Principal, RequestContext
+from services.mcp_core.model import AccessToken, AuthorizationServer, Caller, Credential, Principal, RequestContext
 
 
 class AuthnAdapter:
@@ -44,15 +44,16 @@ class AuthnAdapter:
         """Keeps the lease until cancelled; without it nothing is remembered."""
         await self._lease.keep()
 
-    async def authenticate(self, credential: str, context: RequestContext) -> Caller:
+    async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
         known = self._cache.find(credential)
         if known is not None:
-            return Caller(context, known.principal, known.token, known.event_id, cached=True)
+            return Caller(context, known.principal, known.token, known.event_id, True, known.obtainable)
         asked_at = self._clock.monotonic()
         request = authn_pb2.AuthenticateRequest(
-            credential=authn_pb2.Credential(token=credential),
+            credential=_message(credential),
             source=source(context.source),
             request_id=context.request_id,
+            client_certificate=credential.certificate,
         )
         try:
             answer = await self._stream.ask(request, question_deadline(context.deadline), context.request_id)
@@ -68,9 +69,10 @@ class AuthnAdapter:
             digest=_digest(proven),
         )
         ends = proven.expires_at.ToDatetime(UTC) if proven.HasField("expires_at") else None
-        known = Proven(principal, answer.principal_token, answer.event_id, ends)
+        obtainable = tuple((each.scope, each.role) for each in answer.obtainable)
+        known = Proven(principal, answer.principal_token, answer.event_id, ends, obtainable)
         self._cache.keep(credential, known, asked_at=asked_at, revision=answer.revocation_revision)
-        return Caller(context, principal, answer.principal_token, answer.event_id)
+        return Caller(context, principal, answer.principal_token, answer.event_id, obtainable=obtainable)
 
     async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:
         request = authn_pb2.IssueTokenRequest(
@@ -89,6 +91,19 @@ class AuthnAdapter:
             raise _refusal(error) from None
         return AccessToken(answer.access_token, answer.expires_in)
 
+    async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:
+        try:
+            answer = await self._peer.unary(
+                lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).GetAuthorizationServers,
+                authn_pb2.GetAuthorizationServersRequest(),
+                question_deadline(deadline),
+            )
+        except DomainError as error:
+            raise _refusal(error) from None
+        return tuple(
+            AuthorizationServer(each.issuer, tuple(each.scopes), tuple(each.initial_scopes)) for each in answer.servers
+        )
+
     async def jwks(self, deadline: Deadline) -> str:
         try:
             answer = await self._peer.unary(
@@ -102,6 +117,12 @@ class AuthnAdapter:
 
     async def close(self) -> None:
         await self._stream.close()
+
+
+def _message(credential: Credential) -> authn_pb2.Credential:
+    if credential.token:
+        return authn_pb2.Credential(token=credential.token)
+    return authn_pb2.Credential(certificate=authn_pb2.CertificateCredential())
 
 
 def _digest(principal: identity_pb2.Principal) -> bytes:
