@@ -8,12 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from enum import Enum
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from services.common.deadline import Deadline
-from services.mcp_core.model import AccessToken, Action, Caller, Credential, Decision, Event, RequestContext, Scope
+from services.mcp_core.model import (
+    AccessToken,
+    Action,
+    AuthorizationServer,
+    Caller,
+    Credential,
+    Decision,
+    Event,
+    RequestContext,
+    Scope,
+    Suggestion,
+)
 
 T = TypeVar("T")
+
+MANAGER = "kubegate"
+"""Who owns the fields that we write, to the cluster (managedFields). One name for all callers."""
+
+PatchForm = Literal["merge", "json", "strategic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +151,28 @@ class ClusterSession(Protocol):
         """The OpenAPI v3 schemas of the resource's group and version, by name."""
         ...
 
-    async def patch(self, ref: ObjectRef, merge_patch: Mapping[str, Any], shape: type[T]) -> T:
-        """JSON merge patch (RFC 7396)."""
+    async def create(self, ref: ObjectRef, body: Mapping[str, Any], shape: type[T], *, dry_run: bool = False) -> T:
+        """A new object in the collection `ref`. With `dry_run`, here and below, as it would become."""
         ...
 
-    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
-        """With `uid`, only that very object; another of the same name is a Conflict."""
+    async def patch(
+        self, ref: ObjectRef, change: Any, shape: type[T], *, form: PatchForm = "merge", dry_run: bool = False
+    ) -> T:
+        """JSON merge patch (RFC 7396), JSON patch (RFC 6902, a list) or strategic merge patch."""
+        ...
+
+    async def apply(
+        self, ref: ObjectRef, body: Mapping[str, Any], shape: type[T], *, force: bool = False, dry_run: bool = False
+    ) -> T:
+        """Server-side apply. Raises ApplyConflict where another manager owns a field, unless `force`."""
+        ...
+
+    async def delete(self, ref: ObjectRef, *, uid: str = "", resource_version: str = "", dry_run: bool = False) -> None:
+        """With `uid`, only that very object, and with `resource_version` only as it was then; else a Conflict."""
+        ...
+
+    async def evict(self, ref: ObjectRef, *, uid: str = "", resource_version: str = "", dry_run: bool = False) -> None:
+        """The pod goes if its disruption budgets allow it now. Raises FailedPrecondition where they do not."""
         ...
 
     async def logs(
@@ -187,6 +220,10 @@ class Authenticator(Protocol):
         """A JWT for a user's password. Raises as `authenticate`."""
         ...
 
+    async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:
+        """Where clients may get tokens. Raises Unavailable."""
+        ...
+
     async def jwks(self, deadline: Deadline) -> str:
         """The public keys of those JWTs, as a JSON text (RFC 7517). Raises Unavailable."""
         ...
@@ -203,6 +240,10 @@ class Authorizer(Protocol):
         """Where the caller may do each, in the order asked. A hint, never a decision. Raises as `check`."""
         ...
 
+    async def suggest_roles(self, caller: Caller, actions: Sequence[Action], roles: Sequence[str]) -> list[Suggestion]:
+        """For each action, in the order asked, which of the roles would allow it. A hint. Raises as `check`."""
+        ...
+
 
 class Recorder(Protocol):
     """audit, as the core writes to it: a return means durable and in the tree."""
@@ -213,4 +254,66 @@ class Recorder(Protocol):
 
     async def append_folded(self, key: tuple[str, ...], event: Event, deadline: Deadline) -> None:
         """The same for anonymous failures; those with one key become one counted event (R25)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An idempotency key that is taken. Times are seconds since 1970; `outcome` is "" until it was settled.
+
+    same: by a call of the same tool with the same arguments; if not, nothing else is told.
+    """
+
+    same: bool
+    request_id: str = ""
+    claimed_at: float = 0.0
+    deadline: float = 0.0
+    outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A confirmation that is to be used. `expires`: seconds since 1970."""
+
+    id: str
+    expires: float
+
+
+class Spent(Enum):
+    """Why a confirmation cannot be used."""
+
+    USED = "used"
+    EXPIRED = "expired"
+
+
+class Keeper(Protocol):
+    """What happens at most once, kept by authz for all replicas of the core. Raises as `Authorizer.check`."""
+
+    async def recall(self, caller: Caller, key: str, digest: bytes) -> Taken | None:
+        """Who took the caller's key; digest: of tool and arguments."""
+        ...
+
+    async def claim(
+        self, caller: Caller, key: str, digest: bytes, confirmed: Confirmed | None, until: float
+    ) -> str | Taken | Spent:
+        """Takes the key, if there is one, and uses the confirmation, both or neither: the id of the claim ("" without
+        a key), or why not. until: when the call is over, in seconds since 1970."""
+        ...
+
+    async def settle(self, claim_id: str, outcome: str, deadline: Deadline) -> None:
+        """Stores how a claim ended."""
+        ...
+
+    async def release(self, claim_id: str, deadline: Deadline) -> None:
+        """Gives a key back, since nothing was done."""
+        ...
+
+
+class Sealer(Protocol):
+    """Seals what passes through a client's hands, with a key that all replicas share."""
+
+    def seal(self, content: bytes) -> str: ...
+
+    def open(self, token: str) -> bytes | None:
+        """The content, or None for whatever was not sealed here or was altered since."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from services.mcp_core.model import (
     AccessToken,
     Action,
     Allowed,
+    AuthorizationServer,
     Caller,
     Credential,
     Decision,
@@ -29,9 +30,22 @@ from services.mcp_core.model import (
     RequestContext,
     Scope,
     Source,
+    Suggestion,
 )
 from services.mcp_core.pipeline import Pipeline
-from services.mcp_core.ports import Columns, Impersonation, Kind, LogText, ObjectRef, Page, Resource, Row
+from services.mcp_core.ports import (
+    Columns,
+    Confirmed,
+    Impersonation,
+    Kind,
+    LogText,
+    ObjectRef,
+    Page,
+    Resource,
+    Row,
+    Spent,
+    Taken,
+)
 from services.mcp_core.readiness import Readiness
 from services.mcp_core.tools.base import (
     Invocation,
@@ -76,6 +90,9 @@ class FakeAuthenticator:
         self.error: Exception | None = None
         self.asked: list[str] = []
         self.certificates: list[bytes] = []
+        self.servers: tuple[AuthorizationServer, ...] = ()
+        self.asked_for_servers = 0
+        self.obtainable: tuple[tuple[str, str], ...] = ()
 
     async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
         self.log.append("authenticate")
@@ -86,7 +103,7 @@ class FakeAuthenticator:
         for name, secret in (("alice", ALICE), ("bob", BOB)):
             if credential.token == secret:
                 principal = Principal("kubegate", name, f"key-{name}", "api_key")
-                return Caller(context, principal, f"token-of-{name}", "authn-event")
+                return Caller(context, principal, f"token-of-{name}", "authn-event", obtainable=self.obtainable)
         raise Unauthenticated("The credential is not valid.")
 
     async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:
@@ -96,6 +113,12 @@ class FakeAuthenticator:
         if (username, password) != ("admin", "right"):
             raise Unauthenticated("The user name or password is wrong.")
         return AccessToken("a.b.c", 900)
+
+    async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:
+        if self.error:
+            raise self.error
+        self.asked_for_servers += 1
+        return self.servers
 
     async def jwks(self, deadline: Deadline) -> str:
         if self.error:
@@ -114,6 +137,8 @@ class FakeAuthorizer:
         self.roles: dict[str, str] = {}
         self.rule: Callable[[str], str] = lambda role: "role:r#1"
         self.checked: list[Action] = []
+        self.suggestions: dict[str, Suggestion] = {}
+        """By permission; all others are allowed already."""
         self.denied: set[str] = set()
         """Permissions that nobody has."""
         self.only: set[str] = set()
@@ -137,6 +162,12 @@ class FakeAuthorizer:
         permission = str(action.permission)
         explanation = f"{permission} is not allowed."
         return Denied("no_grant", explanation, permission, action.namespace, "rev1", f"authz-{len(self.checked)}")
+
+    async def suggest_roles(self, caller: Caller, actions: Sequence[Action], roles: Sequence[str]) -> list[Suggestion]:
+        self.log.append("suggest")
+        if self.error:
+            raise self.error
+        return [self.suggestions.get(str(action.permission), Suggestion(True)) for action in actions]
 
     async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
         self.log.append("list_allowed")
@@ -211,10 +242,19 @@ class FakeSession:
     async def get(self, ref: ObjectRef, shape: Any) -> Any:
         raise NotImplementedError
 
-    async def patch(self, ref: ObjectRef, merge_patch: Mapping[str, Any], shape: Any) -> Any:
+    async def create(self, ref: ObjectRef, body: Mapping[str, Any], shape: Any, **options: Any) -> Any:
         raise NotImplementedError
 
-    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
+    async def apply(self, ref: ObjectRef, body: Mapping[str, Any], shape: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+    async def evict(self, ref: ObjectRef, **options: Any) -> None:
+        raise NotImplementedError
+
+    async def patch(self, ref: ObjectRef, change: Any, shape: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+    async def delete(self, ref: ObjectRef, **options: Any) -> None:
         raise NotImplementedError
 
     async def logs(self, *args: Any, **kwargs: Any) -> LogText:
@@ -245,6 +285,76 @@ class FakeCluster:
         """Nothing to close."""
 
 
+class FakeKeeper:
+    """authz's store in memory. `error`: what every call raises."""
+
+    def __init__(self, log: Log, clock: FakeClock) -> None:
+        self.log = log
+        self.clock = clock
+        self.error: DomainError | None = None
+        self.used: set[str] = set()
+        self.taken: dict[tuple[str, str], tuple[str, bytes, Taken]] = {}
+
+    async def recall(self, caller: Caller, key: str, digest: bytes) -> Taken | None:
+        self._called("recall")
+        found = self.taken.get((caller.principal.user, key))
+        return self._shown(found, digest) if found is not None else None
+
+    async def claim(
+        self, caller: Caller, key: str, digest: bytes, confirmed: Confirmed | None, until: float
+    ) -> str | Taken | Spent:
+        self._called("claim")
+        if key and (found := self.taken.get((caller.principal.user, key))) is not None:
+            return self._shown(found, digest)
+        if confirmed is not None:
+            if confirmed.expires <= self.clock.now().timestamp():
+                return Spent.EXPIRED
+            if confirmed.id in self.used:
+                return Spent.USED
+            self.used.add(confirmed.id)
+        if not key:
+            return ""
+        claim_id = f"claim-{len(self.taken)}"
+        now = self.clock.now().timestamp()
+        taken = Taken(True, caller.context.request_id, now, until)
+        self.taken[caller.principal.user, key] = claim_id, digest, taken
+        return claim_id
+
+    async def settle(self, claim_id: str, outcome: str, deadline: Deadline) -> None:
+        self._called("settle")
+        for key, (found, digest, taken) in self.taken.items():
+            if found == claim_id and not taken.outcome:
+                self.taken[key] = claim_id, digest, replace(taken, outcome=outcome)
+
+    async def release(self, claim_id: str, deadline: Deadline) -> None:
+        self._called("release")
+        self.taken = {key: each for key, each in self.taken.items() if each[0] != claim_id}
+
+    def _called(self, step: Step) -> None:
+        if self.error:
+            raise self.error
+        self.log.append(step)
+
+    @staticmethod
+    def _shown(found: tuple[str, bytes, Taken], digest: bytes) -> Taken:
+        return found[2] if found[1] == digest else Taken(False)
+
+
+class FakeSealer:
+    """Seals legibly, so that tests can see into it; opens only what it sealed."""
+
+    def __init__(self) -> None:
+        self.sealed: dict[str, bytes] = {}
+
+    def seal(self, content: bytes) -> str:
+        token = f"sealed-{len(self.sealed)}"
+        self.sealed[token] = content
+        return token
+
+    def open(self, token: str) -> bytes | None:
+        return self.sealed.get(token)
+
+
 @dataclass
 class World:
     """The core on fakes. `run`: what both tools do when they are executed."""
@@ -261,6 +371,8 @@ class World:
         self.authz = FakeAuthorizer(self.log)
         self.audit = FakeRecorder(self.log)
         self.cluster = FakeCluster()
+        self.keeper = FakeKeeper(self.log, self.clock)
+        self.sealer = FakeSealer()
         look = Tool(
             name="look",
             title="Look",
@@ -291,6 +403,8 @@ class World:
             authorizer=self.authz,
             recorder=self.audit,
             cluster=self.cluster,
+            keeper=self.keeper,
+            sealer=self.sealer,
             clock=self.clock,
         )
 
