@@ -268,7 +268,10 @@ def test_missing_scopes_are_named_where_they_help(gate: Gate) -> None:
         return f'Bearer realm="kubegate", {error}, resource_metadata="{metadata}"'
 
     assert challenge(gate.list_pods(gate.token("openid"))) == expected(READ)
-    assert challenge(gate.stack.call("scale_deployment", SCALE, gate.token(READ))) == expected(OPERATE)
+    reader = gate.token(READ)
+    for _ in range(2):
+        # The second time the core remembers who it is.
+        assert challenge(gate.stack.call("scale_deployment", SCALE, reader)) == expected(OPERATE)
     assert challenge(gate.stack.call("scale_deployment", SCALE, gate.token(""))) == expected(OPERATE)
     nobody_may = {**SCALE, "namespace": "production"}
     assert challenge(gate.stack.call("scale_deployment", nobody_may, gate.token(READ))) == ""
