@@ -57,39 +57,23 @@ POD: dict[str, Any] = {"spec": {"hostPID": True, "containers": [{"name": "a", "i
 
 
 @pytest.mark.req("I8.9")
-@pytest.mark.parametrize(
-    ("kind", "name", "danger"),
-    [
-        ("namespaces", "staging", "delete-namespace"),
-        ("nodes", "dev-node-1", "delete-node"),
-        ("crd", "backups.demo.example.com", "delete-crd"),
-    ],
-)
-def test_what_takes_all_within_it_along_needs_its_own_permission(
-    stack: RunningStack, kind: str, name: str, danger: str
-) -> None:
-    key = stack.new_key("deleter", "--permission", "k8s:*", "--all-namespaces")
-    denied = stack.call("delete_resource", {"kind": kind, "name": name, "dry_run": True}, key)
-    assert denied.status_code == 403, denied.text
-    assert f"kubegate:danger:{danger}" in denied.text
-    more = stack.new_key(
-        "deleter", "--permission", "k8s:*", "--permission", f"kubegate:danger:{danger}", "--all-namespaces"
-    )
-    seen = stack.call("delete_resource", {"kind": kind, "name": name, "dry_run": True}, more)
-    assert seen.status_code == 200, seen.text
-    assert seen.json()["needs_confirmation"]
-
-
-@pytest.mark.req("I8.9")
-def test_draining_needs_its_own_permission_and_every_namespace(stack: RunningStack) -> None:
-    drain = {"name": "dev-node-1", "dry_run": True, "force": True, "delete_emptydir_data": True}
-    key = stack.new_key("drainer", "--permission", "k8s:*", "--all-namespaces")
-    assert "kubegate:danger:drain-node" in stack.call("drain_node", drain, key).text
-    more = stack.new_key(
-        "drainer", "--permission", "k8s:*", "--permission", "kubegate:danger:drain-node", "--all-namespaces"
-    )
-    seen = stack.call("drain_node", drain, more)
-    assert seen.status_code == 200, seen.text
+def test_what_takes_all_within_it_along_needs_its_own_permission(stack: RunningStack) -> None:
+    dangers = {
+        "delete-namespace": ("delete_resource", {"kind": "namespaces", "name": "staging"}),
+        "delete-node": ("delete_resource", {"kind": "nodes", "name": "dev-node-1"}),
+        "delete-crd": ("delete_resource", {"kind": "crd", "name": "backups.demo.example.com"}),
+        "drain-node": ("drain_node", {"name": "dev-node-1", "force": True, "delete_emptydir_data": True}),
+    }
+    everything = stack.new_key("deleter", "--permission", "k8s:*", "--all-namespaces")
+    more = [part for danger in dangers for part in ("--permission", f"kubegate:danger:{danger}")]
+    trusted = stack.new_key("deleter", "--permission", "k8s:*", *more, "--all-namespaces")
+    for danger, (tool, arguments) in dangers.items():
+        denied = stack.call(tool, {**arguments, "dry_run": True}, everything)
+        assert denied.status_code == 403, denied.text
+        assert f"kubegate:danger:{danger}" in denied.text
+        seen = stack.call(tool, {**arguments, "dry_run": True}, trusted)
+        assert seen.status_code == 200, seen.text
+        assert seen.json()["needs_confirmation"]
     assert any("pod production/" in one["path"] for one in seen.json()["changes"])
 
 
@@ -115,6 +99,7 @@ def test_a_scaler_scales_by_any_tool_and_does_nothing_else(stack: RunningStack) 
     ):
         denied = stack.call(tool, {**change, **({"force": True} if tool.startswith("apply") else {})}, labels)
         assert (denied.status_code, "k8s:deployments:scale" in denied.text) == (403, True), denied.text
+    stack.kubectl("scale", "deploy", "preview", "-n", "feature-x", "--replicas", "1")
 
 
 @pytest.mark.req("I8.10")
