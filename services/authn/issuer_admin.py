@@ -50,6 +50,7 @@ class IssuerAdmin:
             "algorithms": ",".join(issuer.algorithms),
             "default_roles": ",".join(issuer.default_roles),
             "roles": ",".join(f"{theirs}={ours}" for theirs, ours in issuer.role_map.items())[:4000],
+            "scopes": ",".join(f"{scope}={role}" for scope, role in issuer.scope_map.items())[:4000],
             "permissions_claim": issuer.permissions_claim,
             "tenant": issuer.tenant or issuer.tenant_claim,
         }

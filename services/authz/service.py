@@ -12,6 +12,7 @@ from services.authz.policy.grants import missing_for_credential
 from services.authz.policy.model import Action, Allowed, Circumstances, Decision, Principal
 from services.authz.policy.permissions import KUBEGATE
 from services.authz.policy.scope import Scope
+from services.authz.policy.suggest import Suggestion, suggest
 from services.authz.ports import Caller, Recorder, Refusal, TokenVerifier, Verified
 from services.common.clock import Clock
 from services.common.errors import Unauthenticated
@@ -130,6 +131,18 @@ class AuthzService:
             # Less than all that is denied: what lies outside may be another tenant's (R13).
             allowances.append(Allowance(scope, engine.denied_scope(action).intersect(scope)))
         return allowances, engine.policy.revision
+
+    async def suggest(
+        self, caller: Caller, token: str, actions: Sequence[Action], roles: Sequence[str]
+    ) -> list[Suggestion]:
+        """For each action, which of some roles would let the token's principal do it. Not a decision, so not recorded.
+
+        Raises:
+            Unauthenticated: as ``check``.
+        """
+        principal = (await self.identify(caller, token, ())).principal
+        at = Circumstances(self._clock.now().timestamp(), caller.address)
+        return suggest(self._in_force.engine, principal, actions, roles, at)
 
     async def grantable(self, caller: Caller, token: str, grantee: Principal) -> Grantable:
         """Whether the token's principal may make a credential that proves ``grantee``. Who asks decides, and records.

@@ -69,6 +69,19 @@ class AuthzServicer(authz_pb2_grpc.AuthzServiceServicer):
             scopes=[from_scope(each.scope, each.excluding) for each in allowances], policy_revision=revision
         )
 
+    async def SuggestRoles(
+        self, request: authz_pb2.SuggestRolesRequest, context: Any
+    ) -> authz_pb2.SuggestRolesResponse:
+        if len(request.actions) > MAX_BATCH or len(request.roles) > MAX_BATCH:
+            raise InvalidArgument(f"SuggestRoles takes at most {MAX_BATCH} actions and as many roles.")
+        actions = [to_action(action) for action in request.actions]
+        found = await self._service.suggest(
+            caller_of(request.source), request.principal_token, actions, tuple(request.roles)
+        )
+        return authz_pb2.SuggestRolesResponse(
+            suggestions=[authz_pb2.RoleSuggestion(allowed=each.allowed, roles=each.roles) for each in found]
+        )
+
     async def Explain(self, request: authz_pb2.ExplainRequest, context: Any) -> authz_pb2.ExplainResponse:
         caller = caller_of(request.source)
         explanation, revision = await self._service.explain(caller, request.principal_token, to_action(request.action))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from services.common.clock import Clock
-from services.mcp_core.model import Action, Allowed, Caller, Decision, Scope
+from services.mcp_core.model import Action, Allowed, Caller, Decision, Scope, Suggestion
 from services.mcp_core.ports import Authorizer
 
 MAX_ENTRIES = 10_000
@@ -82,6 +82,10 @@ class CachedAuthorizer:
     async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
         """Always asked anew."""
         return await self._authorizer.list_allowed(caller, actions)
+
+    async def suggest_roles(self, caller: Caller, actions: Sequence[Action], roles: Sequence[str]) -> list[Suggestion]:
+        """Always asked anew."""
+        return await self._authorizer.suggest_roles(caller, actions, roles)
 
     def _key(self, caller: Caller, action: Action) -> Key | None:
         # Without a digest of the whole principal there is nothing to tell two principals apart by.

@@ -38,12 +38,16 @@ class OutcomeUnknown(DomainError):
 
 
 class ActionDenied(PermissionDenied):
-    """Policy denies. Carries the smallest grant that would have allowed it; namespace "" is cluster scope."""
+    """Policy denies. Carries the smallest grant that would have allowed it; namespace "" is cluster scope.
+
+    scopes: what the caller may ask its authorization server for to be allowed; empty where nothing would help.
+    """
 
     def __init__(self, public_message: str, permission: str = "", namespace: str = "") -> None:
         super().__init__(public_message)
         self.permission = permission
         self.namespace = namespace
+        self.scopes: tuple[str, ...] = ()
 
 
 class ConfirmationUnavailable(FailedPrecondition):

@@ -9,7 +9,7 @@ Check of its own. Listing namespaces is decided once, and then shows only those 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,6 +113,16 @@ async def place(
     return await further(authorizer, caller, replace(placement, granted=frozenset({str(action.permission)})), needs)
 
 
+def placed(action: Action, needs: Sequence[Need]) -> list[Action]:
+    """What a call cannot do without: its own action, and what it needs beside it."""
+    return [action, *(_needed(action, need) for need in needs if need.required)]
+
+
+def _needed(action: Action, need: Need) -> Action:
+    namespace = "" if need.in_cluster else need.namespace or action.namespace
+    return replace(action, permission=need.permission, namespace=namespace, name="")
+
+
 async def further(authorizer: Authorizer, caller: Caller, placement: Placement, needs: tuple[Need, ...]) -> Placement:
     """The same with what authz says to further permissions of the call.
 
@@ -122,16 +132,7 @@ async def further(authorizer: Authorizer, caller: Caller, placement: Placement, 
     if not needs:
         return placement
     action = placement.action
-    asked = [
-        replace(
-            action,
-            permission=need.permission,
-            namespace="" if need.in_cluster else need.namespace or action.namespace,
-            name="",
-        )
-        for need in needs
-    ]
-    said = await _each(authorizer.check(caller, one) for one in asked)
+    said = await _each(authorizer.check(caller, _needed(action, need)) for need in needs)
     granted = set(placement.granted)
     for need, decision in zip(needs, said, strict=True):
         if isinstance(decision, Allowed):

@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from services.common.deadline import Deadline
-from services.mcp_core.model import AccessToken, Action, Caller, Credential, Decision, Event, RequestContext, Scope
+from services.mcp_core.model import (
+    AccessToken,
+    Action,
+    AuthorizationServer,
+    Caller,
+    Credential,
+    Decision,
+    Event,
+    RequestContext,
+    Scope,
+    Suggestion,
+)
 
 T = TypeVar("T")
 
@@ -208,6 +219,10 @@ class Authenticator(Protocol):
         """A JWT for a user's password. Raises as `authenticate`."""
         ...
 
+    async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:
+        """Where clients may get tokens. Raises Unavailable."""
+        ...
+
     async def jwks(self, deadline: Deadline) -> str:
         """The public keys of those JWTs, as a JSON text (RFC 7517). Raises Unavailable."""
         ...
@@ -222,6 +237,10 @@ class Authorizer(Protocol):
 
     async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
         """Where the caller may do each, in the order asked. A hint, never a decision. Raises as `check`."""
+        ...
+
+    async def suggest_roles(self, caller: Caller, actions: Sequence[Action], roles: Sequence[str]) -> list[Suggestion]:
+        """For each action, in the order asked, which of the roles would allow it. A hint. Raises as `check`."""
         ...
 
 

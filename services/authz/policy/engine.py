@@ -64,6 +64,13 @@ class Engine:
         engine._compile(self.profiles, elevations)
         return engine
 
+    def apart(self) -> "Engine":
+        """The same with a memory of its own: for principals that nobody is."""
+        engine = Engine.__new__(Engine)
+        engine.policy, engine.revision, engine._denies = self.policy, self.revision, self._denies
+        engine.profiles, engine._elevations, engine._made = self.profiles, self._elevations, {}
+        return engine
+
     def decide(self, principal: Principal, action: Action, at: Circumstances = UNKNOWN) -> Decision:
         """Whether a principal may do something. Deny rules come first, then the principal's roles in their
         order, its bindings, its elevations and its own permissions; the first grant that covers the action

@@ -12,7 +12,7 @@ from services.common.grpc_client import Peer
 from services.common.grpc_stream import StreamClient
 from services.common.lease import Lease
 from services.mcp_core.adapters.peers import away_or_refused, question_deadline, source
-from services.mcp_core.model import Action, Allowed, Caller, Decision, Denied, Scope
+from services.mcp_core.model import Action, Allowed, Caller, Decision, Denied, Scope, Suggestion
 
 
 def policy_lease(peer: Peer, saw: Callable[[int], None], clock: Clock) -> Lease:
@@ -72,6 +72,26 @@ class AuthzAdapter:
         if len(answer.scopes) != len(actions):
             raise Internal
         return [Scope(scope.all, tuple(scope.patterns), tuple(scope.excluding)) for scope in answer.scopes]
+
+    async def suggest_roles(self, caller: Caller, actions: Sequence[Action], roles: Sequence[str]) -> list[Suggestion]:
+        request = authz_pb2.SuggestRolesRequest(
+            principal_token=caller.token,
+            actions=[_action(action) for action in actions],
+            roles=roles,
+            source=source(caller.context.source),
+        )
+        try:
+            answer = await self._peer.unary(
+                lambda channel: authz_pb2_grpc.AuthzServiceStub(channel).SuggestRoles,
+                request,
+                question_deadline(caller.context.deadline),
+                (("request-id", caller.context.request_id),),
+            )
+        except DomainError as error:
+            raise away_or_refused("authz", error) from None
+        if len(answer.suggestions) != len(actions):
+            raise Internal
+        return [Suggestion(each.allowed, tuple(each.roles)) for each in answer.suggestions]
 
     async def close(self) -> None:
         await self._stream.close()

@@ -12,7 +12,18 @@ import pytest
 from services.common.deadline import Deadline
 from services.common.errors import Unavailable
 from services.mcp_core.decision_cache import MAX_ENTRIES, CachedAuthorizer
-from services.mcp_core.model import Action, Allowed, Caller, Decision, Denied, Principal, RequestContext, Scope, Source
+from services.mcp_core.model import (
+    Action,
+    Allowed,
+    Caller,
+    Decision,
+    Denied,
+    Principal,
+    RequestContext,
+    Scope,
+    Source,
+    Suggestion,
+)
 from services.mcp_core.tools.base import Permission
 from tests.fakes.clock import FakeClock
 from tests.unit.mcp_core.edge.fakes import ALICE, World
@@ -47,6 +58,10 @@ class Authz:
     async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
         self.asked += 1
         return [Scope(all=True)]
+
+    async def suggest_roles(self, caller: Caller, actions: Sequence[Action], roles: Sequence[str]) -> list[Suggestion]:
+        self.asked += 1
+        return [Suggestion(True)]
 
 
 class Lease:

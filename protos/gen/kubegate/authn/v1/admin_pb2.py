@@ -27,7 +27,7 @@ from kubegate.common.v1 import identity_pb2 as kubegate_dot_common_dot_v1_dot_id
 from kubegate.common.v1 import options_pb2 as kubegate_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkubegate/authn/v1/admin.proto\x12\x11kubegate.authn.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!kubegate/common/v1/identity.proto\x1a kubegate/common/v1/options.proto\"\x81\x02\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05roles\x18\x02 \x03(\t\x12\x13\n\x0bpermissions\x18\x03 \x03(\t\x12\x36\n\nnamespaces\x18\x04 \x01(\x0b\x32\".kubegate.common.v1.NamespaceScope\x12\x0e\n\x06tenant\x18\x05 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x06 \x01(\x08\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04totp\x18\x08 \x01(\x08\x12\x30\n\x0clocked_until\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x01\n\x11\x43reateUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05roles\x18\x02 \x03(\t\x12\x13\n\x0bpermissions\x18\x03 \x03(\t\x12\x36\n\nnamespaces\x18\x04 \x01(\x0b\x32\".kubegate.common.v1.NamespaceScope\x12\x0e\n\x06tenant\x18\x05 \x01(\t\x12\x10\n\x08password\x18\x06 \x01(\t\"d\n\x12\x43reateUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.kubegate.authn.v1.User\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x15\n\runknown_roles\x18\x03 \x03(\t\"\x12\n\x10ListUsersRequest\";\n\x11ListUsersResponse\x12&\n\x05users\x18\x01 \x03(\x0b\x32\x17.kubegate.authn.v1.User\"6\n\x15SetUserEnabledRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\"?\n\x16SetUserEnabledResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.kubegate.authn.v1.User\"!\n\x11\x44\x65leteUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteUserResponse\"6\n\x14ResetPasswordRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\")\n\x15ResetPasswordResponse\x12\x10\n\x08password\x18\x01 \x01(\t\" \n\x10\x45nrolTotpRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x11\x45nrolTotpResponse\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x16\n\x0erecovery_codes\x18\x02 \x03(\t\"0\n\x12\x43onfirmTotpRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\"<\n\x13\x43onfirmTotpResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.kubegate.authn.v1.User\"!\n\x11RemoveTotpRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12RemoveTotpResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.kubegate.authn.v1.User\"!\n\x11UnlockUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12UnlockUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.kubegate.authn.v1.User\"\xc0\x03\n\rTrustedIssuer\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x10\n\x08jwks_uri\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x04 \x01(\t\x12\x12\n\nalgorithms\x18\x05 \x03(\t\x12\x13\n\x0btoken_types\x18\x06 \x03(\t\x12\x15\n\rsubject_claim\x18\x07 \x01(\t\x12\x14\n\x0cgroups_claim\x18\x08 \x01(\t\x12\x13\n\x0broles_claim\x18\t \x01(\t\x12?\n\x08role_map\x18\n \x03(\x0b\x32-.kubegate.authn.v1.TrustedIssuer.RoleMapEntry\x12\x15\n\rdefault_roles\x18\x0b \x03(\t\x12\x14\n\x0ctenant_claim\x18\x0c \x01(\t\x12\x19\n\x11permissions_claim\x18\r \x01(\t\x12\x0e\n\x06tenant\x18\x0e \x01(\t\x12\x12\n\nkubernetes\x18\x0f \x01(\x08\x12\x0f\n\x07\x65nabled\x18\x10 \x01(\x08\x12\x12\n\nconfigured\x18\x11 \x01(\x08\x1a.\n\x0cRoleMapEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"G\n\x13\x43reateIssuerRequest\x12\x30\n\x06issuer\x18\x01 \x01(\x0b\x32 .kubegate.authn.v1.TrustedIssuer\"H\n\x14\x43reateIssuerResponse\x12\x30\n\x06issuer\x18\x01 \x01(\x0b\x32 .kubegate.authn.v1.TrustedIssuer\"\x14\n\x12ListIssuersRequest\"H\n\x13ListIssuersResponse\x12\x31\n\x07issuers\x18\x01 \x03(\x0b\x32 .kubegate.authn.v1.TrustedIssuer\":\n\x17SetIssuerEnabledRequest\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\"L\n\x18SetIssuerEnabledResponse\x12\x30\n\x06issuer\x18\x01 \x01(\x0b\x32 .kubegate.authn.v1.TrustedIssuer\"%\n\x13\x44\x65leteIssuerRequest\x12\x0e\n\x06issuer\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteIssuerResponse\"\x8d\x01\n\nSigningKey\x12\x0b\n\x03kid\x18\x01 \x01(\t\x12\x32\n\x07purpose\x18\x02 \x01(\x0e\x32!.kubegate.authn.v1.SigningPurpose\x12\r\n\x05state\x18\x03 \x01(\t\x12/\n\x0b\x61\x63tive_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x18\n\x16ListSigningKeysRequest\"F\n\x17ListSigningKeysResponse\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x1d.kubegate.authn.v1.SigningKey\"M\n\x17RotateSigningKeyRequest\x12\x32\n\x07purpose\x18\x01 \x01(\x0e\x32!.kubegate.authn.v1.SigningPurpose\"F\n\x18RotateSigningKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.kubegate.authn.v1.SigningKey*l\n\x0eSigningPurpose\x12\x1f\n\x1bSIGNING_PURPOSE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNING_PURPOSE_ACCESS\x10\x01\x12\x1d\n\x19SIGNING_PURPOSE_PRINCIPAL\x10\x02\x32\xf9\x07\n\x10UserAdminService\x12k\n\nCreateUser\x12$.kubegate.authn.v1.CreateUserRequest\x1a%.kubegate.authn.v1.CreateUserResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12h\n\tListUsers\x12#.kubegate.authn.v1.ListUsersRequest\x1a$.kubegate.authn.v1.ListUsersResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12w\n\x0eSetUserEnabled\x12(.kubegate.authn.v1.SetUserEnabledRequest\x1a).kubegate.authn.v1.SetUserEnabledResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12k\n\nDeleteUser\x12$.kubegate.authn.v1.DeleteUserRequest\x1a%.kubegate.authn.v1.DeleteUserResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12t\n\rResetPassword\x12\'.kubegate.authn.v1.ResetPasswordRequest\x1a(.kubegate.authn.v1.ResetPasswordResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12h\n\tEnrolTotp\x12#.kubegate.authn.v1.EnrolTotpRequest\x1a$.kubegate.authn.v1.EnrolTotpResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12n\n\x0b\x43onfirmTotp\x12%.kubegate.authn.v1.ConfirmTotpRequest\x1a&.kubegate.authn.v1.ConfirmTotpResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12k\n\nRemoveTotp\x12$.kubegate.authn.v1.RemoveTotpRequest\x1a%.kubegate.authn.v1.RemoveTotpResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12k\n\nUnlockUser\x12$.kubegate.authn.v1.UnlockUserRequest\x1a%.kubegate.authn.v1.UnlockUserResponse\"\x10\xca\xda\x18\x0c\n\noperator/*2\xe9\x03\n\x12IssuerAdminService\x12q\n\x0c\x43reateIssuer\x12&.kubegate.authn.v1.CreateIssuerRequest\x1a\'.kubegate.authn.v1.CreateIssuerResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12n\n\x0bListIssuers\x12%.kubegate.authn.v1.ListIssuersRequest\x1a&.kubegate.authn.v1.ListIssuersResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12}\n\x10SetIssuerEnabled\x12*.kubegate.authn.v1.SetIssuerEnabledRequest\x1a+.kubegate.authn.v1.SetIssuerEnabledResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12q\n\x0c\x44\x65leteIssuer\x12&.kubegate.authn.v1.DeleteIssuerRequest\x1a\'.kubegate.authn.v1.DeleteIssuerResponse\"\x10\xca\xda\x18\x0c\n\noperator/*2\x93\x02\n\x16SigningKeyAdminService\x12z\n\x0fListSigningKeys\x12).kubegate.authn.v1.ListSigningKeysRequest\x1a*.kubegate.authn.v1.ListSigningKeysResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12}\n\x10RotateSigningKey\x12*.kubegate.authn.v1.RotateSigningKeyRequest\x1a+.kubegate.authn.v1.RotateSigningKeyResponse\"\x10\xca\xda\x18\x0c\n\noperator/*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkubegate/authn/v1/admin.proto\x12\x11kubegate.authn.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!kubegate/common/v1/identity.proto\x1a kubegate/common/v1/options.proto\"\x81\x02\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05roles\x18\x02 \x03(\t\x12\x13\n\x0bpermissions\x18\x03 \x03(\t\x12\x36\n\nnamespaces\x18\x04 \x01(\x0b\x32\".kubegate.common.v1.NamespaceScope\x12\x0e\n\x06tenant\x18\x05 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x06 \x01(\x08\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04totp\x18\x08 \x01(\x08\x12\x30\n\x0clocked_until\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x01\n\x11\x43reateUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05roles\x18\x02 \x03(\t\x12\x13\n\x0bpermissions\x18\x03 \x03(\t\x12\x36\n\nnamespaces\x18\x04 \x01(\x0b\x32\".kubegate.common.v1.NamespaceScope\x12\x0e\n\x06tenant\x18\x05 \x01(\t\x12\x10\n\x08password\x18\x06 \x01(\t\"d\n\x12\x43reateUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.kubegate.authn.v1.User\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x15\n\runknown_roles\x18\x03 \x03(\t\"\x12\n\x10ListUsersRequest\";\n\x11ListUsersResponse\x12&\n\x05users\x18\x01 \x03(\x0b\x32\x17.kubegate.authn.v1.User\"6\n\x15SetUserEnabledRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\"?\n\x16SetUserEnabledResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.kubegate.authn.v1.User\"!\n\x11\x44\x65leteUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteUserResponse\"6\n\x14ResetPasswordRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\")\n\x15ResetPasswordResponse\x12\x10\n\x08password\x18\x01 \x01(\t\" \n\x10\x45nrolTotpRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x11\x45nrolTotpResponse\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x16\n\x0erecovery_codes\x18\x02 \x03(\t\"0\n\x12\x43onfirmTotpRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\"<\n\x13\x43onfirmTotpResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.kubegate.authn.v1.User\"!\n\x11RemoveTotpRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12RemoveTotpResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.kubegate.authn.v1.User\"!\n\x11UnlockUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12UnlockUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.kubegate.authn.v1.User\"\xe1\x04\n\rTrustedIssuer\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x10\n\x08jwks_uri\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x04 \x01(\t\x12\x12\n\nalgorithms\x18\x05 \x03(\t\x12\x13\n\x0btoken_types\x18\x06 \x03(\t\x12\x15\n\rsubject_claim\x18\x07 \x01(\t\x12\x14\n\x0cgroups_claim\x18\x08 \x01(\t\x12\x13\n\x0broles_claim\x18\t \x01(\t\x12?\n\x08role_map\x18\n \x03(\x0b\x32-.kubegate.authn.v1.TrustedIssuer.RoleMapEntry\x12\x15\n\rdefault_roles\x18\x0b \x03(\t\x12\x14\n\x0ctenant_claim\x18\x0c \x01(\t\x12\x19\n\x11permissions_claim\x18\r \x01(\t\x12\x0e\n\x06tenant\x18\x0e \x01(\t\x12\x12\n\nkubernetes\x18\x0f \x01(\x08\x12\x0f\n\x07\x65nabled\x18\x10 \x01(\x08\x12\x12\n\nconfigured\x18\x11 \x01(\x08\x12\x41\n\tscope_map\x18\x12 \x03(\x0b\x32..kubegate.authn.v1.TrustedIssuer.ScopeMapEntry\x12\x13\n\x0bscope_claim\x18\x13 \x01(\t\x12\x16\n\x0einitial_scopes\x18\x14 \x03(\t\x1a.\n\x0cRoleMapEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rScopeMapEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"G\n\x13\x43reateIssuerRequest\x12\x30\n\x06issuer\x18\x01 \x01(\x0b\x32 .kubegate.authn.v1.TrustedIssuer\"H\n\x14\x43reateIssuerResponse\x12\x30\n\x06issuer\x18\x01 \x01(\x0b\x32 .kubegate.authn.v1.TrustedIssuer\"\x14\n\x12ListIssuersRequest\"H\n\x13ListIssuersResponse\x12\x31\n\x07issuers\x18\x01 \x03(\x0b\x32 .kubegate.authn.v1.TrustedIssuer\":\n\x17SetIssuerEnabledRequest\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\"L\n\x18SetIssuerEnabledResponse\x12\x30\n\x06issuer\x18\x01 \x01(\x0b\x32 .kubegate.authn.v1.TrustedIssuer\"%\n\x13\x44\x65leteIssuerRequest\x12\x0e\n\x06issuer\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteIssuerResponse\"\x8d\x01\n\nSigningKey\x12\x0b\n\x03kid\x18\x01 \x01(\t\x12\x32\n\x07purpose\x18\x02 \x01(\x0e\x32!.kubegate.authn.v1.SigningPurpose\x12\r\n\x05state\x18\x03 \x01(\t\x12/\n\x0b\x61\x63tive_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x18\n\x16ListSigningKeysRequest\"F\n\x17ListSigningKeysResponse\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x1d.kubegate.authn.v1.SigningKey\"M\n\x17RotateSigningKeyRequest\x12\x32\n\x07purpose\x18\x01 \x01(\x0e\x32!.kubegate.authn.v1.SigningPurpose\"F\n\x18RotateSigningKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.kubegate.authn.v1.SigningKey*l\n\x0eSigningPurpose\x12\x1f\n\x1bSIGNING_PURPOSE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNING_PURPOSE_ACCESS\x10\x01\x12\x1d\n\x19SIGNING_PURPOSE_PRINCIPAL\x10\x02\x32\xf9\x07\n\x10UserAdminService\x12k\n\nCreateUser\x12$.kubegate.authn.v1.CreateUserRequest\x1a%.kubegate.authn.v1.CreateUserResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12h\n\tListUsers\x12#.kubegate.authn.v1.ListUsersRequest\x1a$.kubegate.authn.v1.ListUsersResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12w\n\x0eSetUserEnabled\x12(.kubegate.authn.v1.SetUserEnabledRequest\x1a).kubegate.authn.v1.SetUserEnabledResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12k\n\nDeleteUser\x12$.kubegate.authn.v1.DeleteUserRequest\x1a%.kubegate.authn.v1.DeleteUserResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12t\n\rResetPassword\x12\'.kubegate.authn.v1.ResetPasswordRequest\x1a(.kubegate.authn.v1.ResetPasswordResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12h\n\tEnrolTotp\x12#.kubegate.authn.v1.EnrolTotpRequest\x1a$.kubegate.authn.v1.EnrolTotpResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12n\n\x0b\x43onfirmTotp\x12%.kubegate.authn.v1.ConfirmTotpRequest\x1a&.kubegate.authn.v1.ConfirmTotpResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12k\n\nRemoveTotp\x12$.kubegate.authn.v1.RemoveTotpRequest\x1a%.kubegate.authn.v1.RemoveTotpResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12k\n\nUnlockUser\x12$.kubegate.authn.v1.UnlockUserRequest\x1a%.kubegate.authn.v1.UnlockUserResponse\"\x10\xca\xda\x18\x0c\n\noperator/*2\xe9\x03\n\x12IssuerAdminService\x12q\n\x0c\x43reateIssuer\x12&.kubegate.authn.v1.CreateIssuerRequest\x1a\'.kubegate.authn.v1.CreateIssuerResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12n\n\x0bListIssuers\x12%.kubegate.authn.v1.ListIssuersRequest\x1a&.kubegate.authn.v1.ListIssuersResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12}\n\x10SetIssuerEnabled\x12*.kubegate.authn.v1.SetIssuerEnabledRequest\x1a+.kubegate.authn.v1.SetIssuerEnabledResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12q\n\x0c\x44\x65leteIssuer\x12&.kubegate.authn.v1.DeleteIssuerRequest\x1a\'.kubegate.authn.v1.DeleteIssuerResponse\"\x10\xca\xda\x18\x0c\n\noperator/*2\x93\x02\n\x16SigningKeyAdminService\x12z\n\x0fListSigningKeys\x12).kubegate.authn.v1.ListSigningKeysRequest\x1a*.kubegate.authn.v1.ListSigningKeysResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12}\n\x10RotateSigningKey\x12*.kubegate.authn.v1.RotateSigningKeyRequest\x1a+.kubegate.authn.v1.RotateSigningKeyResponse\"\x10\xca\xda\x18\x0c\n\noperator/*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRUSTEDISSUER_ROLEMAPENTRY']._loaded_options = None
   _globals['_TRUSTEDISSUER_ROLEMAPENTRY']._serialized_options = b'8\001'
+  _globals['_TRUSTEDISSUER_SCOPEMAPENTRY']._loaded_options = None
+  _globals['_TRUSTEDISSUER_SCOPEMAPENTRY']._serialized_options = b'8\001'
   _globals['_USERADMINSERVICE'].methods_by_name['CreateUser']._loaded_options = None
   _globals['_USERADMINSERVICE'].methods_by_name['CreateUser']._serialized_options = b'\312\332\030\014\n\noperator/*'
   _globals['_USERADMINSERVICE'].methods_by_name['ListUsers']._loaded_options = None
@@ -66,8 +68,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNINGKEYADMINSERVICE'].methods_by_name['ListSigningKeys']._serialized_options = b'\312\332\030\014\n\noperator/*'
   _globals['_SIGNINGKEYADMINSERVICE'].methods_by_name['RotateSigningKey']._loaded_options = None
   _globals['_SIGNINGKEYADMINSERVICE'].methods_by_name['RotateSigningKey']._serialized_options = b'\312\332\030\014\n\noperator/*'
-  _globals['_SIGNINGPURPOSE']._serialized_start=2720
-  _globals['_SIGNINGPURPOSE']._serialized_end=2828
+  _globals['_SIGNINGPURPOSE']._serialized_start=2881
+  _globals['_SIGNINGPURPOSE']._serialized_end=2989
   _globals['_USER']._serialized_start=155
   _globals['_USER']._serialized_end=412
   _globals['_CREATEUSERREQUEST']._serialized_start=415
@@ -107,39 +109,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNLOCKUSERRESPONSE']._serialized_start=1371
   _globals['_UNLOCKUSERRESPONSE']._serialized_end=1430
   _globals['_TRUSTEDISSUER']._serialized_start=1433
-  _globals['_TRUSTEDISSUER']._serialized_end=1881
-  _globals['_TRUSTEDISSUER_ROLEMAPENTRY']._serialized_start=1835
-  _globals['_TRUSTEDISSUER_ROLEMAPENTRY']._serialized_end=1881
-  _globals['_CREATEISSUERREQUEST']._serialized_start=1883
-  _globals['_CREATEISSUERREQUEST']._serialized_end=1954
-  _globals['_CREATEISSUERRESPONSE']._serialized_start=1956
-  _globals['_CREATEISSUERRESPONSE']._serialized_end=2028
-  _globals['_LISTISSUERSREQUEST']._serialized_start=2030
-  _globals['_LISTISSUERSREQUEST']._serialized_end=2050
-  _globals['_LISTISSUERSRESPONSE']._serialized_start=2052
-  _globals['_LISTISSUERSRESPONSE']._serialized_end=2124
-  _globals['_SETISSUERENABLEDREQUEST']._serialized_start=2126
-  _globals['_SETISSUERENABLEDREQUEST']._serialized_end=2184
-  _globals['_SETISSUERENABLEDRESPONSE']._serialized_start=2186
-  _globals['_SETISSUERENABLEDRESPONSE']._serialized_end=2262
-  _globals['_DELETEISSUERREQUEST']._serialized_start=2264
-  _globals['_DELETEISSUERREQUEST']._serialized_end=2301
-  _globals['_DELETEISSUERRESPONSE']._serialized_start=2303
-  _globals['_DELETEISSUERRESPONSE']._serialized_end=2325
-  _globals['_SIGNINGKEY']._serialized_start=2328
-  _globals['_SIGNINGKEY']._serialized_end=2469
-  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_start=2471
-  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=2495
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=2497
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=2567
-  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_start=2569
-  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_end=2646
-  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_start=2648
-  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_end=2718
-  _globals['_USERADMINSERVICE']._serialized_start=2831
-  _globals['_USERADMINSERVICE']._serialized_end=3848
-  _globals['_ISSUERADMINSERVICE']._serialized_start=3851
-  _globals['_ISSUERADMINSERVICE']._serialized_end=4340
-  _globals['_SIGNINGKEYADMINSERVICE']._serialized_start=4343
-  _globals['_SIGNINGKEYADMINSERVICE']._serialized_end=4618
+  _globals['_TRUSTEDISSUER']._serialized_end=2042
+  _globals['_TRUSTEDISSUER_ROLEMAPENTRY']._serialized_start=1947
+  _globals['_TRUSTEDISSUER_ROLEMAPENTRY']._serialized_end=1993
+  _globals['_TRUSTEDISSUER_SCOPEMAPENTRY']._serialized_start=1995
+  _globals['_TRUSTEDISSUER_SCOPEMAPENTRY']._serialized_end=2042
+  _globals['_CREATEISSUERREQUEST']._serialized_start=2044
+  _globals['_CREATEISSUERREQUEST']._serialized_end=2115
+  _globals['_CREATEISSUERRESPONSE']._serialized_start=2117
+  _globals['_CREATEISSUERRESPONSE']._serialized_end=2189
+  _globals['_LISTISSUERSREQUEST']._serialized_start=2191
+  _globals['_LISTISSUERSREQUEST']._serialized_end=2211
+  _globals['_LISTISSUERSRESPONSE']._serialized_start=2213
+  _globals['_LISTISSUERSRESPONSE']._serialized_end=2285
+  _globals['_SETISSUERENABLEDREQUEST']._serialized_start=2287
+  _globals['_SETISSUERENABLEDREQUEST']._serialized_end=2345
+  _globals['_SETISSUERENABLEDRESPONSE']._serialized_start=2347
+  _globals['_SETISSUERENABLEDRESPONSE']._serialized_end=2423
+  _globals['_DELETEISSUERREQUEST']._serialized_start=2425
+  _globals['_DELETEISSUERREQUEST']._serialized_end=2462
+  _globals['_DELETEISSUERRESPONSE']._serialized_start=2464
+  _globals['_DELETEISSUERRESPONSE']._serialized_end=2486
+  _globals['_SIGNINGKEY']._serialized_start=2489
+  _globals['_SIGNINGKEY']._serialized_end=2630
+  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_start=2632
+  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=2656
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=2658
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=2728
+  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_start=2730
+  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_end=2807
+  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_start=2809
+  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_end=2879
+  _globals['_USERADMINSERVICE']._serialized_start=2992
+  _globals['_USERADMINSERVICE']._serialized_end=4009
+  _globals['_ISSUERADMINSERVICE']._serialized_start=4012
+  _globals['_ISSUERADMINSERVICE']._serialized_end=4501
+  _globals['_SIGNINGKEYADMINSERVICE']._serialized_start=4504
+  _globals['_SIGNINGKEYADMINSERVICE']._serialized_end=4779
 # @@protoc_insertion_point(module_scope)

@@ -545,6 +545,98 @@ class ListAllowedResponse(_message.Message):
 Global___ListAllowedResponse: _TypeAlias = ListAllowedResponse  # noqa: Y015
 
 @_typing.final
+class SuggestRolesRequest(_message.Message):
+    """Asks which roles would help."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    principal_token: _builtins.str
+    """Signed by authn."""
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.Action]:
+        """What is wanted, 100 at most."""
+
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The roles that can be had, 100 at most."""
+
+    @_builtins.property
+    def source(self) -> _identity_pb2.Source:
+        """Where the call came from."""
+
+    def __init__(
+        self,
+        *,
+        principal_token: _builtins.str = ...,
+        actions: _abc.Iterable[_identity_pb2.Action] | None = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        source: _identity_pb2.Source | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "principal_token", b"principal_token", "roles", b"roles", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestRolesRequest: _TypeAlias = SuggestRolesRequest  # noqa: Y015
+
+@_typing.final
+class SuggestRolesResponse(_message.Message):
+    """Which roles would help."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUGGESTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def suggestions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleSuggestion]:
+        """One per action, in the order asked."""
+
+    def __init__(
+        self,
+        *,
+        suggestions: _abc.Iterable[Global___RoleSuggestion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["suggestions", b"suggestions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestRolesResponse: _TypeAlias = SuggestRolesResponse  # noqa: Y015
+
+@_typing.final
+class RoleSuggestion(_message.Message):
+    """What would allow one action."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    allowed: _builtins.bool
+    """Whether the principal may do it as it is."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Roles of which each would suffice, the one that grants least first."""
+
+    def __init__(
+        self,
+        *,
+        allowed: _builtins.bool = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "roles", b"roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleSuggestion: _TypeAlias = RoleSuggestion  # noqa: Y015
+
+@_typing.final
 class BatchCheckRequest(_message.Message):
     """Asks about several actions at once."""
 
