@@ -292,7 +292,7 @@ async def test_workloads_and_objects_are_changed_as_previewed(rig: Rig) -> None:
     # Another manager's field, as this cluster tells it.
     applied = {"metadata": {"name": "settings"}, "data": {"mode": "slow"}}
     which: dict[str, Any] = {"kind": "configmaps", "manifest": applied, "namespace": SPACE}
-    with pytest.raises(Conflict, match="data.mode is owned by kubectl"):
+    with pytest.raises(Conflict, match=r"data\.mode is owned by kubectl"):
         await call(rig, "apply_resource", **which)
     seen = await call(rig, "apply_resource", **which, force=True, dry_run=True)
     assert seen["needs_confirmation"]
