@@ -58,7 +58,7 @@ POD: dict[str, Any] = {"spec": {"hostPID": True, "containers": [{"name": "a", "i
 
 @pytest.mark.req("I8.9")
 def test_what_takes_all_within_it_along_needs_its_own_permission(stack: RunningStack) -> None:
-    dangers = {
+    dangers: dict[str, tuple[str, dict[str, Any]]] = {
         "delete-namespace": ("delete_resource", {"kind": "namespaces", "name": "staging"}),
         "delete-node": ("delete_resource", {"kind": "nodes", "name": "dev-node-1"}),
         "delete-crd": ("delete_resource", {"kind": "crd", "name": "backups.demo.example.com"}),

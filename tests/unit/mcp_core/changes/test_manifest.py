@@ -130,7 +130,7 @@ def test_a_manifest_speaks_of_the_decided_kind_and_namespace_only() -> None:
 
 @pytest.mark.req("I8.10")
 def test_what_the_cluster_writes_is_left_out_with_a_note() -> None:
-    given_ = {
+    given_: dict[str, Any] = {
         "metadata": {"name": "a", "uid": "u", "resourceVersion": "7", "managedFields": [], "labels": {"a": "b"}},
         "status": {"phase": "x"},
     }
