@@ -30,7 +30,7 @@ def build(engine: Engine) -> dict[str, int]:
     tree = base_tree()
     run(["docker", "import", str(tree), BASE], extra=engine.variables)
     own = [(image, str(ROOT), ["--target", target, "--build-arg", f"BASE={BASE}"]) for target, image in TARGETS.items()]
-    lent = Path(__file__).parent / "images"
+    lent = Path(__file__).parent / "bases"
     say("images: PostgreSQL and Prometheus of Debian's packages, and ours")
     _build(
         engine,
