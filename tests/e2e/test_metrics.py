@@ -165,6 +165,33 @@ def test_health_and_policy_are_numbers(stack: RunningStack) -> None:
     assert total(samples, "kubegate_audit_mirror_behind_events") == 0
 
 
+@pytest.mark.req("I9.7", "I5.6")
+def test_a_refused_policy_file_is_a_number(stack: RunningStack) -> None:
+    policy = Path(stack.endpoints["policy"])
+    good, part = policy.read_bytes(), policy.with_suffix(".part")
+    before = scrape(stack)["authz"]["kubegate_policy_reloads_total", frozenset({("result", "rejected")})]
+
+    def replace(content: bytes, rejected: float) -> dict[Key, float]:
+        part.write_bytes(content)
+        part.replace(policy)
+
+        def probe() -> dict[Key, float] | None:
+            samples = scrape(stack)["authz"]
+            return samples if samples["kubegate_policy_file_rejected", frozenset()] == rejected else None
+
+        return eventually(probe, f"policy file rejected: {rejected}")
+
+    try:
+        samples = replace(b"roles: [{name: 7\n", 1)
+        assert samples["kubegate_policy_reloads_total", frozenset({("result", "rejected")})] == before + 1
+        assert samples["kubegate_ready", frozenset()] == 1
+        [row] = [row for row in stack.json("status") if row["service"] == "authz"]
+        assert "the policy file is unusable" in row["notices"][0]
+        assert row["last_error"]["event"] == "changed policy is unusable, the last good one stays"
+    finally:
+        replace(good, 0)
+
+
 @pytest.mark.req("I9.14")
 def test_status_shows_the_whole_stack_in_one_table(stack: RunningStack) -> None:
     rows = {row["service"]: row for row in stack.json("status")}
