@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.stack import RunningStack, eventually, kubegate
+from tests.e2e.stack import RunningStack, eventually
 from tests.fakes.prometheus import Prometheus
 from tests.fakes.promql import expressions_of_dashboards, expressions_of_rules, uses
 
@@ -234,18 +234,3 @@ def test_a_real_prometheus_scrapes_the_stack_and_raises_an_alert(stack: RunningS
             "the alert",
         )
         assert alert["metric"]["severity"] == "critical"
-
-
-@pytest.mark.req("I9.12")
-def test_commands_of_the_runbooks_are_commands(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each `kubegate` line of a runbook is understood; what it finds is the operator's business."""
-    monkeypatch.setenv("KUBEGATE_HOME", str(stack.home))
-    filled = {"USER": "admin", "ROLE": "viewer", "SERVICE": "authn", "HOME": str(stack.home)}
-    for page in sorted((ROOT / "docs/runbooks").glob("*.md")):
-        for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-            for line in block.splitlines():
-                for name, value in filled.items():
-                    line = re.sub(rf"\b{name}\b", value, line)
-                if line.startswith("kubegate "):
-                    done = kubegate(*line.split()[1:], check=False)
-                    assert done.returncode in (0, 1), f"{page.name}: {line}\n{done.stderr}"
