@@ -105,7 +105,7 @@ def _context(context: Mapping[str, Any], at: str) -> Iterator[str]:
     capabilities = context.get("capabilities")
     added = capabilities.get("add") if isinstance(capabilities, Mapping) else None
     for name in added if isinstance(added, list) else ():
-        if name not in CAPABILITIES:
+        if str(name) not in CAPABILITIES:
             yield f"{at}.capabilities.add has {str(name)[:32]}"
     windows = context.get("windowsOptions")
     if isinstance(windows, Mapping) and _true(windows.get("hostProcess")):
@@ -123,7 +123,7 @@ def _context(context: Mapping[str, Any], at: str) -> Iterator[str]:
             if isinstance(selinux.get(field), str) and selinux[field]:
                 yield f"{at}.seLinuxOptions.{field} is set"
     for sysctl in _items(context.get("sysctls")):
-        if sysctl.get("name") not in SYSCTLS:
+        if str(sysctl.get("name")) not in SYSCTLS:
             yield f"{at}.sysctls has {str(sysctl.get('name'))[:64]}"
 
 

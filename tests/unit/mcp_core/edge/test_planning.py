@@ -76,3 +76,12 @@ async def test_a_look_ahead_that_fails_ends_the_call_before_anything_happens() -
         await planned.call()
     assert planned.world.log == ["check", "prepare", "record"]
     assert planned.world.audit.last.result is Result.FAILURE
+
+
+@pytest.mark.req("R10")
+async def test_policy_hears_the_name_with_every_permission_that_concerns_the_object() -> None:
+    scale = Permission("scale", "apps", "deployments", "scale")
+    others = (Need(Permission("list", "apps", "replicasets")), Need(scale, namespace="elsewhere"))
+    planned = Planned(Plan(needs=(Need(DANGER), Need(Permission("create", "apps", "deployments")), *others)))
+    await planned.call()
+    assert [action.name for action in planned.world.authz.checked] == ["web", "web", "web", "", ""]
