@@ -93,9 +93,9 @@ def lets_go(paths: Iterable[Steps], before: Mapping[str, Any], after: Mapping[st
     old, new = (obj.get("metadata") or {} for obj in (before, after))
     if "ownerReferences" in touched and new.get("ownerReferences"):
         return "With these owners it is deleted when they are gone, or are not there."
-    if "finalizers" in touched and old.get("deletionTimestamp"):
-        if set(map(str, old.get("finalizers") or ())) - set(map(str, new.get("finalizers") or ())):
-            return "It is being deleted and waits for the finalizers that this removes."
+    went = set(map(str, old.get("finalizers") or ())) - set(map(str, new.get("finalizers") or ()))
+    if "finalizers" in touched and went and old.get("deletionTimestamp"):
+        return "It is being deleted and waits for the finalizers that this removes."
     return ""
 
 
