@@ -92,7 +92,8 @@ def test_a_used_answer_and_one_about_an_object_that_changed_are_refused(stack: R
 
 
 @pytest.mark.req("R16", "I8.3")
-async def test_a_client_of_2026_asks_its_user(stack: RunningStack) -> None:
+@pytest.mark.parametrize("era", ["2026-07-28", "legacy"])
+async def test_a_client_of_either_era_asks_its_user(stack: RunningStack, era: str) -> None:
     asked: list[str] = []
 
     def answering(action: Any, content: dict[str, Any] | None) -> Any:
@@ -109,7 +110,7 @@ async def test_a_client_of_2026_asks_its_user(stack: RunningStack) -> None:
     ):
         name = await asyncio.to_thread(pod, stack)
         arguments = {"name": name, "namespace": "default"}
-        async with connected(stack, "2026-07-28", stack.admin, answering(action, content)) as client:
+        async with connected(stack, era, stack.admin, answering(action, content)) as client:
             result = await client.call_tool("delete_pod", arguments)
         assert result.is_error is not done, result.content
         assert name in asked[-1]

@@ -19,8 +19,6 @@ from tests.e2e.stack import PATIENCE, VIEWER_TOOLS, RunningStack, eventually
 
 ERAS = ("2026-07-28", "legacy")
 TOOLS = set(REGISTRY)
-HANDLES = ("--role", "admin", "--permission", "kubegate:confirm:handle", "--all-namespaces")
-"""Of a key that may do everything in the cluster and confirm for itself."""
 
 
 @asynccontextmanager
@@ -51,21 +49,10 @@ async def yes(context: ClientRequestContext, params: ElicitRequestParams) -> Eli
     return ElicitResult(action="accept", content={"confirm": True})
 
 
-async def confirmed(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """A call that is confirmed: by the person, or by the handle that the client gets instead."""
-    result = await client.call_tool(tool, arguments)
-    if not result.is_error:
-        return dict(result.structured_content or {})
-    token = str(result.content[0].text).rpartition("`confirm`: ")[2].partition(" ")[0]  # type: ignore[union-attr]
-    return await call(client, tool, **arguments, confirm=token)
-
-
 @pytest.mark.req("I2.2")
 @pytest.mark.parametrize("era", ERAS)
 async def test_every_tool(stack: RunningStack, era: str) -> None:
-    # Clients of 2025 cannot be asked, so this one may confirm for itself.
-    key = await asyncio.to_thread(stack.new_key, f"all-{era}", *HANDLES) if era == "legacy" else stack.admin
-    async with connected(stack, era, key, yes) as client:
+    async with connected(stack, era, stack.admin, yes) as client:
         expected = "2026-07-28" if era != "legacy" else "2025-11-25"
         assert client.protocol_version == expected
         assert {tool.name for tool in (await client.list_tools()).tools} == TOOLS
@@ -90,7 +77,7 @@ async def test_every_tool(stack: RunningStack, era: str) -> None:
         assert all(isinstance(line, str) and line for line in logs["lines"])
         await call(client, "restart_pod", name=names[0], namespace="default")
         names = await three(without=names[0])
-        await confirmed(client, "delete_pod", name=names[1], namespace="default")
+        await call(client, "delete_pod", name=names[1], namespace="default")
         await three(without=names[1])
         deployments = (await call(client, "list_deployments", namespace="default"))["deployments"]
         assert any(item["name"] == "nginx" for item in deployments)
