@@ -106,7 +106,7 @@ async def events(response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
 async def test_the_answer_may_reach_another_replica_and_must_come_from_who_was_asked(certificates: Path) -> None:
     first, second = Planned(PLAN), Planned(PLAN)
     # What replicas share: authz, and the key.
-    second.world.keeper = second.world.pipeline._once._keeper = first.world.keeper  # type: ignore[assignment]
+    second.world.keeper = second.world.pipeline._once._keeper = first.world.keeper
     second.world.sealer = first.world.sealer
     async with (
         serving(first.world, certificates) as one,
