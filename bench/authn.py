@@ -31,7 +31,7 @@ from services.common.grpc_client import Peer
 from services.common.grpc_stream import StreamClient
 from services.common.tls import server_name
 from services.mcp_core.adapters.principal_cache import PrincipalCache, Proven
-from services.mcp_core.model import Principal
+from services.mcp_core.model import Credential, Principal
 
 OUT = Path(__file__).parent / "out"
 GOAL_GRANTS = 1000.0
@@ -108,7 +108,7 @@ def measure_cached(rounds: int = 200_000) -> dict[str, Any]:
     """Microseconds of one hit in the core's principal cache."""
     cache = PrincipalCache(SystemClock())
     cache.lease = _Held()
-    credential = "kg_" + "a" * 12 + "_" + "b" * 43
+    credential = Credential("kg_" + "a" * 12 + "_" + "b" * 43)
     proven = Proven(Principal("kubegate", "alice", "a" * 12, "api_key"), "token", "event")
     cache.keep(credential, proven, asked_at=SystemClock().monotonic(), revision=1)
     best = float("inf")

@@ -15,10 +15,11 @@ import yaml
 PATIENCE = 5.0
 
 
-def edge(config: dict[str, Any], home: Path) -> str:
-    """What keeps the core from serving: the words of /readyz; empty when nothing does."""
+def https(config: dict[str, Any], home: Path) -> str:
+    """What keeps the core, or the embedded cluster, from serving: the words of /readyz; empty when nothing does."""
     url = f"https://localhost:{config['listen'].rpartition(':')[2]}/readyz"
-    context = ssl.create_default_context(cafile=str(home / "edge" / "ca.crt"))
+    authority = (home / config["tls"]["cert_file"]).with_name("ca.crt")
+    context = ssl.create_default_context(cafile=str(authority))
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
         with opener.open(url, timeout=PATIENCE):
@@ -50,7 +51,7 @@ def main() -> None:
     """Asks once."""
     path = Path(sys.argv[1]).absolute()
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    problems = (edge if "mesh" in config else mesh)(config, path.parent)
+    problems = (mesh if "ca_file" in config["tls"] else https)(config, path.parent)
     if problems:
         print(problems)
         raise SystemExit(1)

@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from services.common.config import FilePath, Model, PeerAddress, TlsFiles
+from services.common.telemetry.config import TelemetryConfig
 
 
 class Witness(Model):
@@ -48,6 +49,7 @@ class Config(Model):
         default="main", pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", description="name of this log, signed with it"
     )
     address_file: FilePath | None = Field(default=None, description="gets the bound host:port")
+    telemetry: TelemetryConfig = TelemetryConfig()
     queue_limit: int = Field(default=8192, ge=16, le=1_000_000, description="events waiting for a commit")
 
     @property

@@ -151,7 +151,7 @@ class Event:
 
     @property
     def is_intent_or_outcome(self) -> bool:
-        """Whether capacity is reserved for it (R25)."""
+        """Whether it speaks of a call of a tool before or after its execution."""
         return self.event_type is EventType.MCP_REQUEST and self.phase is not None
 
     def check(self) -> None:

@@ -15,8 +15,8 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of the CSV; ``metadata`` is JSON."""
 
-_RUN = ("=", "+", "-", "@", "\t", "\r", "|")
-"""First characters of a cell that a spreadsheet takes for a formula."""
+_RUN = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""First characters of a cell that a spreadsheet takes for a formula, in full width too."""
 
 
 def json_lines(records: Sequence[Record]) -> bytes:

@@ -13,11 +13,12 @@ from typing import Any
 
 # As a part of the name, in snake_case, kebab-case or camelCase. Ids and counts of secrets are no secrets.
 _NAMED = re.compile(
-    r"(passw(or)?d|passphrase|secret|token|credential|api[_.\-/]?key|private[_.\-/]?key|access[_.\-/]?key|authorization"
-    r"|cookie|(?<![a-z])otp)s?$",
+    r"(passw(or)?d|passphrase|(?<![a-z])pwd|secret|token|credential|authorization|cookie|(?<![a-z])(otp|jwt|bearer|seed)"
+    r"|(api|private|access|signing|encryption|ssh|master|shared)[_.\-/]?key)s?"
+    r"([_.\-/]?(value|text|plain|raw|old|new|hash|header|[0-9]+))?$",
     re.IGNORECASE,
 )
-_HINTS = ("pass", "secret", "token", "cred", "key", "auth", "cookie", "otp")
+_HINTS = ("pass", "pwd", "secret", "token", "cred", "key", "auth", "cookie", "otp", "jwt", "bearer", "seed")
 
 
 class Masker:

@@ -14,6 +14,7 @@ from services.audit.ports import Orphan
 from services.common.clock import Clock
 from services.common.errors import DomainError
 from services.common.log import get_logger
+from services.common.telemetry.metrics import AUDIT_ORPHANS
 
 GRACE = timedelta(seconds=180)
 """Time that an outcome may take on its way after the deadline of its intent: the core sends it again for two minutes
@@ -64,6 +65,7 @@ class OrphanWatch:
             return ()
         fresh = [orphan for orphan in found if orphan.event_id not in self._reported]
         self._reported |= {orphan.event_id for orphan in fresh}
+        AUDIT_ORPHANS.inc(len(fresh))
         if fresh:
             log.warning("intents without outcome: it is unknown whether they were executed", count=len(fresh))
         for orphan in fresh[:NAMED]:

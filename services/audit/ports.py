@@ -1,8 +1,10 @@
 """What the audit service needs from outside."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import IntEnum
 from typing import Any, Protocol
 
 from services.audit.event import Identity
@@ -10,12 +12,26 @@ from services.common.deadline import Deadline
 from services.common.errors import DomainError
 
 
+class Capacity(IntEnum):
+    """How many quarters of the queue a record may find taken and still wait in it, so that no flood of one kind keeps
+    the kinds above it from being recorded (R25)."""
+
+    GUEST = 2
+    """Of a platform service."""
+
+    SERVICE = 3
+    """Of the gate's own services."""
+
+    RESERVED = 4
+    """An intent or outcome: something is about to be done, or was."""
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A record that only lacks its ``sequence``. ``reserved``: may use the capacity kept free (R25)."""
+    """A record that only lacks its ``sequence``."""
 
     fields: Mapping[str, Any]
-    reserved: bool = False
+    capacity: Capacity = Capacity.SERVICE
 
     @property
     def key(self) -> tuple[str, str]:
@@ -64,15 +80,15 @@ class Filter:
         return bool(self.fields or self.text or any(bound is not None for bound in durations))
 
     def described(self) -> dict[str, str]:
-        """The filter as metadata of the record of its use."""
+        """The filter as metadata of the record of its use, whole: who asked for what cannot be hidden in its length."""
         times = {"since": self.since, "until": self.until}
         numbers = {"min_duration_ms": self.min_duration_ms, "max_duration_ms": self.max_duration_ms}
         return {
-            **{f"filter.{name}": value[:1024] for name, value in self.equal.items()},
+            **{f"filter.{name}": value for name, value in self.equal.items()},
             **{f"filter.{name}": moment.isoformat() for name, moment in times.items() if moment is not None},
             **{f"filter.{name}": repr(number) for name, number in numbers.items() if number is not None},
-            **{f"filter.{path}"[:63]: "|".join(values)[:1024] for path, values in self.fields[:32]},
-            **({"filter.text": self.text[:1024]} if self.text else {}),
+            **{f"filter.{path}"[:63]: json.dumps(list(values), ensure_ascii=False) for path, values in self.fields},
+            **({"filter.text": self.text} if self.text else {}),
         }
 
 

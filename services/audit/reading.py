@@ -6,9 +6,8 @@ belongs to a tenant reads only what is its tenant's (R13), and no proof over the
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from services.audit import canonical
 from services.audit.event import Event, EventType, Identity, Result
@@ -16,6 +15,7 @@ from services.audit.masking import Masker
 from services.audit.ports import Count, Draft, Filter, Log, Policy, Principals, Proof, Record
 from services.audit.receipt import receipt
 from services.audit.service import as_identity
+from services.audit.slots import Slots
 from services.audit.writers import AUDIT, check_party
 from services.common.clock import Clock
 from services.common.deadline import Deadline
@@ -38,6 +38,10 @@ PAGE = 200
 
 MAX_COUNTS = 10_000
 """Rows of one statistic at most."""
+
+TAIL_PAUSE = 0.1
+"""Seconds between two looks of a tail at a log that grows: a look for every commit would cost the writers more than
+their commits."""
 
 READ = "kubegate:audit:read"
 ATTEST = "kubegate:audit:attest"
@@ -78,6 +82,8 @@ class AuditReading:
         self._principals = principals
         self._policy = policy
         self._clock = clock
+        self._readings = Slots("Readings", total=32, each=8)
+        self._tails = Slots("Tails", total=64, each=16)
 
     async def query(
         self, reader: Reader, filter_: Filter, *, limit: int, descending: bool, cursor: str
@@ -88,36 +94,49 @@ class AuditReading:
         Raises:
             InvalidArgument: a cursor that no query of this order returned.
             Unauthenticated, PermissionDenied: R15.
+            ResourceExhausted: too many readings are under way.
             DomainError: the decision or the record of it could not be had.
         """
-        bounds = await self._log.bounds()
-        # A foreign cursor is refused before anything is recorded.
-        await self._log.search(Filter(), cursor=cursor, bounds=bounds, limit=1, descending=descending)
-        identity = await self._authorize(reader, "audit.Query", filter_.described())
-        filter_ = _within(identity, filter_)
-        left = min(limit or DEFAULT_LIMIT, MAX_LIMIT)
-        while True:
-            count = min(left, PAGE)
-            found = await self._log.search(filter_, cursor=cursor, bounds=bounds, limit=count, descending=descending)
-            cursor = found.cursor
-            left -= len(found.records)
-            if not cursor or not left:
-                yield found.records, cursor
-                return
-            if found.records:
-                yield found.records, ""
+        with self._readings.of(reader.peer):
+            bounds = await self._log.bounds()
+            # A foreign cursor is refused before anything is recorded.
+            await self._log.search(Filter(), cursor=cursor, bounds=bounds, limit=1, descending=descending)
+            identity = await self._authorize(reader, "audit.Query", filter_.described())
+            filter_ = _within(identity, filter_)
+            left = min(limit or DEFAULT_LIMIT, MAX_LIMIT)
+            while True:
+                count = min(left, PAGE)
+                found = await self._log.search(
+                    filter_, cursor=cursor, bounds=bounds, limit=count, descending=descending
+                )
+                cursor = found.cursor
+                left -= len(found.records)
+                if not cursor or not left:
+                    yield found.records, cursor
+                    return
+                if found.records:
+                    yield found.records, ""
 
-    async def tail(self, reader: Reader, filter_: Filter, from_sequence: int | None) -> AsyncIterator[Sequence[Record]]:
+    async def tail(
+        self, reader: Reader, filter_: Filter, from_sequence: int | None
+    ) -> AsyncGenerator[Sequence[Record], None]:
         """Records as they are committed, from a leaf index or from now on. Ends with the reader's token
         (R5): a client continues with a new token after the last sequence that it saw.
 
         Raises:
             Unauthenticated, PermissionDenied: R15; also later on, once the reader's credential is revoked (R19).
+            ResourceExhausted: too many tails are under way.
             DomainError: the decision or the record of it could not be had.
         """
-        position = self._log.size if from_sequence is None else from_sequence
-        identity = await self._authorize(reader, "audit.Tail", filter_.described())
-        filter_ = _within(identity, filter_)
+        with self._tails.of(reader.peer):
+            position = self._log.size if from_sequence is None else from_sequence
+            identity = await self._authorize(reader, "audit.Tail", filter_.described())
+            async for records in self._followed(reader, identity, _within(identity, filter_), position):
+                yield records
+
+    async def _followed(
+        self, reader: Reader, identity: Identity, filter_: Filter, position: int
+    ) -> AsyncIterator[Sequence[Record]]:
         while True:
             try:
                 await self._principals.verify(reader.token)
@@ -137,6 +156,7 @@ class AuditReading:
                     await self._log.grown(position)
             except TimeoutError:
                 return
+            await asyncio.sleep(TAIL_PAUSE)
 
     async def export(
         self, reader: Reader, filter_: Filter, *, proofs: bool
@@ -149,22 +169,23 @@ class AuditReading:
             DomainError: the decision or the record of it could not be had.
         """
         described = {**filter_.described(), "proofs": str(proofs).lower()}
-        size, checkpoint = self._log.size, self._log.checkpoint
-        identity = await self._authorize(reader, "audit.Export", described)
-        filter_ = _within(identity, filter_)
-        if proofs:
-            _whole_log(identity)
-        position = 0
-        if not size:
-            yield (), ()
-        while position < size:
-            records = await self._log.page(filter_, first=position, end=size, limit=PAGE, descending=False)
-            position = records[-1].sequence + 1 if len(records) == PAGE else size
-            found: Sequence[Proof] = ()
-            if proofs and records:
-                hashes = await self._log.inclusions([record.sequence for record in records], size)
-                found = [Proof(each, checkpoint) for each in hashes]
-            yield records, found
+        with self._readings.of(reader.peer):
+            size, checkpoint = self._log.size, self._log.checkpoint
+            identity = await self._authorize(reader, "audit.Export", described)
+            filter_ = _within(identity, filter_)
+            if proofs:
+                _whole_log(identity)
+            position = 0
+            if not size:
+                yield (), ()
+            while position < size:
+                records = await self._log.page(filter_, first=position, end=size, limit=PAGE, descending=False)
+                position = records[-1].sequence + 1 if len(records) == PAGE else size
+                found: Sequence[Proof] = ()
+                if proofs and records:
+                    hashes = await self._log.inclusions([record.sequence for record in records], size)
+                    found = [Proof(each, checkpoint) for each in hashes]
+                yield records, found
 
     async def stats(self, reader: Reader, filter_: Filter, by: Sequence[str], bucket_seconds: int) -> Sequence[Count]:
         """Counts for plots.
@@ -176,22 +197,24 @@ class AuditReading:
         if len(set(by)) != len(by):
             raise InvalidArgument("Each field can be counted by once.")
         asked = {"by": ",".join(by), "bucket_seconds": str(bucket_seconds)}
-        identity = await self._authorize(reader, "audit.Stats", {**filter_.described(), **asked})
-        filter_ = _within(identity, filter_)
-        counts = await self._log.count(filter_, by, bucket_seconds, MAX_COUNTS + 1)
+        with self._readings.of(reader.peer):
+            identity = await self._authorize(reader, "audit.Stats", {**filter_.described(), **asked})
+            counts = await self._log.count(_within(identity, filter_), by, bucket_seconds, MAX_COUNTS + 1)
         if len(counts) > MAX_COUNTS:
             raise InvalidArgument(f"That is more than {MAX_COUNTS} counts; restrict the time or widen the span.")
         return counts
 
     async def inclusion(self, reader: Reader, sequence: int) -> tuple[Record, Proof]:
         """A record and how it leads to the newest signed root. Raises as ``query``, and NotFound."""
-        identity = await self._authorize(reader, "audit.GetInclusionProof", {"sequence": str(sequence)})
-        _whole_log(identity)
-        return await self._log.inclusion(sequence)
+        with self._readings.of(reader.peer):
+            identity = await self._authorize(reader, "audit.GetInclusionProof", {"sequence": str(sequence)})
+            _whole_log(identity)
+            return await self._log.inclusion(sequence)
 
-    async def consistency(self, old_size: int) -> Proof:
+    async def consistency(self, reader: Reader, old_size: int) -> Proof:
         """How the newest tree extends an earlier one: hashes only, open to whoever may see the signed root."""
-        return await self._log.consistency(old_size)
+        with self._readings.of(reader.peer):
+            return await self._log.consistency(old_size)
 
     async def receipt(self, reader: Reader, writer: str, event_id: str) -> str:
         """The .tlog-proof of an event: a writer's own, or any event for a reader.
@@ -200,6 +223,10 @@ class AuditReading:
             NotFound: there is no such event, or it is another's.
             Unauthenticated, PermissionDenied: R15.
         """
+        with self._readings.of(reader.peer):
+            return await self._receipt(reader, writer, event_id)
+
+    async def _receipt(self, reader: Reader, writer: str, event_id: str) -> str:
         if reader.peer.startswith("operator/"):
             asked = {"writer": writer[:1024], "event_id": event_id[:1024]}
             _whole_log(await self._authorize(reader, "audit.GetReceipt", asked))
@@ -290,7 +317,8 @@ class AuditReading:
         return identity
 
     async def _record_own(self, event: Event, identity: Identity | None) -> None:
-        fields: dict[str, Any] = event.fields(AUDIT)
+        # What was looked for may be a secret that somebody fears to find.
+        fields = self._masker.mask(event.fields(AUDIT))
         await self._log.append(Draft(as_identity(identity.fields(), fields) if identity else fields))
 
 

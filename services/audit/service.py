@@ -3,16 +3,20 @@
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
 from typing import Any
 
 from services.audit import canonical
-from services.audit.event import IDENTITY_FIELDS, Event, Identity, Phase
+from services.audit.event import IDENTITY_FIELDS, Event, Identity, Phase, rfc3339
 from services.audit.intents import Intents
 from services.audit.masking import Masker
 from services.audit.ports import Ack, Draft, Log, Principals
-from services.audit.writers import check_party, check_type
+from services.audit.writers import capacity, check_party, check_type
 from services.common.clock import Clock
-from services.common.errors import DomainError, Unauthenticated
+from services.common.errors import DomainError, InvalidArgument, Unauthenticated
+
+SKEW = timedelta(hours=24)
+"""Between the time of an event and its recording, at most: appends are sent again for minutes, clocks differ less."""
 
 Item = tuple[Event, str]
 """An event and the principal token beside it, or no token."""
@@ -27,6 +31,7 @@ class AuditService:
         self._log = log
         self._principals = principals
         self._masker = masker
+        self._clock = clock
         self._intents = Intents(log, clock)
         self._tasks: set[asyncio.Task[_Answers]] = set()
 
@@ -34,7 +39,7 @@ class AuditService:
         """Records one event; returns when it is durable and in the tree.
 
         Raises:
-            InvalidArgument: the event breaks its bounds or shape.
+            InvalidArgument: the event breaks its bounds or shape, or is dated far from now.
             PermissionDenied: the writer may not write this type (R22).
             Unauthenticated: a token was given and is not valid, or not the writer's to show (R5).
             FailedPrecondition: an outcome whose intent this writer never recorded, or recorded for something else,
@@ -80,16 +85,18 @@ class AuditService:
         answers: list[Ack | DomainError | None] = [None] * len(items)
         drafts: list[tuple[int, Draft]] = []
         identity: Mapping[str, Any] | DomainError | None = None
+        now = self._clock.now()
         async with AsyncExitStack() as closing:
             for index, (event, token) in enumerate(items):
                 try:
                     event.check()
+                    _check_time(event, now)
                     check_type(writer, event)
                     fields = self._masker.mask(event.fields(writer))
                     if event.phase is Phase.OUTCOME:
                         # R5: it belongs to whom its intent belongs to, even after the token's end.
                         intended = await closing.enter_async_context(self._intents.closing(writer, event))
-                        drafts.append((index, Draft(as_identity(intended, fields), reserved=True)))
+                        drafts.append((index, Draft(as_identity(intended, fields), capacity(writer, event))))
                         continue
                     if event.phase is Phase.INTENT:
                         self._intents.check(event)
@@ -100,7 +107,7 @@ class AuditService:
                             answers[index] = await self._recorded(writer, event, fields, identity)
                             continue
                         fields = as_identity(identity, fields)
-                    drafts.append((index, Draft(fields, reserved=event.is_intent_or_outcome)))
+                    drafts.append((index, Draft(fields, capacity(writer, event))))
                 except DomainError as error:
                     answers[index] = error
             stored = await self._log.append_all([draft for _, draft in drafts]) if drafts else ()
@@ -129,6 +136,15 @@ class AuditService:
         ignored = IDENTITY_FIELDS | {"sequence"}
         same = _without(stored, ignored) == _without(fields, ignored)
         return Ack(event.event_id, record.sequence) if same else error
+
+
+def _check_time(event: Event, now: datetime) -> None:
+    """Whoever looks for a time must find what was recorded then: no writer may date an event out of sight."""
+    if abs(event.timestamp - now) > SKEW:
+        raise InvalidArgument(
+            f"timestamp must lie within {SKEW // timedelta(hours=1)} hours of audit's clock, {rfc3339(now)}; correct "
+            "the writer's clock, or put another time into the metadata."
+        )
 
 
 def as_identity(identity: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

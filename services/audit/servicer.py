@@ -1,6 +1,7 @@
 """AuditService over gRPC: protobuf to domain and back, no decisions."""
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from itertools import islice
 from typing import Any
 
 from kubegate.audit.v1 import audit_pb2, audit_pb2_grpc
@@ -95,12 +96,14 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         async for records, proofs in self._reading.export(
             _reader(), translate.filter_(request.filter), proofs=request.proofs
         ):
-            count += len(records)
-            yield audit_pb2.ExportResponse(
-                data=json_lines(records) if lines else table.part(records),
-                proof=proof.part(records, proofs) if request.proofs else b"",
-                events=count,
-            )
+            proven = iter(proofs)
+            for part in translate.parts_of(records) if records else ((),):
+                count += len(part)
+                yield audit_pb2.ExportResponse(
+                    data=json_lines(part) if lines else table.part(part),
+                    proof=proof.part(part, list(islice(proven, len(part)))) if request.proofs else b"",
+                    events=count,
+                )
         if request.proofs:
             yield audit_pb2.ExportResponse(proof=proof.end(checkpoint), events=count)
 
@@ -121,7 +124,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     async def GetConsistencyProof(
         self, request: audit_pb2.GetConsistencyProofRequest, context: Any
     ) -> audit_pb2.GetConsistencyProofResponse:
-        proof = await self._reading.consistency(request.old_size)
+        proof = await self._reading.consistency(_reader(), request.old_size)
         return audit_pb2.GetConsistencyProofResponse(hashes=proof.hashes, checkpoint=proof.checkpoint)
 
     async def GetReceipt(self, request: audit_pb2.GetReceiptRequest, context: Any) -> audit_pb2.GetReceiptResponse:

@@ -17,6 +17,12 @@ from services.common.errors import InvalidArgument
 MESSAGE_BYTES = 512 * 1024
 """Records in one message of an answer, at most about so many bytes."""
 
+FILTER_TEXT = 2048
+"""Characters of a filter's values together: what was asked is recorded, whole."""
+
+FIELD_PATH = 56
+"""Characters of a path by which fields are told apart in that record."""
+
 E = TypeVar("E", bound=StrEnum)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -143,6 +149,13 @@ def filter_(message: audit_pb2.Filter) -> Filter:
         raise InvalidArgument("A filter has at most 32 fields, with 1 to 64 values each.")
     for path, _ in fields:
         parts(path)
+    if len({path[:FIELD_PATH] for path, _ in fields}) < len(fields):
+        raise InvalidArgument("A filter names each field once; give all values that it may have together.")
+    texts = [*equal.values(), message.text, *(value for _, values in fields for value in values)]
+    if sum(map(len, texts)) > FILTER_TEXT or any("\0" in text for text in texts):
+        raise InvalidArgument(
+            f"The values of a filter have at most {FILTER_TEXT} characters together, none of them U+0000."
+        )
     return Filter(
         equal,
         time(message.since, "since") if message.HasField("since") else None,
@@ -179,15 +192,19 @@ def record(stored: Record) -> audit_pb2.Record:
     return audit_pb2.Record(sequence=stored.sequence, canonical_json=stored.canonical_json, log_id=stored.log_id)
 
 
-def records(found: Sequence[Record]) -> Iterator[list[audit_pb2.Record]]:
-    """The records in messages of bounded size."""
-    part: list[audit_pb2.Record] = []
-    length = 0
-    for stored in found:
-        part.append(record(stored))
+def parts_of(found: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """The records in parts that fit into one message each."""
+    first = length = 0
+    for index, stored in enumerate(found):
         length += len(stored.canonical_json)
         if length >= MESSAGE_BYTES:
-            yield part
-            part, length = [], 0
-    if part:
-        yield part
+            yield found[first : index + 1]
+            first, length = index + 1, 0
+    if first < len(found):
+        yield found[first:]
+
+
+def records(found: Sequence[Record]) -> Iterator[list[audit_pb2.Record]]:
+    """The records in messages of bounded size."""
+    for part in parts_of(found):
+        yield [record(stored) for stored in part]

@@ -9,6 +9,7 @@ from kubegate.audit.v1 import audit_pb2, audit_pb2_grpc
 from services.audit.adapters.authz import AuthzPolicy
 from services.audit.adapters.engine import Store
 from services.audit.adapters.group_commit import GroupCommitLog
+from services.audit.adapters.log_metrics import follow_log
 from services.audit.adapters.mirror import Mirror, holds_records
 from services.audit.adapters.postgres.store import PostgresStore
 from services.audit.adapters.principals import TokenPrincipals
@@ -19,6 +20,7 @@ from services.audit.config import Config
 from services.audit.masking import Masker
 from services.audit.orphans import OrphanWatch
 from services.audit.reading import AuditReading
+from services.audit.self_check import SelfCheck
 from services.audit.service import AuditService
 from services.audit.servicer import AuditServicer
 from services.common.clock import SystemClock
@@ -30,11 +32,13 @@ from services.common.principal_token import RemotePrincipalKeys
 from services.common.revocations import LivePrincipalVerifier, RevocationLease
 from services.common.runtime import announce_address
 from services.common.runtime_errors import ConfigError
+from services.common.telemetry import metrics
+from services.common.telemetry.process import Facts, Telemetry
 
 THREAD_SWITCH = 0.0005
 """Seconds after which a thread lets another run: the writer waits for the event loop at every SQLite call."""
 
-STOP_GRACE = 1.0
+STOP_GRACE = 5.0
 """Seconds for calls in flight at the end."""
 
 logger = get_logger("audit")
@@ -56,6 +60,8 @@ async def main(config: Config) -> None:
         store.close()
         raise
     log = GroupCommitLog(store, mirror, queue_limit=config.queue_limit)
+    telemetry = Telemetry("audit", config.telemetry, config.tls, metrics.AUDIT)
+    check = SelfCheck(log, store.keys, clock)
     intents = store.reads()
     publisher = Publisher(config.published, log)
     logger.info(
@@ -75,31 +81,32 @@ async def main(config: Config) -> None:
     service = AuditService(log, principals, masker, clock)
     reading = AuditReading(log, principals, AuthzPolicy(authz), clock, masker)
 
-    server = GrpcServer(
-        config.listen,
-        config.tls,
-        lambda: [*log.problems(), *publisher.problems(), *keys.problems(), *lease.problems()],
-    )
+    problems = lambda: [*log.problems(), *publisher.problems(), *keys.problems(), *lease.problems()]
+    server = GrpcServer(config.listen, config.tls, problems, notices=check.notices)
     server.add(
         audit_pb2_grpc.add_AuditServiceServicer_to_server,
         AuditServicer(service, reading),
         audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
     )
     try:
+        follow_log(log, config.queue_limit)
+        await telemetry.start(Facts(problems, check.notices, head=check.head))
         port = await server.start()
         announce_address(config.address_file, f"{config.listen.rpartition(':')[0]}:{port}")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keys.keep_fresh())
             tasks.create_task(lease.keep())
             tasks.create_task(publisher.run())
+            tasks.create_task(check.run())
             tasks.create_task(OrphanWatch(intents, clock).run())
+            await server.until_stopped(STOP_GRACE)
     finally:
-        await server.stop(STOP_GRACE)
         intents.close()
         await log.stop()
         await publisher.publish()
         await authn.close()
         await authz.close()
+        await telemetry.stop()
 
 
 def _store(config: Config) -> Store:

@@ -6,7 +6,6 @@ protected, and only while the witness has a key and a volume of its own (R23).
 """
 
 import base64
-import binascii
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +57,7 @@ class WitnessVerifier:
         try:
             name, key_id, encoded = vkey.strip().split("+", 2)
             key = base64.b64decode(encoded, validate=True)
-        except (ValueError, binascii.Error) as error:
+        except ValueError as error:
             raise BadKey("not a verifier key of the form name+hash+key") from error
         verifier = cls(name, key[1:])
         if key[:1] != _COSIGNATURE or len(key) != 33 or verifier.key_id.hex() != key_id:
@@ -77,7 +76,7 @@ class WitnessVerifier:
             name, _, encoded = line.removeprefix(_DASH).rpartition(" ")
             try:
                 blob = base64.b64decode(encoded, validate=True)
-            except binascii.Error:
+            except ValueError:
                 continue
             if name != self.name or blob[:4] != self.key_id or len(blob) != 4 + 8 + 64:
                 continue

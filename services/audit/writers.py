@@ -4,6 +4,7 @@ The writer is the SPIFFE path of the peer's certificate, never something that a 
 """
 
 from services.audit.event import Event, EventType, Identity, Result
+from services.audit.ports import Capacity
 from services.common.errors import PermissionDenied, Unauthenticated
 
 AUTHN = "service/authn"
@@ -34,6 +35,13 @@ def check_type(writer: str, event: Event) -> None:
         raise PermissionDenied(f"{writer} may not write events of type {event.event_type} (R22).")
     if writer == CORE and event.event_type is EventType.AUTHENTICATION and event.result is Result.SUCCESS:
         raise PermissionDenied(f"{writer} may write authentication failures only; authn writes the rest (R22).")
+
+
+def capacity(writer: str, event: Event) -> Capacity:
+    """What part of the queue the event may use (R25)."""
+    if event.is_intent_or_outcome:
+        return Capacity.RESERVED
+    return Capacity.GUEST if writer.startswith(_PLATFORM) else Capacity.SERVICE
 
 
 def check_party(writer: str, identity: Identity) -> None:

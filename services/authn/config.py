@@ -7,6 +7,7 @@ import pydantic
 
 from services.authn.model import ISSUER
 from services.common.config import FilePath, Model, PeerAddress, TlsFiles
+from services.common.telemetry.config import TelemetryConfig
 
 
 class IssuerConfig(Model):
@@ -89,6 +90,7 @@ class AuthnConfig(Model):
     """Seconds for which a signing key signs before the next one does."""
     address_file: FilePath | None = None
     """Where to write the bound address, for whoever started the process."""
+    telemetry: TelemetryConfig = TelemetryConfig()
 
     @pydantic.field_validator("store")
     @classmethod

@@ -12,6 +12,7 @@ from services.authn.adapters.audit import AuditRecorder
 from services.authn.adapters.authz import AuthzPolicy
 from services.authn.adapters.bootstrap_token import BootstrapTokenFile
 from services.authn.adapters.certificate import CertificateAuthenticator
+from services.authn.adapters.counted import CountedRecorder
 from services.authn.adapters.credentials import CredentialStore
 from services.authn.adapters.external_token import ExternalTokenAuthenticator
 from services.authn.adapters.issuer_store import IssuerStore
@@ -46,6 +47,9 @@ from services.common.grpc_server import GrpcServer
 from services.common.log import get_logger
 from services.common.runtime import announce_address
 from services.common.runtime_errors import ConfigError
+from services.common.telemetry import metrics
+from services.common.telemetry.process import Facts, Telemetry
+from services.common.writable import WritableProbe
 
 log = get_logger("authn")
 
@@ -78,6 +82,7 @@ async def main(config: AuthnConfig) -> None:
     audit = Peer("audit", config.audit, config.tls)
     authz = Peer("authz", config.authz, config.tls)
     client = AuditClient(audit, clock)
+    telemetry = Telemetry("authn", config.telemetry, config.tls, metrics.AUTHN)
     try:
         store.bind_pepper(pepper.version)
         schedules = _schedules(config)
@@ -86,7 +91,7 @@ async def main(config: AuthnConfig) -> None:
             store, kek, Purpose.PRINCIPAL, clock, schedules[Purpose.PRINCIPAL]
         )
         rotations = {Purpose.ACCESS.value: access_rotation, Purpose.PRINCIPAL.value: principal_rotation}
-        recorder = AuditRecorder(client)
+        recorder = CountedRecorder(AuditRecorder(client))
         journal = Journal(recorder, clock)
         revoked = RevokedTokens(store, clock)
         credentials = CredentialStore(store)
@@ -120,7 +125,9 @@ async def main(config: AuthnConfig) -> None:
         bootstrap = Bootstrap(
             credentials, BootstrapTokenFile(config.bootstrap_token_file), maker, hashing, journal, clock
         )
-        server = GrpcServer(config.listen, config.tls, client.problems)
+        probe = WritableProbe(store.touch)
+        problems = lambda: [*client.problems(), *probe.problems()]
+        server = GrpcServer(config.listen, config.tls, problems)
         server.add(
             authn_pb2_grpc.add_AuthnServiceServicer_to_server,
             AuthnServicer(service, access.jwks, principal.jwks),
@@ -146,16 +153,19 @@ async def main(config: AuthnConfig) -> None:
             authn_pb2.DESCRIPTOR.services_by_name["CredentialAdminService"].full_name,
         )
         try:
+            await telemetry.start(Facts(problems, revision=lambda: f"credentials {store.mirror.revision}"))
             port = await server.start()
             announce_address(config.address_file, f"{config.listen.rpartition(':')[0]}:{port}")
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(store.follow())
+                tasks.create_task(probe.keep())
                 tasks.create_task(_upkeep(store, list(rotations.values())))
+                await server.until_stopped(GRACE)
         finally:
-            await server.stop(GRACE)
             await journal.drain()
             await store.write_uses()
     finally:
+        await telemetry.stop()
         await client.close()
         await audit.close()
         await authz.close()

@@ -1,6 +1,7 @@
 """Configuration of the authz service."""
 
 from services.common.config import FilePath, Model, PeerAddress, TlsFiles
+from services.common.telemetry.config import TelemetryConfig
 
 
 class AuthzConfig(Model):
@@ -19,3 +20,4 @@ class AuthzConfig(Model):
     """The SQLite file that holds elevations."""
     address_file: FilePath | None = None
     """Where to write the bound address, for whoever started the process."""
+    telemetry: TelemetryConfig = TelemetryConfig()

@@ -11,6 +11,7 @@ from kubegate.authz.v1 import (
     policy_admin_pb2_grpc,
 )
 from services.authz.adapters.audit_log import AuditLog
+from services.authz.adapters.counted import CountedRecorder
 from services.authz.adapters.policy_file import PolicyFile
 from services.authz.adapters.principal_tokens import PrincipalTokens
 from services.authz.adapters.sqlite_store import SqliteStore
@@ -29,6 +30,9 @@ from services.common.grpc_server import GrpcServer
 from services.common.principal_token import RemotePrincipalKeys
 from services.common.revocations import LivePrincipalVerifier, RevocationLease
 from services.common.runtime import announce_address
+from services.common.telemetry import metrics
+from services.common.telemetry.process import Facts, Telemetry
+from services.common.writable import WritableProbe
 
 GRACE = 5.0
 """Seconds that calls in flight have when the service stops."""
@@ -45,18 +49,17 @@ async def main(config: AuthzConfig) -> None:
     keys = RemotePrincipalKeys(authn, clock)
     lease = RevocationLease(authn, clock)
     client = AuditClient(audit, clock)
-    recorder = AuditLog(client)
+    audit_log = AuditLog(client)
+    recorder = CountedRecorder(audit_log, clock)
+    probe = WritableProbe(store.touch)
+    telemetry = Telemetry("authz", config.telemetry, config.tls, metrics.AUTHZ)
     in_force = InForce(policy, content, store, recorder, clock)
     service = AuthzService(in_force, PrincipalTokens(LivePrincipalVerifier(keys, lease, clock)), recorder, clock)
     admission = Admission(service, recorder, clock)
     elevations = Elevations(admission, in_force, store, clock)
     policy_admin = PolicyAdmin(admission, service, in_force, file.now)
-    server = GrpcServer(
-        config.listen,
-        config.tls,
-        lambda: [*keys.problems(), *lease.problems(), *client.problems()],
-        notices=in_force.notices,
-    )
+    problems = lambda: [*keys.problems(), *lease.problems(), *client.problems(), *probe.problems()]
+    server = GrpcServer(config.listen, config.tls, problems, notices=in_force.notices)
     server.add(
         authz_pb2_grpc.add_AuthzServiceServicer_to_server,
         AuthzServicer(service),
@@ -73,18 +76,23 @@ async def main(config: AuthzConfig) -> None:
         elevation_pb2.DESCRIPTOR.services_by_name["ElevationService"].full_name,
     )
     try:
+        metrics.follow(metrics.POLICY_REJECTED, lambda: float(bool(in_force.rejected)))
+        metrics.follow(metrics.POLICY_REVISION, lambda: in_force.lease_revision)
         await in_force.start()
+        await telemetry.start(Facts(problems, in_force.notices, revision=lambda: f"policy {in_force.revision[:19]}"))
         port = await server.start()
         announce_address(config.address_file, f"{config.listen.rpartition(':')[0]}:{port}")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keys.keep_fresh())
             tasks.create_task(lease.keep())
+            tasks.create_task(probe.keep())
             tasks.create_task(in_force.follow(file.changes(), file.now))
+            await server.until_stopped(GRACE)
     finally:
-        await server.stop(GRACE)
         await admission.drain()
-        await recorder.close()
+        await audit_log.close()
         await client.close()
         await audit.close()
         await authn.close()
         await store.close()
+        await telemetry.stop()

@@ -57,16 +57,16 @@ def query(
     filter_ = event_filter(type_, user, action, resource, namespace, result, request_id, field, text, since, until)
     request = audit_pb2.QueryRequest(filter=filter_, limit=limit, descending=newest_first, cursor=cursor)
 
-    async def ask() -> tuple[list[bytes], str]:
+    async def ask() -> tuple[list[audit_pb2.Record], str]:
         async with Stack.load(home) as stack:
             return await query_records(stack, request)
 
     records, following = run(ask())
     if as_json:
-        emit_json([json.loads(record) for record in records])
+        emit_json([json.loads(record.canonical_json) for record in records])
     else:
         for record in records:
-            print(_line(record))
+            print(_line(record.canonical_json))
     if following:
         typer.echo(f"kubegate: there is more; continue with --cursor {following}", err=True)
 
@@ -99,11 +99,13 @@ def tail(
             if lines:
                 request = audit_pb2.QueryRequest(filter=filter_, limit=lines, descending=True)
                 for record in reversed((await query_records(stack, request))[0]):
-                    show(record)
-                    position = max(position, json.loads(record)["sequence"] + 1)
+                    show(record.canonical_json)
+                    # Numbers of other logs say nothing about where this one goes on.
+                    if not record.log_id:
+                        position = max(position, record.sequence + 1)
             while follow:
-                async for sequence, record in _tail(stack, filter_, position):
-                    show(record)
+                async for sequence, event in _tail(stack, filter_, position):
+                    show(event)
                     position = sequence + 1
 
     try:

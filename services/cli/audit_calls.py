@@ -32,16 +32,16 @@ async def head(stack: Stack) -> str:
     return response.checkpoint
 
 
-async def query_records(stack: Stack, request: audit_pb2.QueryRequest) -> tuple[list[bytes], str]:
+async def query_records(stack: Stack, request: audit_pb2.QueryRequest) -> tuple[list[audit_pb2.Record], str]:
     """One query's records, and the cursor that leads on."""
-    records: list[bytes] = []
+    records: list[audit_pb2.Record] = []
     cursor = ""
     metadata = await stack.admin_metadata()
     audit = stack.peer("audit")
     call = audit_pb2_grpc.AuditServiceStub(audit.channel()).Query(request, timeout=CALL_SECONDS, metadata=metadata)
     try:
         async for response in call:
-            records += [record.canonical_json for record in response.records]
+            records += response.records
             cursor = response.next_cursor
     except aio.AioRpcError as error:
         raise audit.error(error) from None

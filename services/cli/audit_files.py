@@ -32,7 +32,7 @@ from services.audit.verify import (
     verify_lines,
     verify_log,
 )
-from services.cli.audit_calls import CALL_SECONDS, ask, head, query_records
+from services.cli.audit_calls import CALL_SECONDS, ask, head
 from services.cli.audit_filter import (
     Action,
     Field,
@@ -53,9 +53,6 @@ from services.cli.output import MISUSE, NEGATIVE, emit_json, emit_table, fail, r
 from services.cli.pki import write_private
 from services.cli.stack import Stack
 from services.common.errors import InvalidArgument
-
-EXPORT_PAGE = 10_000
-"""Events asked for at once by an export of the whole log; each question shows a fresh token."""
 
 FORMATS = {"jsonl": audit_pb2.EXPORT_FORMAT_JSON_LINES, "csv": audit_pb2.EXPORT_FORMAT_CSV}
 
@@ -315,17 +312,15 @@ def _witness_key(path: Path) -> Ed25519PrivateKey:
 
 
 async def _export_whole(stack: Stack, file: Path | None) -> dict[str, Any]:
-    """Everything under the tree head of this moment. Files appear whole or not at all."""
+    """Everything of this log under its tree head of this moment. Files appear whole or not at all."""
     note = await head(stack)
     size = size_of(note)
-    events: list[bytes] = []
-    cursor = ""
-    while len(events) < size:
-        request = audit_pb2.QueryRequest(limit=min(EXPORT_PAGE, size - len(events)), cursor=cursor)
-        page, cursor = await query_records(stack, request)
-        events += page
-        if not cursor:
+    data = bytearray()
+    async for part in _parts(stack, audit_pb2.ExportRequest(format=FORMATS["jsonl"])):
+        data += part.data
+        if part.events >= size:
             break
+    events = bytes(data).split(b"\n")[:size]
     proof = prove(note, events)
     return _written(file, b"".join(event + b"\n" for event in events), proof.encode(), size)
 

@@ -143,7 +143,7 @@ async def _events(stack: Stack, begin: datetime, end: datetime) -> list[dict[str
     request.filter.until.FromDatetime(end)
     while True:
         records, request.cursor = await query_records(stack, request)
-        events += [json.loads(record) for record in records]
+        events += [json.loads(record.canonical_json) for record in records]
         if not request.cursor:
             return events
 

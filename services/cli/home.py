@@ -8,8 +8,7 @@ import json
 import os
 import secrets
 import shutil
-import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -21,14 +20,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.authz.policy import PolicyError, load_policy
-from services.cli.pki import Authority, KeyPair, days_left, usable, write_private
+from services.cli.pki import Authority, KeyPair, days_left, names_of, usable, write_private
+from services.cli.placing import CLUSTER, EDGE_HOSTS, LOOPBACK, Placing, free_port
 from services.common.runtime_errors import StartupError
 from services.common.tls import server_name
 
+__all__ = ["CLUSTER", "EDGE_HOSTS", "LOOPBACK", "HomeLayout", "free_port", "prepare"]
+
 SERVICES = ("audit", "authn", "authz", "mcp-core")
-CLUSTER = "cluster"
-LOOPBACK = "127.0.0.1"
-EDGE_HOSTS = ("localhost", LOOPBACK, "::1")
 EMBEDDED_NAMESPACES = ("default", "development", "feature-x", "kube-system", "production", "staging")
 EMBEDDED_KINDS = ("backups.demo.example.com",)
 CORE_USER = "kubegate:core"
@@ -103,15 +102,9 @@ class HomeLayout:
         return data
 
 
-def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def prepare(layout: HomeLayout, *, edge_port: int, kubeconfig: Path | None, policy: Path | None) -> None:
+def prepare(
+    layout: HomeLayout, *, edge_port: int, kubeconfig: Path | None, policy: Path | None, placing: Placing
+) -> None:
     """Fills a home with authorities, certificates, secrets, the policy and one configuration per service.
 
     Raises:
@@ -121,17 +114,17 @@ def prepare(layout: HomeLayout, *, edge_port: int, kubeconfig: Path | None, poli
     mesh = Authority.open(layout.root / "ca" / "mesh", "kubegate development mesh CA")
     edge = Authority.open(layout.root / "ca" / "edge", "kubegate development edge CA")
     for name in SERVICES:
-        _keep(layout.service(name) / "tls", mesh, partial(mesh.mesh, f"service/{name}"))
-    _keep(layout.operator, mesh, lambda: mesh.mesh("operator/admin"))
-    _keep(layout.service("mcp-core") / "edge", edge, lambda: edge.server("localhost", EDGE_HOSTS))
-    ports = {name: free_port() for name in ("audit", "authn", "authz")}
+        keep(layout.service(name) / "tls", mesh, partial(mesh.mesh, f"service/{name}"))
+    keep(layout.operator, mesh, lambda: mesh.mesh("operator/admin"))
+    keep(layout.service("mcp-core") / "edge", edge, lambda: edge.server("localhost", EDGE_HOSTS))
     if kubeconfig is None:
-        core_kubeconfig = _prepare_cluster(layout, free_port())
+        core_kubeconfig = _prepare_cluster(layout, placing)
     else:
         core_kubeconfig = _given_kubeconfig(kubeconfig)
     _place_secrets(layout)
-    for name, config in _configs(ports, edge_port, core_kubeconfig, layout.policy).items():
-        _write_config(layout.config(name), config)
+    for name, config in _configs(placing, edge_port, core_kubeconfig, layout.policy).items():
+        _write_config(layout.config(name), {**config, **placing.settings.get(name, {})})
+        _write_telemetry(layout.config(name), placing.scrape[name], placing.traces)
 
 
 def _write_config(path: Path, ours: dict[str, Any]) -> None:
@@ -144,12 +137,27 @@ def _write_config(path: Path, ours: dict[str, Any]) -> None:
             raise StartupError(f"{path}: not valid YAML; correct it, or remove it to get a new one") from error
     kept = {key: value for key, value in theirs.items() if key not in ours} if isinstance(theirs, dict) else {}
     partial_path = path.with_suffix(".part")
-    partial_path.write_text(yaml.safe_dump({**ours, **kept}, sort_keys=False), encoding="utf-8")
+    whole = {key: value for key, value in {**ours, **kept}.items() if value is not None}
+    partial_path.write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
     partial_path.replace(path)
 
 
-def _keep(directory: Path, authority: Authority, issue: Callable[[], KeyPair]) -> None:
-    if not usable(directory, authority.certificate) or days_left(directory / "tls.crt") < RENEW_BELOW_DAYS:
+def _write_telemetry(path: Path, scrape: str, traces: Mapping[str, Any] | None) -> None:
+    """Has a service listen for scrapes, and send spans where that is said; whatever else somebody has set stays."""
+    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    telemetry = dict(config["telemetry"]) if isinstance(config.get("telemetry"), dict) else {}
+    telemetry["metrics"] = {**(telemetry.get("metrics") or {}), "listen": scrape}
+    if traces:
+        telemetry["traces"] = {**(telemetry.get("traces") or {}), **traces}
+    elif traces is not None:
+        telemetry.pop("traces", None)
+    _write_config(path, {**config, "telemetry": telemetry})
+
+
+def keep(directory: Path, authority: Authority, issue: Callable[[], KeyPair], hosts: Set[str] = frozenset()) -> None:
+    """Issues a certificate unless a usable one for these host names is there and does not end soon."""
+    usable_now = usable(directory, authority.certificate) and hosts <= names_of(directory / "tls.crt")
+    if not usable_now or days_left(directory / "tls.crt") < RENEW_BELOW_DAYS:
         issue().write(directory, authority.certificate)
 
 
@@ -189,19 +197,20 @@ def _place_secrets(layout: HomeLayout) -> None:
         write_private(signing_key, pem)
 
 
-def _prepare_cluster(layout: HomeLayout, port: int) -> Path:
+def _prepare_cluster(layout: HomeLayout, placing: Placing) -> Path:
     directory = layout.service(CLUSTER)
     authority = Authority.open(layout.root / "ca" / CLUSTER, "kubegate embedded cluster CA")
-    _keep(directory / "tls", authority, lambda: authority.server("embedded-cluster", EDGE_HOSTS))
-    _keep(directory / "admin", authority, lambda: authority.client("admin", ["system:masters"]))
+    hosts = placing.cluster_hosts
+    keep(directory / "tls", authority, lambda: authority.server("embedded-cluster", hosts), frozenset(hosts))
+    keep(directory / "admin", authority, lambda: authority.client("admin", ["system:masters"]))
     core = layout.service("mcp-core") / "cluster"
-    _keep(core, authority, lambda: authority.client(CORE_USER))
-    server = f"https://{LOOPBACK}:{port}"
+    keep(core, authority, lambda: authority.client(CORE_USER))
+    server = f"https://{placing.address[CLUSTER]}"
     ca = authority.certificate
     write_private(layout.cluster_kubeconfig, _kubeconfig(server, ca, directory / "admin", "admin"))
     write_private(core / "kubeconfig", _kubeconfig(server, ca, core, CORE_USER))
     config = {
-        "listen": f"{LOOPBACK}:{port}",
+        "listen": placing.listen[CLUSTER],
         "tls": {
             "cert_file": str(directory / "tls" / "tls.crt"),
             "key_file": str(directory / "tls" / "tls.key"),
@@ -210,7 +219,7 @@ def _prepare_cluster(layout: HomeLayout, port: int) -> Path:
         "manifests": [str(layout.cluster_rbac)],
         "seed": True,
     }
-    _write_config(layout.config(CLUSTER), config)
+    _write_config(layout.config(CLUSTER), {**config, **placing.settings.get(CLUSTER, {})})
     return Path("cluster/kubeconfig")
 
 
@@ -243,14 +252,14 @@ def _kubeconfig(server: str, ca: bytes, directory: Path, user: str) -> bytes:
     return yaml.safe_dump(document, sort_keys=False).encode()
 
 
-def _configs(ports: Mapping[str, int], edge_port: int, kubeconfig: Path, policy: Path) -> dict[str, dict[str, Any]]:
+def _configs(placing: Placing, edge_port: int, kubeconfig: Path, policy: Path) -> dict[str, dict[str, Any]]:
     tls = {"cert_file": "tls/tls.crt", "key_file": "tls/tls.key", "ca_file": "tls/ca.crt"}
 
     def listen(name: str) -> dict[str, Any]:
-        return {"listen": f"{LOOPBACK}:{ports[name]}", "tls": tls}
+        return {"listen": placing.listen[name], "tls": tls}
 
     def peer(name: str) -> dict[str, str]:
-        return {"address": f"{LOOPBACK}:{ports[name]}", "server_name": server_name(name)}
+        return {"address": placing.address[name], "server_name": server_name(name)}
 
     return {
         "authn": {
@@ -280,7 +289,7 @@ def _configs(ports: Mapping[str, int], edge_port: int, kubeconfig: Path, policy:
             "mask_key_file": "mask.key",
         },
         "mcp-core": {
-            "listen": f"{LOOPBACK}:{edge_port}",
+            "listen": placing.listen["mcp-core"],
             "base_url": f"https://localhost:{edge_port}",
             "tls": {"cert_file": "edge/tls.crt", "key_file": "edge/tls.key"},
             "mesh": tls,

@@ -69,6 +69,17 @@ def usable(directory: Path, ca: bytes | None = None) -> bool:
         return False
 
 
+def names_of(certificate: Path) -> frozenset[str]:
+    """The host names and addresses of a certificate file; none where it has none or cannot be read."""
+    try:
+        parsed = x509.load_pem_x509_certificate(certificate.read_bytes())
+        names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, x509.ExtensionNotFound):
+        return frozenset()
+    addresses = map(str, names.get_values_for_type(x509.IPAddress))
+    return frozenset((*names.get_values_for_type(x509.DNSName), *addresses))
+
+
 class Authority:
     """A certificate authority whose key lies in ``directory`` (``ca.crt``, ``ca.key``)."""
 

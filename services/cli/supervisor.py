@@ -23,8 +23,8 @@ MODULES = {
 }
 """Start order; stopping goes backwards, so that audit outlives those who write to it."""
 
-STOP_PATIENCE = 15.0
-"""Seconds that a process gets between SIGTERM and SIGKILL."""
+STOP_PATIENCE = 60.0
+"""Seconds that a process gets between SIGTERM and SIGKILL: a call in flight at the edge may take 50, and ends first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from services.cli.cluster_rbac import cluster_rbac
 from services.cli.home import CLUSTER, EMBEDDED_KINDS, EMBEDDED_NAMESPACES, LOOPBACK, HomeLayout, free_port, prepare
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import NEGATIVE, emit_json, emit_table, fail, run
+from services.cli.placing import Placing, on_loopback
 from services.cli.stack import Stack
 from services.cli.starting import bring_up
 from services.cli.welcome import welcome
@@ -49,6 +50,16 @@ def up(
         ),
     ] = None,
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Replace the home's policy by this file.")] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Send traces to this OTLP/gRPC collector on loopback, now and at later starts; `off` ends that.",
+        ),
+    ] = None,
+    sample: Annotated[
+        float, typer.Option(metavar="RATIO", min=0, max=1, help="Which part of the traces --otlp records.")
+    ] = 1.0,
     prepare_only: Annotated[
         bool,
         typer.Option("--prepare-only", help="Make certificates, secrets and configurations; start nothing."),
@@ -74,9 +85,7 @@ def up(
             names = [name for name in supervisor.MODULES if name != CLUSTER or kubeconfig is None]
             if not prepare_only:
                 _refuse_port_in_use(edge_port)
-            prepare(layout, edge_port=edge_port, kubeconfig=kubeconfig, policy=policy)
-            _seed_cluster_rbac(layout)
-            _write_endpoints(layout, edge_port, embedded=kubeconfig is None)
+            fill(layout, edge_port, kubeconfig, policy, on_loopback(edge_port, otlp or "", sample))
             if prepare_only:
                 return
             asyncio.run(bring_up(layout, names))
@@ -227,6 +236,17 @@ def _refuse_port_in_use(port: int) -> None:
             ) from error
 
 
+def fill(layout: HomeLayout, edge_port: int, kubeconfig: Path | None, policy: Path | None, placing: Placing) -> None:
+    """Makes or renews all that a stack starts from.
+
+    Raises:
+        StartupError: as ``prepare``, or the policy is not valid.
+    """
+    prepare(layout, edge_port=edge_port, kubeconfig=kubeconfig, policy=policy, placing=placing)
+    _seed_cluster_rbac(layout)
+    _write_endpoints(layout, edge_port, placing, embedded=kubeconfig is None)
+
+
 def _seed_cluster_rbac(layout: HomeLayout) -> None:
     try:
         policy = load_policy(layout.policy)
@@ -239,11 +259,7 @@ def _seed_cluster_rbac(layout: HomeLayout) -> None:
         layout.cluster_rbac.write_text(yaml.safe_dump_all(manifests, sort_keys=False), encoding="utf-8")
 
 
-def _write_endpoints(layout: HomeLayout, edge_port: int, *, embedded: bool) -> None:
-    def address(name: str) -> str:
-        listen: str = yaml.safe_load(layout.config(name).read_text(encoding="utf-8"))["listen"]
-        return listen
-
+def _write_endpoints(layout: HomeLayout, edge_port: int, placing: Placing, *, embedded: bool) -> None:
     base_url = f"https://localhost:{edge_port}"
     kubeconfig = yaml.safe_load(layout.config("mcp-core").read_text(encoding="utf-8"))["cluster"]["kubeconfig"]
     document = {
@@ -253,8 +269,8 @@ def _write_endpoints(layout: HomeLayout, edge_port: int, *, embedded: bool) -> N
         "audit_log": str(layout.audit_log),
         "policy": str(layout.policy),
         "kubeconfig": str(layout.cluster_kubeconfig) if embedded else kubeconfig,
-        "services": {name: address(name) for name in supervisor.MODULES if name != CLUSTER or embedded},
-        "metrics": {},
+        "services": {name: placing.address[name] for name in supervisor.MODULES if name != CLUSTER or embedded},
+        "metrics": dict(placing.metrics),
     }
     partial = layout.endpoints.with_suffix(".part")
     partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

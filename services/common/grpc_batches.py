@@ -10,6 +10,10 @@ from services.common.call import CURRENT, Call, current_call
 from services.common.errors import DeadlineExceeded, DomainError
 from services.common.grpc_server import public_error
 from services.common.grpc_stream import MAX_BATCH, item_error
+from services.common.telemetry.rpc import Measured, answering, method_of
+
+_Item = tuple[Any, Measured]
+"""An item of a message, and its measurement: items of one group belong to many traces."""
 
 Answers = Sequence[Any]
 """Responses or ``DomainError``s, in the order of the questions."""
@@ -30,33 +34,36 @@ async def serve_batches(
     flight, those of unfinished groups and those whose answers the peer has not taken yet included.
     """
     stream = current_call()
+    method = method_of(response_type)
     answers: deque[Any] = deque()
     tasks: set[asyncio.Task[None]] = set()
     wake, room = asyncio.Event(), asyncio.Event()
     in_flight = 0
 
-    def reply(items: Sequence[Any], results: Answers) -> None:
-        for item, result in zip(items, results, strict=True):
+    def reply(items: Sequence[_Item], results: Answers) -> None:
+        for (item, measured), result in zip(items, results, strict=True):
             if isinstance(result, DomainError):
                 answers.append(answer_type(id=item.header.id, error=item_error(result)))
+                measured.end(result.code.name)
             else:
                 answers.append(answer_type(id=item.header.id, response=result))
+                measured.end("OK")
         wake.set()
 
-    async def answer(items: Sequence[Any], work: Awaitable[Answers]) -> None:
+    async def answer(items: Sequence[_Item], work: Awaitable[Answers]) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         working = asyncio.ensure_future(work)
         # Whoever asked is told in time; the event itself is stored or not, as a whole.
-        waiting = sorted(enumerate(items), key=lambda pair: pair[1].header.timeout_ms)
+        waiting = sorted(enumerate(items), key=lambda pair: pair[1][0].header.timeout_ms)
         try:
             while waiting and not working.done():
-                left = waiting[0][1].header.timeout_ms / 1000 - (loop.time() - began)
+                left = waiting[0][1][0].header.timeout_ms / 1000 - (loop.time() - began)
                 await asyncio.wait((working,), timeout=max(left, 0))
                 if working.done():
                     break
                 passed = loop.time() - began
-                late = [pair for pair in waiting if pair[1].header.timeout_ms / 1000 <= passed]
+                late = [pair for pair in waiting if pair[1][0].header.timeout_ms / 1000 <= passed]
                 waiting = waiting[len(late) :]
                 reply([item for _, item in late], [DeadlineExceeded("The item's deadline passed.")] * len(late))
             results = await working
@@ -76,13 +83,13 @@ async def serve_batches(
     async def read() -> None:
         nonlocal in_flight
         async for message in requests:
-            items = list(message.items)
+            items = [(item, answering(method, item.header.traceparent)) for item in message.items]
             while (busy := in_flight + len(answers)) and busy + len(items) > limit:
                 room.clear()
                 await room.wait()
             CURRENT.set(Call(stream.peer, stream.deadline, stream.metadata, ""))
             try:
-                groups = handle([item.request for item in items])
+                groups = handle([item.request for item, _ in items])
             except Exception as error:  # noqa: BLE001 - as above
                 reply(items, [public_error(error, answer_type.DESCRIPTOR.full_name)] * len(items))
                 continue

@@ -11,6 +11,8 @@ from services.common.config import PeerAddress, TlsFiles
 from services.common.deadline import Deadline
 from services.common.errors import DeadlineExceeded, DomainError, Internal, Unavailable, from_code
 from services.common.log import get_logger
+from services.common.telemetry.rpc import asking, method_of
+from services.common.telemetry.trace_context import traceparent
 from services.common.tls import CertificateFiles
 
 log = get_logger("client")
@@ -42,6 +44,8 @@ class Peer:
 
     def __init__(self, name: str, address: PeerAddress, tls: TlsFiles) -> None:
         self.name = name
+        self.address = address.address
+        """``host:port``."""
         self._address = address
         self._files = CertificateFiles(tls)
         self._channel: aio.Channel | None = None
@@ -96,10 +100,13 @@ class Peer:
             DomainError: as the peer sent it; ``Unavailable`` where it cannot be reached.
         """
         timeout = deadline.child().remaining()
-        try:
-            return await method(self.channel())(request, timeout=timeout, metadata=tuple(metadata))
-        except aio.AioRpcError as error:
-            raise self.error(error) from None
+        with asking(method_of(type(request)), self.address):
+            if position := traceparent():
+                metadata = (*metadata, ("traceparent", position))
+            try:
+                return await method(self.channel())(request, timeout=timeout, metadata=tuple(metadata))
+            except aio.AioRpcError as error:
+                raise self.error(error) from None
 
     def error(self, error: aio.AioRpcError) -> DomainError:
         """The domain error behind an RPC error of this peer. Texts of the transport itself are for the log only."""

@@ -22,9 +22,12 @@ from services.common.errors import Code, DomainError, Internal, PermissionDenied
 from services.common.grpc_client import ERROR_METADATA
 from services.common.log import get_logger
 from services.common.runtime_errors import StartupError
-from services.common.tls import peer_path, server_credentials
+from services.common.telemetry.bounded import Bounded
+from services.common.telemetry.metrics import SECURITY_VIOLATIONS
+from services.common.telemetry.rpc import answering
+from services.common.tls import matches, peer_path, server_credentials
 
-__all__ = ["NOTICES_METADATA", "PROBLEMS_METADATA", "GrpcServer", "current_call", "method_callers"]
+__all__ = ["NOTICES_METADATA", "PROBLEMS_METADATA", "GrpcServer", "current_call", "matches", "method_callers"]
 
 PROBLEMS_METADATA = "kubegate-problems-bin"
 """Trailing metadata of a health check: what is missing, one UTF-8 line each."""
@@ -36,6 +39,9 @@ UNARY_LIMIT = 30.0
 """Seconds that a unary call may take when its caller named no deadline or a longer one."""
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+known_peer = Bounded(64)
+"""Peers by name in metrics: those of a mesh are few."""
+
 _MESH = ("service/*", "operator/*", "platform/*")
 _STATUS = {code: status for code in Code for status in grpc.StatusCode if status.value[0] == code}
 
@@ -56,12 +62,6 @@ def method_callers(service: str) -> Mapping[str, Sequence[str]]:
             raise LookupError(f"{service}.{method.name} names no callers in its proto")
         callers[f"/{service}/{method.name}"] = allow
     return callers
-
-
-def matches(peer: str, allow: Sequence[str]) -> bool:
-    """Whether a SPIFFE path is in an allow-list; ``platform/*`` stands for exactly one further segment."""
-    head, slash, tail = peer.partition("/")
-    return peer in allow or bool(slash and tail and "/" not in tail and f"{head}/*" in allow)
 
 
 class GrpcServer:
@@ -115,6 +115,13 @@ class GrpcServer:
             ) from error
         await self._server.start()
         return port
+
+    async def until_stopped(self, grace: float) -> None:
+        """Waits to be cancelled and then stops as ``stop`` does, while what its calls depend on still runs."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.stop(grace)
 
     async def stop(self, grace: float) -> None:
         """Refuses new calls and new items, and gives those in flight ``grace`` seconds."""
@@ -174,6 +181,7 @@ def _admit(method: str, allow: Sequence[str], context: Any) -> Call:
     peer = peer_path(context.auth_context())
     if not matches(peer, allow):
         log.warning("caller refused", method=method, peer=peer)
+        SECURITY_VIOLATIONS.labels("caller_refused", known_peer(peer)).inc()
         raise PermissionDenied(f"{peer} may not call {method}.")
     remaining = context.time_remaining()
     seconds = UNARY_LIMIT if remaining is None else min(remaining, UNARY_LIMIT)
@@ -197,10 +205,14 @@ async def _abort(context: Any, error: DomainError) -> None:
 
 
 def _guard_unary(method: str, allow: Sequence[str], handler: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+    name = method.removeprefix("/")
+
     async def guarded(request: Any, context: Any) -> Any:
         try:
-            CURRENT.set(_admit(method, allow, context))
-            return await handler(request, context)
+            call = _admit(method, allow, context)
+            CURRENT.set(call)
+            with answering(name, call.metadata.get("traceparent", "")):
+                return await handler(request, context)
         except (asyncio.CancelledError, aio.AbortError):
             raise
         except Exception as error:  # noqa: BLE001 - the one place that maps whatever escapes a handler

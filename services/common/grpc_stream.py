@@ -9,6 +9,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 from grpc import aio
@@ -26,6 +27,9 @@ from services.common.errors import (
 from services.common.grpc_client import Peer
 from services.common.grpc_server import public_error
 from services.common.log import get_logger
+from services.common.telemetry.metrics import STREAM_RECONNECTS, STREAM_UP
+from services.common.telemetry.rpc import answering, asking, method_of
+from services.common.telemetry.trace_context import traceparent
 
 MAX_BATCH = 256
 """Items in one message at most."""
@@ -50,6 +54,7 @@ async def serve_stream(
     """Answers the items of a stream concurrently; reads no further while ``limit`` items are in flight, those
     whose answers the peer has not taken yet included."""
     stream = current_call()
+    method = method_of(response_type)
     answers: deque[Any] = deque()
     tasks: set[asyncio.Task[None]] = set()
     wake = asyncio.Event()
@@ -62,8 +67,9 @@ async def serve_stream(
         deadline = Deadline.after(header.timeout_ms / 1000)
         CURRENT.set(Call(stream.peer, deadline, stream.metadata, header.request_id))
         try:
-            async with asyncio.timeout(deadline.remaining()):
-                reply.response.CopyFrom(await handle(item.request))
+            with answering(method, header.traceparent):
+                async with asyncio.timeout(deadline.remaining()):
+                    reply.response.CopyFrom(await handle(item.request))
         except TimeoutError:
             reply.error.CopyFrom(item_error(DeadlineExceeded("The item's deadline passed.")))
         except Exception as error:  # noqa: BLE001 - an item's crash is an answer, not the stream's end
@@ -129,6 +135,7 @@ class _Stream:
         call: Any,
         request_type: type[Any],
         broken: Callable[[BaseException | None], None],
+        answered: Callable[[], None],
     ) -> None:
         self._call = call
         self._request_type = request_type
@@ -137,9 +144,11 @@ class _Stream:
         self.pending: dict[int, asyncio.Future[Any]] = {}
         self.closing = False
         self._broken = broken
+        self._answered: Callable[[], None] | None = answered
+        # Of no request's trace: they serve all of them.
         self._tasks = [
-            asyncio.create_task(self._write()),
-            asyncio.create_task(self._read()),
+            asyncio.create_task(self._write(), context=Context()),
+            asyncio.create_task(self._read(), context=Context()),
         ]
 
     def send(self, item: Any) -> asyncio.Future[Any]:
@@ -182,6 +191,9 @@ class _Stream:
         cause: BaseException | None = None
         try:
             async for message in self._call:
+                if self._answered is not None:
+                    self._answered()
+                    self._answered = None
                 for answer in message.answers:
                     future = self.pending.pop(answer.id, None)
                     if future is not None and not future.done():
@@ -243,7 +255,9 @@ class StreamClient(Generic[Request, Response]):
         self._limit = limit
         self._max_age = max_age
         self._now = now
+        self._name = method_of(request_type)
         self._stream: _Stream | None = None
+        self._broken = False
         self._renew_at = 0.0
         self._next_id = 0
         self._in_flight = 0
@@ -263,7 +277,8 @@ class StreamClient(Generic[Request, Response]):
             )
         self._in_flight += 1
         try:
-            return await self._ask(request, deadline.child(), request_id)
+            with asking(self._name, self._peer.address):
+                return await self._ask(request, deadline.child(), request_id)
         finally:
             self._in_flight -= 1
 
@@ -282,6 +297,7 @@ class StreamClient(Generic[Request, Response]):
                 id=number,
                 timeout_ms=max(int(remaining * 1000), 1),
                 request_id=request_id,
+                traceparent=traceparent(),
             )
             try:
                 async with asyncio.timeout(remaining):
@@ -314,14 +330,24 @@ class StreamClient(Generic[Request, Response]):
                 return stream
             stream.retire()
         self._renew_at = now + self._max_age * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
-        self._stream = _Stream(self._method(self._peer.channel())(), self._request_type, self._on_broken)
+        call = self._method(self._peer.channel())()
+        self._stream = _Stream(call, self._request_type, self._on_broken, self._on_answer)
         return self._stream
+
+    def _on_answer(self) -> None:
+        """The first answer of a stream: only now is it known to be one."""
+        if self._broken:
+            STREAM_RECONNECTS.labels(self._name).inc()
+        self._broken = False
+        STREAM_UP.labels(self._name).set(1)
 
     def _on_broken(self, cause: BaseException | None) -> None:
         # A status of the stream itself, such as a certificate that the peer does not accept, is never the answer
         # to a question: whoever asked learns that the peer is away, and the log says why.
         code, details = (cause.code().name, cause.details()) if isinstance(cause, aio.AioRpcError) else ("closed", "")
         log.warning("stream broken", peer=self._peer.name, code=code, details=details)
+        self._broken = True
+        STREAM_UP.labels(self._name).set(0)
 
     def _unreachable(self) -> DomainError:
         return Unavailable(f"The {self._peer.name} service cannot be reached; nothing was done. Try again shortly.")

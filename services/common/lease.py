@@ -18,6 +18,7 @@ from services.common.call import CURRENT
 from services.common.clock import Clock, SystemClock
 from services.common.grpc_client import Peer
 from services.common.log import get_logger
+from services.common.telemetry.metrics import LEASE_FRESH, LEASE_LOST, follow
 
 TERM = 1.0
 """Seconds for which an answered ping vouches, counted from its sending."""
@@ -91,6 +92,7 @@ class Lease:
 
     async def keep(self) -> None:
         """Runs until cancelled: pings, applies answers, opens lost streams again."""
+        follow(LEASE_FRESH.labels(self._peer.name), lambda: float(self.fresh()))
         while True:
             call: Any = None
             renew_at = self._clock.monotonic() + MAX_AGE * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
@@ -105,6 +107,7 @@ class Lease:
             except Exception as error:  # noqa: BLE001 - whatever it is, the lease runs out and is tried again
                 self._lose()
                 log.warning("lease stream lost", peer=self._peer.name, cause=type(error).__name__)
+                LEASE_LOST.labels(self._peer.name).inc()
             finally:
                 if call is not None:
                     call.cancel()

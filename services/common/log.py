@@ -8,6 +8,9 @@ from typing import Any
 
 import structlog
 
+from services.common.telemetry.metrics import LOGGED
+from services.common.telemetry.trace_context import CURRENT
+
 _SECRET_NAME = re.compile(r"(?i)(password|secret|token|credential|authorization|api_?key|otp|pepper)")
 _SECRET_VALUE = re.compile(r"kg_[0-9A-Za-z]+_[0-9A-Za-z]+|eyJ[\w-]+\.[\w-]+\.[\w-]*|-----BEGIN[^-]*PRIVATE KEY-----")
 
@@ -21,6 +24,37 @@ def _redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> M
     return event
 
 
+LAST_ERROR: dict[str, str] = {}
+"""When, where and which event was last logged as an error; no text of its."""
+
+_COUNTED = frozenset({"warning", "error", "critical"})
+
+
+def last_error() -> dict[str, str]:
+    """The last error that was logged: ``at``, ``component``, ``event``; empty where there was none."""
+    return dict(LAST_ERROR)
+
+
+def _count(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    level = event.get("level")
+    if level in _COUNTED:
+        LOGGED.labels(level).inc()
+        if level != "warning":
+            LAST_ERROR.update(
+                at=str(event.get("timestamp", "")),
+                component=str(event.get("component") or event.get("logger") or "library"),
+                event=str(event["event"])[:120] if "component" in event else "error of a library",
+            )
+    return event
+
+
+def _place(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    here = CURRENT.get()
+    if here is not None:
+        event["trace_id"], event["span_id"] = here.trace_id, here.span_id
+    return event
+
+
 def configure(service: str, level: int = logging.INFO) -> None:
     """Sends the process's logs, the standard library's included, through the redactor to standard error."""
     shared: list[Any] = [
@@ -28,6 +62,7 @@ def configure(service: str, level: int = logging.INFO) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        _place,
     ]
 
     def name_service(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -39,6 +74,7 @@ def configure(service: str, level: int = logging.INFO) -> None:
             *shared,
             name_service,
             _redact,
+            _count,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -53,6 +89,7 @@ def configure(service: str, level: int = logging.INFO) -> None:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 name_service,
                 _redact,
+                _count,
                 structlog.processors.JSONRenderer(),
             ],
         )

@@ -37,6 +37,18 @@ def peer_path(auth_context: Mapping[str, Sequence[bytes]]) -> str:
     return ids[0].decode("ascii", "replace")[len(_PREFIX) :]
 
 
+def matches(peer: str, allow: Sequence[str]) -> bool:
+    """Whether a SPIFFE path is in an allow-list; ``platform/*`` stands for exactly one further segment."""
+    head, slash, tail = peer.partition("/")
+    return peer in allow or bool(slash and tail and "/" not in tail and f"{head}/*" in allow)
+
+
+def spiffe_path(uris: Sequence[str]) -> str | None:
+    """The path in the URI SANs of a certificate; ``None`` where they are not exactly one identity of ours."""
+    ours = [uri.removeprefix(_PREFIX) for uri in uris if uri.startswith(_PREFIX)]
+    return ours[0] if len(uris) == 1 and ours else None
+
+
 class CertificateFiles:
     """Reads a key pair and CA, and tells when the files have been replaced."""
 

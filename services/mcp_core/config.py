@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from services.common.config import ConfigError, FilePath, Model, PeerAddress, TlsFiles, read_secret
+from services.common.telemetry.config import TelemetryConfig
 from services.mcp_core.tools import TOOLSETS
 
 MIN_KEY = 32
@@ -69,6 +70,8 @@ class Config(Model):
 
     listen: Annotated[str, pydantic.Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+):\d{1,5}$")] = "127.0.0.1:8443"
     tls: EdgeTls
+    client_ca_file: FilePath | None = None
+    """Authorities of client certificates, PEM; without it none is asked for. authn says whom one stands for."""
     mesh: TlsFiles
     authn: PeerAddress
     authz: PeerAddress
@@ -102,6 +105,7 @@ class Config(Model):
     lives and dies with the process."""
     address_file: FilePath | None = None
     """Where to write the bound host:port after start."""
+    telemetry: TelemetryConfig = TelemetryConfig()
 
     @pydantic.field_validator("allowed_hosts")
     @classmethod

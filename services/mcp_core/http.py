@@ -6,7 +6,6 @@ through ``Pipeline``. Errors are application/problem+json with the request id; M
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -17,8 +16,17 @@ from services.common.deadline import Deadline
 from services.common.errors import DomainError, Internal, InvalidArgument, Unauthenticated
 from services.common.ids import uuid7
 from services.common.log import get_logger
+from services.common.telemetry.trace_context import CURRENT, TraceContext
 from services.mcp_core.edge.credentials import NoCredential, credential
-from services.mcp_core.edge.guard import ForeignOrigin, Guard, Misdirected
+from services.mcp_core.edge.guard import (
+    AmbiguousLength,
+    ForeignOrigin,
+    Guard,
+    HeadersTooLarge,
+    Misdirected,
+    UnexpectedBody,
+    UnknownVersion,
+)
 from services.mcp_core.edge.limiter import PASSWORD_COST, SourceLimiter, Throttled, source_of
 from services.mcp_core.edge.problems import NotRouted, problem
 from services.mcp_core.edge.wire import (
@@ -55,8 +63,16 @@ JWKS_SECONDS = 30.0
 # What curl sends without being told otherwise is a form type around a JSON body.
 _JSON_TYPES = frozenset({"", "application/json", "application/x-www-form-urlencoded"})
 
-# W3C Trace Context, section 3.2; an all-zero id is invalid.
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_UNSERVED = {
+    HeadersTooLarge: "headers too large",
+    UnexpectedBody: "body without use",
+    UnknownVersion: "unknown HTTP version",
+}
+_VIOLATIONS = {
+    Misdirected: "foreign host",
+    ForeignOrigin: "foreign origin",
+    AmbiguousLength: "ambiguous length of a body",
+}
 
 Handler = Callable[[Request, RequestContext], Awaitable[Response]]
 
@@ -116,6 +132,11 @@ class Edge:
             "/openapi.json": ("GET", self._describe),
         }
 
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """Every path; one that ends in ``/`` has names below it."""
+        return (*self._routes, TOOLS_PATH)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
@@ -139,17 +160,50 @@ class Edge:
         interface: Literal["rest", "mcp"] = "mcp" if path == "/mcp" else "rest"
         if not method and path.startswith(TOOLS_PATH) and len(path) > len(TOOLS_PATH):
             method, handler = "POST", self._tool
+        context = self._context(request, request_id, interface)
         if not method:
+            await self._unserved(request, context, "no such path")
             raise NotRouted(404, "There is nothing at this path; /openapi.json lists what there is.")
         if request.method != method:
+            # Clients of MCP ask with these whether there is a stream, or a session to end: that is no failure.
+            if path != "/mcp" or request.method not in ("GET", "DELETE"):
+                await self._unserved(request, context, "no such method")
             raise NotRouted(405, f"Use {method}.", [(b"allow", method.encode())])
-        return await handler(request, self._context(request, request_id, interface))
+        return await handler(request, context)
+
+    def malformed(self, address: str, status: int) -> tuple[str, Response]:
+        """The id of, and the answer to, bytes that are no HTTP request; their record is made in the background."""
+        request_id = uuid7()
+        context = RequestContext(
+            request_id,
+            secrets.token_hex(16),
+            "rest",
+            Source(address),
+            Deadline.after(self._settings.request_seconds),
+        )
+
+        async def record() -> None:
+            await self._admit(context)
+            await self._pipeline.refuse_unserved(context, "malformed HTTP", {})
+
+        self._pipeline.in_background(record())
+        text = "The headers are too long." if status == 431 else "This is not a valid HTTP/1.1 request."
+        return request_id, problem(NotRouted(status, text), request_id, "")
+
+    async def _unserved(self, request: Request, context: RequestContext, reason: str) -> None:
+        try:
+            shown = credential(request).whole
+        except NoCredential:
+            shown = b""
+        await self._admit(context, shown)
+        details = {"method": request.method, "path": request.path[:SAID]}
+        await self._pipeline.refuse_unserved(context, reason, details)
 
     def _context(self, request: Request, request_id: str, interface: Literal["rest", "mcp"]) -> RequestContext:
-        traced = _TRACEPARENT.fullmatch(request.text(b"traceparent"))
+        here = CURRENT.get() or TraceContext.parse(request.text(b"traceparent"))
         return RequestContext(
             request_id=request_id,
-            trace_id=traced[1] if traced else secrets.token_hex(16),
+            trace_id=here.trace_id if here else secrets.token_hex(16),
             interface=interface,
             # What a client says of itself goes into the records of three services.
             source=Source(request.address, bounded(request.text(b"user-agent", SAID), 256)),
@@ -157,40 +211,46 @@ class Edge:
         )
 
     async def _ours(self, request: Request, request_id: str) -> None:
-        """Host and Origin. A refusal is a security violation, recorded as far as the limit of its source goes."""
+        """Step 0. A foreign host or page, and a body of two lengths, are security violations. Refusals are recorded as
+        far as the limit of their source goes."""
         try:
             self._guard.check(request)
-        except (Misdirected, ForeignOrigin) as refusal:
+        except (HeadersTooLarge, UnexpectedBody, UnknownVersion) as refusal:
+            context = self._context(request, request_id, "mcp" if request.path == "/mcp" else "rest")
+            await self._unserved(request, context, _UNSERVED[type(refusal)])
+            raise
+        except (Misdirected, ForeignOrigin, AmbiguousLength) as refusal:
             context = self._context(request, request_id, "mcp" if request.path == "/mcp" else "rest")
             await self._admit(context)
             said = {name: request.text(name.encode(), SAID) for name in ("host", "origin")}
-            reason = "foreign origin" if isinstance(refusal, ForeignOrigin) else "foreign host"
-            await self._pipeline.refuse_foreign(context, reason, {name: text for name, text in said.items() if text})
+            await self._pipeline.refuse_foreign(
+                context, _VIOLATIONS[type(refusal)], {name: text for name, text in said.items() if text}
+            )
             raise
 
     async def _authenticated(self, request: Request, context: RequestContext) -> Caller:
         """Step 1. When it returns, the credential is nowhere in the request any more."""
         address = context.source.address
         try:
-            token = credential(request)
+            shown = credential(request)
         except NoCredential as refusal:
             await self._admit(context)
             await self._pipeline.refuse_unproven(context, refusal.reason)
             raise
         finally:
             request.drop(b"authorization")
-        await self._admit(context, token)
+        await self._admit(context, shown.whole)
         try:
-            caller = await self._pipeline.authenticate(context, token)
+            caller = await self._pipeline.authenticate(context, shown)
         except Unauthenticated:
-            self._limiter.rejected(address, token)
+            self._limiter.rejected(address, shown.whole)
             raise
-        self._limiter.accepted(address, token)
+        self._limiter.accepted(address, shown.whole)
         return caller
 
-    async def _admit(self, context: RequestContext, token: str = "", cost: float = 1.0) -> None:
+    async def _admit(self, context: RequestContext, shown: bytes = b"", cost: float = 1.0) -> None:
         try:
-            self._limiter.admit(context.source.address, token, cost)
+            self._limiter.admit(context.source.address, shown, cost)
         except Throttled:
             await self._pipeline.refuse_throttled(context, source_of(context.source.address))
             raise
@@ -241,7 +301,9 @@ class Edge:
         return self._metadata
 
     async def _healthy(self, request: Request, context: RequestContext) -> Response:
-        return json_response({"status": "ok"})
+        """Alive: it answers. What it is waiting for is said beside, for whoever looks here first."""
+        missing = list(self._readiness.known)
+        return json_response({"status": "ok", "missing": missing} if missing else {"status": "ok"})
 
     async def _ready(self, request: Request, context: RequestContext) -> Response:
         """Plain text: "ready", or one line for each thing that is missing."""

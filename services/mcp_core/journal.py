@@ -197,6 +197,10 @@ class Journal:
             details = {"throttled": str(count)}
             await self.anonymous(context, Kind.AUTHENTICATION, "authenticate", Result.FAILURE, reason, details)
 
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """A record that nobody waits for; where it fails, that is logged."""
+        self._spawn(work)
+
     async def drain(self, seconds: float) -> None:
         """Waits for appends in flight and what they start; what is not acknowledged by then is logged as lost."""
         self._closing.set()

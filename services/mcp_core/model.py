@@ -35,6 +35,23 @@ class RequestContext:
 
 
 @dataclass(frozen=True, slots=True)
+class Credential:
+    """What a client proves itself with. Either may be empty, not both.
+
+    token: what followed Bearer or ApiKey. certificate: the client's (DER) of the TLS connection, whose key the
+    handshake proved.
+    """
+
+    token: str = field(default="", repr=False)
+    certificate: bytes = field(default=b"", repr=False)
+
+    @property
+    def whole(self) -> bytes:
+        """Both, for keyed digests: a token without the certificate that it is bound to is another credential."""
+        return self.token.encode("utf-8", "surrogatepass") + b"\0" + self.certificate
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who calls: the pair (issuer, subject), and which credential proved it (R1).
 

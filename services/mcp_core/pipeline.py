@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -42,6 +42,7 @@ from services.mcp_core.model import (
     AccessToken,
     Allowed,
     Caller,
+    Credential,
     DecisionNote,
     Dialogue,
     Kind,
@@ -86,7 +87,7 @@ class Pipeline:
         self._journal = Journal(recorder, clock)
         self._confirmations = Confirmations()
 
-    async def authenticate(self, context: RequestContext, credential: str) -> Caller:
+    async def authenticate(self, context: RequestContext, credential: Credential) -> Caller:
         """Step 1. The caller of this method drops the credential when it returns or raises.
 
         Raises:
@@ -122,6 +123,14 @@ class Pipeline:
     async def refuse_foreign(self, context: RequestContext, reason: str, details: Mapping[str, str]) -> None:
         """Records a request for another host or from a foreign page (step 0). Raises as above."""
         await self._journal.anonymous(context, Kind.SECURITY_VIOLATION, "http request", Result.FAILURE, reason, details)
+
+    async def refuse_unserved(self, context: RequestContext, reason: str, details: Mapping[str, str]) -> None:
+        """Records a request for nothing that there is, or that is no request at all. Raises as above."""
+        await self._journal.anonymous(context, Kind.MCP_REQUEST, "http request", Result.FAILURE, reason, details)
+
+    def in_background(self, record: Coroutine[Any, Any, None]) -> None:
+        """A record that nobody waits for."""
+        self._journal.in_background(record)
 
     async def list_offers(self, caller: Caller, action: str) -> list[Offer]:
         """``offers`` for an interface that answers with them, recorded as ``action`` before they are returned.

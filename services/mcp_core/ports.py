@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from services.common.deadline import Deadline
-from services.mcp_core.model import AccessToken, Action, Caller, Decision, Event, RequestContext, Scope
+from services.mcp_core.model import AccessToken, Action, Caller, Credential, Decision, Event, RequestContext, Scope
 
 T = TypeVar("T")
 
@@ -176,8 +176,8 @@ class Cluster(Protocol):
 class Authenticator(Protocol):
     """authn, as the core asks it. It records its own decisions (R18)."""
 
-    async def authenticate(self, credential: str, context: RequestContext) -> Caller:
-        """The caller behind an API key or JWT.
+    async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
+        """The caller behind an API key, a JWT or a client certificate.
 
         Raises Unauthenticated (any reason, one sentence), ResourceExhausted, Unavailable.
         """

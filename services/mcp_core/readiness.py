@@ -13,6 +13,9 @@ from services.common.log import get_logger
 FRESH_SECONDS = 1.0
 """How long an answer is given again without asking anew: /readyz is open to anybody."""
 
+KEEP_SECONDS = 5.0
+"""Between two looks for whoever asks without waiting."""
+
 PROBE_SECONDS = 3.0
 
 Probe = Callable[[Deadline], Awaitable[None]]
@@ -39,6 +42,21 @@ class Readiness:
                 self._missing = [line for line in lines if line]
                 self._asked_at = self._clock.monotonic()
             return self._missing
+
+    @property
+    def known(self) -> Sequence[str]:
+        """What is known to be missing, without asking."""
+        return self._missing
+
+    def last(self) -> Sequence[str]:
+        """What was missing when it was last asked."""
+        return self._missing if self._asked_at > float("-inf") else ("not asked yet",)
+
+    async def keep(self) -> None:
+        """Asks every few seconds, until cancelled, so that ``last`` is never old."""
+        while True:
+            await self.missing()
+            await asyncio.sleep(KEEP_SECONDS)
 
     async def _ask(self, name: str, probe: Probe) -> str:
         try:

@@ -12,20 +12,30 @@ from services.common.clock import SystemClock
 from services.common.deadline import Deadline
 from services.common.grpc_client import Peer
 from services.common.runtime import announce_address
+from services.common.telemetry import metrics
+from services.common.telemetry.process import Facts, Telemetry
 from services.mcp_core.adapters import health
 from services.mcp_core.adapters.audit import AuditAdapter
 from services.mcp_core.adapters.authn import AuthnAdapter
 from services.mcp_core.adapters.authz import AuthzAdapter, policy_lease
 from services.mcp_core.adapters.kubeconfig import ClusterSettings
 from services.mcp_core.adapters.kubernetes import KubernetesCluster
+from services.mcp_core.adapters.measured import (
+    MeasuredAuthenticator,
+    MeasuredAuthorizer,
+    MeasuredRecorder,
+    measured_tools,
+)
 from services.mcp_core.config import Config
 from services.mcp_core.decision_cache import CachedAuthorizer
 from services.mcp_core.edge.connections import ConnectionLimits
 from services.mcp_core.edge.guard import Guard
 from services.mcp_core.edge.limiter import SourceLimiter
+from services.mcp_core.edge.measured import MeasuredEdge
 from services.mcp_core.edge.server import HttpsServer, bind, tls_context
 from services.mcp_core.http import Edge, EdgeSettings
 from services.mcp_core.mcp import McpEndpoint, McpSettings, Pack, product
+from services.mcp_core.mcp.messages import ACTIONS, INVALID
 from services.mcp_core.pipeline import Pipeline
 from services.mcp_core.ports import Cluster
 from services.mcp_core.readiness import Probe, Readiness
@@ -43,10 +53,12 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
         StartupError: a certificate, the kubeconfig or the port cannot be used.
     """
     clock = SystemClock()
-    context = tls_context(config.tls.cert_file, config.tls.key_file)
+    context = tls_context(config.tls.cert_file, config.tls.key_file, config.client_ca_file)
     listener = bind(config.listen)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(listener.close)
+        telemetry = Telemetry("mcp-core", config.telemetry, config.mesh, metrics.CORE)
+        closing.push_async_callback(telemetry.stop)
         cluster = await KubernetesCluster.open(
             ClusterSettings(
                 config.cluster.name,
@@ -75,12 +87,13 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
         audit = AuditClient(audit_peer, clock)
         closing.push_async_callback(audit.close)
 
-        pack = packed(offered_tools(config.toolset, config.toolsets_off))
+        pack = packed(measured_tools(offered_tools(config.toolset, config.toolsets_off)))
+        authenticator = MeasuredAuthenticator(authn)
         pipeline = Pipeline(
             registry=pack.tools,
-            authenticator=authn,
-            authorizer=decisions,
-            recorder=AuditAdapter(audit),
+            authenticator=authenticator,
+            authorizer=MeasuredAuthorizer(decisions),
+            recorder=MeasuredRecorder(AuditAdapter(audit), (*pack.tools, *ACTIONS.values(), INVALID, "resources")),
             cluster=cluster,
             clock=clock,
         )
@@ -89,6 +102,8 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
         settings = McpSettings(config.max_body_bytes, base_url, config.state_keys())
         endpoint = McpEndpoint(pipeline, pack, settings)
         await closing.enter_async_context(endpoint.running())
+        readiness = Readiness(probes(authn_peer, authz_peer, audit_peer, cluster), clock)
+        limiter = SourceLimiter(config.source_limit.burst, config.source_limit.per_second, clock)
         edge = Edge(
             EdgeSettings(
                 base_url=base_url,
@@ -97,11 +112,11 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
             ),
             pipeline=pipeline,
             endpoint=endpoint,
-            authenticator=authn,
+            authenticator=authenticator,
             registry=pack.tools,
-            readiness=Readiness(probes(authn_peer, authz_peer, audit_peer, cluster), clock),
+            readiness=readiness,
             guard=Guard(config.allowed_hosts, config.allowed_origins),
-            limiter=SourceLimiter(config.source_limit.burst, config.source_limit.per_second, clock),
+            limiter=limiter,
             clock=clock,
         )
         limits = ConnectionLimits(
@@ -112,7 +127,12 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
             idle=config.idle_seconds,
             unread=config.max_body_bytes,
         )
-        server = HttpsServer(edge, listener, context, limits)
+        # Nobody who was let in is sent away unanswered: a call has this long at most.
+        server = HttpsServer(MeasuredEdge(edge), listener, context, limits, grace=config.request_seconds + 5)
+        metrics.follow(metrics.LIMITED_SOURCES, lambda: limiter.sources)
+        metrics.follow(metrics.OPEN_CONNECTIONS, lambda: server.connections)
+        await telemetry.start(Facts(readiness.last, certificates={"edge": config.tls.cert_file}))
+        closing.push_async_callback(_cancel, asyncio.create_task(readiness.keep()))
         await server.start()
         closing.push_async_callback(server.stop)
         announce_address(config.address_file, server.address)

@@ -44,16 +44,6 @@ from tests.unit.audit.support import NOW, draft, event, intent, outcome, signer
 Open = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    server = Postgres.find()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Opens the same store again and again; what is left open is closed."""

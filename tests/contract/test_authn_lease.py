@@ -14,7 +14,7 @@ from services.common.grpc_server import GrpcServer
 from services.common.grpc_stream import serve_stream
 from services.common.ids import uuid7
 from services.mcp_core.adapters.authn import AuthnAdapter
-from services.mcp_core.model import Caller, RequestContext, Source
+from services.mcp_core.model import Caller, Credential, RequestContext, Source
 from tests.fakes.clock import SlippingClock
 from tests.fakes.mesh import Mesh
 from tests.fakes.revocations import Leases
@@ -86,7 +86,7 @@ class Rig:
 
     async def ask(self, seconds: float = 10) -> Caller:
         context = RequestContext(uuid7(), "1" * 32, "mcp", Source("192.0.2.1"), Deadline.after(seconds))
-        return await self.adapter.authenticate("good", context)
+        return await self.adapter.authenticate(Credential("good"), context)
 
     async def pings(self, count: int) -> None:
         """Waits for so many more."""
@@ -143,7 +143,7 @@ async def test_a_proof_that_was_overtaken_by_its_end_is_not_kept(rig: Rig) -> No
         return answer
 
     stream.ask = late
-    await rig.adapter.authenticate("good", context)
+    await rig.adapter.authenticate(Credential("good"), context)
     assert known.is_set()
     stream.ask = ask
     assert not (await rig.ask()).cached

@@ -35,6 +35,7 @@ from services.mcp_core.model import (
     Action,
     Allowed,
     Caller,
+    Credential,
     DecisionNote,
     Denied,
     Event,
@@ -191,13 +192,13 @@ async def test_authn_over_its_stream(others: Others) -> None:
     peer = others.peer("authn")
     adapter = AuthnAdapter(peer)
     asked = context()
-    found = await adapter.authenticate("good", asked)
+    found = await adapter.authenticate(Credential("good"), asked)
     assert (found.principal.issuer, found.principal.subject) == ("kubegate", "alice")
     assert (found.token, found.authn_event_id) == ("token", "event")
     assert others.authn.requests[0].request_id == asked.request_id
     assert others.authn.requests[0].source.address == "192.0.2.1"
     with pytest.raises(Unauthenticated):
-        await adapter.authenticate("bad", context())
+        await adapter.authenticate(Credential("bad"), context())
     assert (await adapter.issue_token("admin", "right", "", context())).expires_in == 900
     with pytest.raises(Unauthenticated):
         await adapter.issue_token("admin", "wrong", "", context())
@@ -223,7 +224,7 @@ async def test_what_an_error_of_a_peer_means_to_the_client(
     peer = others.peer("authn")
     adapter = AuthnAdapter(peer)
     with pytest.raises(seen):
-        await adapter.authenticate("bad", context())
+        await adapter.authenticate(Credential("bad"), context())
     await adapter.close()
     await peer.close()
 
@@ -234,9 +235,9 @@ async def test_a_peer_that_does_not_answer_counts_as_away(others: Others, monkey
     peer = others.peer("authn")
     adapter = AuthnAdapter(peer)
     with pytest.raises(Unavailable) as caught:
-        await adapter.authenticate("late", context())
+        await adapter.authenticate(Credential("late"), context())
     assert caught.value.retry_after
-    assert (await adapter.authenticate("good", context())).principal.subject == "alice"
+    assert (await adapter.authenticate(Credential("good"), context())).principal.subject == "alice"
     await adapter.close()
     await peer.close()
 
@@ -302,16 +303,16 @@ async def test_audit_over_its_stream(others: Others) -> None:
 async def test_a_restarted_peer_is_used_again(others: Others) -> None:
     peer = others.peer("authn")
     adapter = AuthnAdapter(peer)
-    await adapter.authenticate("good", context())
+    await adapter.authenticate(Credential("good"), context())
     await others.stop("authn")
     with pytest.raises(Unavailable, match="authn"):
-        await adapter.authenticate("good", context(2))
+        await adapter.authenticate(Credential("good"), context(2))
     with pytest.raises(Unavailable, match="authn"):
         await health.check(peer, Deadline.after(2))
     await others.start("authn")
     for _ in range(100):
         try:
-            await adapter.authenticate("good", context())
+            await adapter.authenticate(Credential("good"), context())
             break
         except Unavailable:
             await asyncio.sleep(0.05)

@@ -10,80 +10,22 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import trustme
 
 from services.mcp_core.edge.connections import ConnectionLimits, Connections
-from services.mcp_core.edge.server import HttpsServer, bind, tls_context
+from tests.fakes.https_edge import FOREVER as LIMITS
+from tests.fakes.https_edge import GET, PATIENCE, https_edge, make_certificates
 from tests.unit.mcp_core.edge.fakes import ALICE, World
 
-FOREVER = ConnectionLimits(most=64, per_source=16, handshake=600, head=600, idle=600, linger=600, stall=600)
-GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-PATIENCE = 30.0
-
-Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+FOREVER = replace(LIMITS, most=64, per_source=16)
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("tls")
-    authority = trustme.CA()
-    pair = authority.issue_cert("localhost")
-    pair.private_key_pem.write_to_path(directory / "tls.key")
-    pair.cert_chain_pems[0].write_to_path(directory / "tls.crt")
-    authority.cert_pem.write_to_path(directory / "ca.crt")
-    return directory
-
-
-class Edge:
-    """A server, and clients of it from several addresses."""
-
-    def __init__(self, port: int, ca_file: Path) -> None:
-        self.port = port
-        self._context = ssl.create_default_context(cafile=str(ca_file))
-        self._writers: list[asyncio.StreamWriter] = []
-
-    async def open(self, source: str = "127.0.0.1", *, tls: bool = True) -> Stream:
-        settings = {"ssl": self._context, "server_hostname": "localhost"} if tls else {}
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1",
-            self.port,
-            local_addr=(source, 0),
-            **settings,  # type: ignore[arg-type]
-        )
-        self._writers.append(writer)
-        return reader, writer
-
-    async def ask(self, request: bytes = GET, source: str = "127.0.0.1") -> bytes:
-        """The status line of the answer on a connection of its own."""
-        reader, writer = await self.open(source)
-        writer.write(request)
-        await writer.drain()
-        line = await asyncio.wait_for(reader.readline(), PATIENCE)
-        writer.transport.abort()
-        return line
-
-    def close(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-
-
-@contextlib.asynccontextmanager
-async def edge(certificates: Path, limits: ConnectionLimits, world: World | None = None) -> AsyncIterator[Edge]:
-    listener = bind("127.0.0.1:0")
-    app, _ = (world or World()).edge(f"https://localhost:{listener.getsockname()[1]}")
-    server = HttpsServer(app, listener, tls_context(certificates / "tls.crt", certificates / "tls.key"), limits)
-    await server.start()
-    clients = Edge(server.port, certificates / "ca.crt")
-    try:
-        yield clients
-    finally:
-        clients.close()
-        await server.stop()
+    return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:
@@ -98,7 +40,7 @@ async def ended(reader: asyncio.StreamReader) -> bool:
 @pytest.mark.parametrize("tls", [True, False])
 async def test_a_flood_of_idle_connections_leaves_other_sources_served(certificates: Path, tls: bool) -> None:
     """Held for as long as they like: the source's own share is all that they take, with TLS finished or not."""
-    async with edge(certificates, FOREVER) as clients:
+    async with https_edge(certificates, FOREVER) as clients:
         held = [await clients.open(tls=tls) for _ in range(FOREVER.per_source)]
         for _ in range(100):
             reader, _ = await clients.open(tls=False)
@@ -118,7 +60,7 @@ async def test_a_flood_of_idle_connections_leaves_other_sources_served(certifica
 @pytest.mark.req("R25")
 @pytest.mark.parametrize("sent", [b"", b"POST /mcp/tools/look HTTP/1.1\r\nHost: localhost\r\n"])
 async def test_a_head_that_is_never_complete_is_ended(certificates: Path, sent: bytes) -> None:
-    async with edge(certificates, replace(FOREVER, head=0.2)) as clients:
+    async with https_edge(certificates, replace(FOREVER, head=0.2)) as clients:
         reader, writer = await clients.open()
         writer.write(sent)
         assert await ended(reader)
@@ -126,7 +68,7 @@ async def test_a_head_that_is_never_complete_is_ended(certificates: Path, sent: 
 
 @pytest.mark.req("R25")
 async def test_the_second_head_of_a_connection_is_ended_too_however_slowly_it_drips(certificates: Path) -> None:
-    async with edge(certificates, replace(FOREVER, head=0.3)) as clients:
+    async with https_edge(certificates, replace(FOREVER, head=0.3)) as clients:
         reader, writer = await clients.open()
         writer.write(GET)
         await reader.readuntil(b"}")
@@ -146,7 +88,7 @@ async def test_the_second_head_of_a_connection_is_ended_too_however_slowly_it_dr
 
 @pytest.mark.req("R25")
 async def test_what_never_finishes_tls_is_ended(certificates: Path) -> None:
-    async with edge(certificates, replace(FOREVER, handshake=0.2)) as clients:
+    async with https_edge(certificates, replace(FOREVER, handshake=0.2)) as clients:
         silent, _ = await clients.open(tls=False)
         talking, writer = await clients.open(tls=False)
         writer.write(b"\x16\x03\x01")
@@ -156,7 +98,7 @@ async def test_what_never_finishes_tls_is_ended(certificates: Path) -> None:
 
 @pytest.mark.req("R25")
 async def test_a_connection_without_requests_is_ended(certificates: Path) -> None:
-    async with edge(certificates, replace(FOREVER, idle=1)) as clients:
+    async with https_edge(certificates, replace(FOREVER, idle=1)) as clients:
         reader, writer = await clients.open()
         writer.write(GET)
         assert b"200" in await reader.readline()
@@ -171,7 +113,7 @@ REFUSED = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer no\r\
     "limits", [replace(FOREVER, linger=0.2), replace(FOREVER, unread=256 * 1024)], ids=["slow", "fast"]
 )
 async def test_an_endless_body_after_the_answer_is_ended(certificates: Path, limits: ConnectionLimits) -> None:
-    async with edge(certificates, limits) as clients:
+    async with https_edge(certificates, limits) as clients:
         reader, writer = await clients.open()
         writer.write(REFUSED)
         assert b"401" in await reader.readline()
@@ -190,7 +132,7 @@ async def test_an_endless_body_after_the_answer_is_ended(certificates: Path, lim
 
 async def test_a_body_that_ends_after_the_answer_costs_nothing(certificates: Path) -> None:
     """The refused client reads its answer, and the connection serves on."""
-    async with edge(certificates, FOREVER) as clients:
+    async with https_edge(certificates, FOREVER) as clients:
         reader, writer = await clients.open()
         writer.write(REFUSED + b"1\r\na\r\n")
         assert b"401" in await reader.readline()
@@ -200,7 +142,7 @@ async def test_a_body_that_ends_after_the_answer_costs_nothing(certificates: Pat
 
 @pytest.mark.req("R25")
 async def test_a_client_that_does_not_take_its_answers_is_ended(certificates: Path) -> None:
-    async with edge(certificates, replace(FOREVER, stall=0.2)) as clients:
+    async with https_edge(certificates, replace(FOREVER, stall=0.2)) as clients:
         reader, writer = await clients.open()
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -228,7 +170,7 @@ async def test_a_request_in_flight_outlives_every_wait_for_the_client(certificat
         % (ALICE.encode(), len(body), body)
     )
     short = replace(FOREVER, head=0.1, idle=1, linger=0.1, stall=0.1)
-    async with edge(certificates, short, world) as clients:
+    async with https_edge(certificates, short, world) as clients:
         answer = asyncio.create_task(clients.ask(request))
         await begun.wait()
         idle, _ = await clients.open()
@@ -264,6 +206,6 @@ async def test_the_listener_survives_a_system_without_descriptors(
         return await accept(listener)
 
     monkeypatch.setattr(loop, "sock_accept", scarce)
-    async with edge(certificates, FOREVER) as clients:
+    async with https_edge(certificates, FOREVER) as clients:
         assert b"200" in await clients.ask()
     assert failures == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.stack import RunningStack
+from tests.e2e.trusting import TrustingStack
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +25,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """For the tests of one module that stop processes."""
     running = RunningStack.up(tmp_path_factory.mktemp("own") / "home")
+    yield running
+    running.down()
+    shutil.rmtree(running.home)
+
+
+@pytest.fixture(scope="session")
+def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrustingStack]:
+    """A stack whose edge knows an authority of client certificates; tests may have it trust issuers."""
+    running = TrustingStack.up(tmp_path_factory.mktemp("trusting") / "home")
     yield running
     running.down()
     shutil.rmtree(running.home)

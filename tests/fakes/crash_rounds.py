@@ -23,7 +23,7 @@ from services.audit.adapters.group_commit import GroupCommitLog
 from services.audit.adapters.mirror import Mirror
 from services.audit.adapters.publisher import check_not_behind, place
 from services.audit.adapters.sqlite_store import SqliteStore
-from services.audit.ports import Ack, Draft
+from services.audit.ports import Ack, Capacity, Draft
 from services.audit.verify import Altered, Unreadable, verify_store
 from services.audit.writers import CORE
 from services.common.runtime_errors import StartupError
@@ -43,7 +43,7 @@ async def _write(directory: Path, acknowledged: int, synchronous: str) -> None:
         os.write(acknowledged, f"{ack.event_id}\n".encode())
 
     async def many(number: int) -> None:
-        drafts = [draft(user="batch"), Draft(intent().fields(CORE), reserved=True), *(draft() for _ in range(5))]
+        drafts = [draft(user="batch"), Draft(intent().fields(CORE), Capacity.RESERVED), *(draft() for _ in range(5))]
         acks = [ack.event_id for ack in await log.append_all(drafts) if isinstance(ack, Ack)]
         os.write(acknowledged, "".join(f"{each}\n" for each in acks).encode())
         place(directory / "checkpoint", log.checkpoint)

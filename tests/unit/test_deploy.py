@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
+from services.cli import containers
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES = {"authn", "authz", "audit", "mcp-core"}
+WATCHERS = {"collector", "prometheus", "grafana", "jaeger"}
+"""What others see of the stack; nothing of it is needed."""
 MODULES = {
     "authn": "services.authn",
     "authz": "services.authz",
@@ -30,14 +34,20 @@ def stages() -> dict[str, str]:
     return {name: base for base, name in found}
 
 
+def built(service: dict[str, Any]) -> dict[str, Any]:
+    """How the image of a service is built; empty where it is somebody else's."""
+    build: dict[str, Any] = service.get("build", {})
+    return build
+
+
 def mounts(service: str) -> dict[str, str]:
     """Volume -> where it is mounted, with ":ro" where it is read only."""
-    return dict(volume.split(":", 1) for volume in COMPOSE["services"][service]["volumes"])
+    return dict(volume.split(":", 1) for volume in COMPOSE["services"][service].get("volumes", ()))
 
 
-@pytest.mark.req("I2.13")
-def test_every_image_is_a_target_that_runs_as_a_user() -> None:
-    targets = {service["build"]["target"] for service in COMPOSE["services"].values() if "build" in service}
+@pytest.mark.req("I2.13", "I9.2")
+def test_every_image_of_ours_is_a_target_that_runs_as_a_user() -> None:
+    targets = {service["build"]["target"] for service in COMPOSE["services"].values() if "target" in built(service)}
     assert targets == {*SERVICES, "dev-cluster", "cli"}
     assert {stages()[target] for target in targets} == {"runtime"}
     runtime = DOCKERFILE.split("FROM ${BASE} AS runtime")[1].split("\nFROM ")[0]
@@ -45,9 +55,9 @@ def test_every_image_is_a_target_that_runs_as_a_user() -> None:
     assert "USER" not in DOCKERFILE.split("USER 10001:10001")[1]
 
 
-@pytest.mark.req("I2.13")
+@pytest.mark.req("I2.13", "I9.2")
 def test_images_install_their_own_lock_with_hashes() -> None:
-    rooms = re.findall(r"^RUN sh deploy/room.sh (\S+)", DOCKERFILE, re.MULTILINE)
+    rooms = re.findall(r"^RUN sh deploy/room.sh depend (\S+)", DOCKERFILE, re.MULTILINE)
     assert set(rooms) == {*SERVICES, "dev-cluster", "cli"}
     for name in [*rooms, "build"]:
         lock = (ROOT / "deploy" / "locks" / f"{name}.lock").read_text(encoding="utf-8")
@@ -67,25 +77,58 @@ def test_only_the_core_image_and_the_embedded_cluster_carry_the_kubernetes_clien
     assert carriers == {"mcp-core", "dev-cluster"}
 
 
-@pytest.mark.req("I2.13")
+@pytest.mark.req("I2.13", "I9.1", "R9")
 def test_each_service_mounts_its_own_volume_and_none_holds_a_ca_key() -> None:
-    for name in SERVICES | {"cluster"}:
+    for name in SERVICES | {"cluster", "postgres"}:
         extra = {"policy": "/state/policy:ro"} if name == "authz" else {}
         assert mounts(name) == {name: f"/state/{name}", **extra}
+    for name in WATCHERS - {"jaeger"}:
+        assert {volume for volume in mounts(name) if not volume.startswith("./deploy/")} == {name}
     assert [name for name in COMPOSE["services"] if "ca" in mounts(name)] == ["init"]
-    assert {volume for name in COMPOSE["services"] for volume in mounts(name)} == set(COMPOSE["volumes"])
+    volumes = {volume for name in COMPOSE["services"] for volume in mounts(name) if not volume.startswith("./")}
+    assert volumes == set(COMPOSE["volumes"])
 
 
-@pytest.mark.req("I2.13")
+@pytest.mark.req("I2.13", "I9.1")
 def test_containers_are_confined_and_only_the_core_is_published() -> None:
     for name, service in COMPOSE["services"].items():
+        assert service["user"] == "10001:10001", name
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"], name
         assert ("ports" in service) == (name == "mcp-core"), name
-    assert COMPOSE["networks"]["mesh"]["internal"] is True
-    assert COMPOSE["services"]["mcp-core"]["ports"] == ["127.0.0.1:8443:8443"]
-    assert COMPOSE["services"]["cluster"]["network_mode"] == "service:mcp-core"
+    assert COMPOSE["services"]["mcp-core"]["ports"] == ["127.0.0.1:${KUBEGATE_PORT:-8443}:8443"]
+
+
+@pytest.mark.req("I2.13", "I9.1")
+def test_networks_hold_what_must_talk_and_nothing_else() -> None:
+    members = {
+        network: {name for name, service in COMPOSE["services"].items() if network in service.get("networks", ())}
+        for network in COMPOSE["networks"]
+    }
+    assert members == {
+        "mesh": {*SERVICES, "bootstrap", "cli"},
+        "database": {"postgres", "authn", "audit", "cli"},
+        "cluster": {"mcp-core", "cluster"},
+        "telemetry": {*SERVICES, *WATCHERS},
+        "edge": {"mcp-core"},
+    }
+    assert [name for name, network in COMPOSE["networks"].items() if not network.get("internal")] == ["edge"]
+    assert COMPOSE["services"]["init"]["network_mode"] == "none"
+
+
+@pytest.mark.req("I9.1")
+def test_whoever_serves_is_asked_for_its_health_and_waits_for_what_it_needs() -> None:
+    for name in SERVICES | {"cluster", "postgres"}:
+        assert COMPOSE["services"][name]["healthcheck"]["test"], name
+    for name, service in COMPOSE["services"].items():
+        waits = {one: condition["condition"] for one, condition in service.get("depends_on", {}).items()}
+        # What watches the stack holds nobody up: its images cannot be had everywhere.
+        assert not WATCHERS & set(waits)
+        for one, condition in waits.items():
+            once = one in ("init", "bootstrap")
+            assert condition == ("service_completed_successfully" if once else "service_healthy"), (name, one)
 
 
 @pytest.mark.req("I2.13")
@@ -99,10 +142,8 @@ def test_nothing_that_docker_compose_1_29_refuses() -> None:
 @pytest.mark.req("I2.13")
 def test_every_service_accepts_the_configuration_of_its_container(tmp_path: Path) -> None:
     home = tmp_path / "state"
-    command = [str(Path(sys.executable).with_name("kubegate")), "up", "--prepare-only", "--home", str(home)]
-    script = str(ROOT / "deploy" / "containers.py")
-    for step in (command, [sys.executable, script, "addresses", str(home)]) * 2:
-        run(step)
+    for _ in range(2):
+        run([sys.executable, "-m", "services.cli.containers", "prepare", str(home)])
     for name, module in MODULES.items():
         run([sys.executable, "-m", module, "--config", str(home / name / "config.yaml"), "--check-config"])
     for name in SERVICES:
@@ -112,6 +153,28 @@ def test_every_service_accepts_the_configuration_of_its_container(tmp_path: Path
         assert peers == {peer: f"{peer}:7443" for peer in peers}
     endpoints = json.loads((home / "endpoints.json").read_text(encoding="utf-8"))
     assert endpoints["services"]["authn"] == "authn:7443"
+
+
+@pytest.mark.req("I9.1", "R9")
+def test_the_home_of_containers_has_secrets_in_files_of_their_own(tmp_path: Path) -> None:
+    home = tmp_path / "state"
+    containers.prepare(home)
+    authn = yaml.safe_load((home / "authn" / "config.yaml").read_text(encoding="utf-8"))
+    audit = yaml.safe_load((home / "audit" / "config.yaml").read_text(encoding="utf-8"))
+    assert "store" not in audit
+    passwords = {name: (home / "postgres" / f"{name}.password").read_text().strip() for name in ("authn", "audit")}
+    assert (home / "authn" / authn["store_password_file"]).read_text().strip() == passwords["authn"]
+    assert f":{passwords['audit']}@postgres:" in (home / "audit" / audit["database_url_file"]).read_text()
+    for url in (authn["store"], (home / "audit" / "database-url").read_text()):
+        assert "sslmode=verify-full" in url
+    assert len({*passwords.values(), (home / "grafana" / "admin-password").read_text().strip()}) == 3
+    for path in home.rglob("*"):
+        if path.suffix == ".key" or "password" in path.name or path.name in ("database-url", "kubeconfig"):
+            assert path.stat().st_mode & 0o077 == 0, path
+    assert {path.relative_to(home).parts[0] for path in home.rglob("ca.key")} == {"ca"}
+    for name in ("authn", "audit"):
+        text = (home / name / "config.yaml").read_text(encoding="utf-8")
+        assert not [password for password in passwords.values() if password in text]
 
 
 @pytest.mark.req("I2.13")

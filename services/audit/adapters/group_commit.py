@@ -2,11 +2,13 @@
 
 Events come from the event loop; one thread writes. An append returns after the commit that holds it, and
 after the mirror has been given its line. Intents and outcomes of the core have capacity of their own and go
-first, so that a flood of other events cannot keep a running mutation from being recorded (R25).
+first, so that a flood of other events cannot keep a running mutation from being recorded (R25); platform services
+have the least.
 """
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +17,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from services.audit.adapters.batch import StoreBroken
+from services.audit.adapters.commit_metrics import count_commit
 from services.audit.adapters.engine import Store
 from services.audit.adapters.mirror import Mirror
-from services.audit.ports import Ack, Count, Draft, Filter, Found, Proof, Record
+from services.audit.ports import Ack, Capacity, Count, Draft, Filter, Found, Proof, Record
 from services.audit.proofs import Prover
 from services.common.errors import DomainError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from services.common.log import get_logger
-
-RESERVED_SHARE = 4
-"""One part in so many of the queue is kept for intents and outcomes."""
 
 RETRY = 1.0
 """Seconds after which a store or mirror that failed is tried again without being asked."""
@@ -51,6 +51,7 @@ class GroupCommitLog:
         self._size, self._checkpoint = store.size, store.checkpoint
         self._growth = asyncio.Event()
         self._waiting = 0
+        self._oldest = 0.0
         self._prover: Prover | None = None
         self._store_problem = ""
         self._mirror_problem = ""
@@ -69,6 +70,22 @@ class GroupCommitLog:
     def checkpoint(self) -> str:
         return self._checkpoint
 
+    @property
+    def waiting(self) -> int:
+        """How many events wait for their commit."""
+        return self._waiting
+
+    @property
+    def lag(self) -> float:
+        """Seconds since which the oldest of them waits."""
+        oldest = self._oldest
+        return time.monotonic() - oldest if oldest else 0.0
+
+    @property
+    def mirror_behind(self) -> int:
+        """How many events the mirror lacks."""
+        return max(self._store.size - self._mirror.size, 0)
+
     def problems(self) -> list[str]:
         """Why events cannot be stored or mirrored; empty when they can."""
         ended = "" if self._stopping or self._thread.is_alive() else "the thread that writes has ended; restart audit"
@@ -81,19 +98,17 @@ class GroupCommitLog:
         return answer
 
     async def append_all(self, drafts: Sequence[Draft]) -> _Answers:
-        reserved = [draft for draft in drafts if draft.reserved]
-        if not reserved or len(reserved) == len(drafts):
-            return await self._append_kind(drafts, reserved=bool(reserved))
-        ordinary = [draft for draft in drafts if not draft.reserved]
-        kinds = await asyncio.gather(
-            self._append_kind(reserved, reserved=True), self._append_kind(ordinary, reserved=False)
-        )
-        first, second = map(iter, kinds)
-        return [next(first if draft.reserved else second) for draft in drafts]
+        kinds: dict[Capacity, list[Draft]] = {}
+        for draft in drafts:
+            kinds.setdefault(draft.capacity, []).append(draft)
+        if len(kinds) == 1:
+            return await self._append_kind(drafts, drafts[0].capacity)
+        answers = await asyncio.gather(*(self._append_kind(kind, capacity) for capacity, kind in kinds.items()))
+        each = {capacity: iter(answer) for capacity, answer in zip(kinds, answers, strict=True)}
+        return [next(each[draft.capacity]) for draft in drafts]
 
-    async def _append_kind(self, drafts: Sequence[Draft], *, reserved: bool) -> _Answers:
-        limit = self._limit if reserved else self._limit - self._limit // RESERVED_SHARE
-        room = max(limit - self._waiting, 0)
+    async def _append_kind(self, drafts: Sequence[Draft], capacity: Capacity) -> _Answers:
+        room = max(self._limit * capacity // Capacity.RESERVED - self._waiting, 0)
         taken = drafts[:room]
         refused = [
             ResourceExhausted("Too many events wait to be recorded; try again.", retry_after=0.2)
@@ -104,7 +119,8 @@ class GroupCommitLog:
         with self._wake:
             if self._stopping:
                 raise Unavailable("The audit service is stopping; the event was not recorded.")
-            (self._reserved if reserved else self._ordinary).append((taken, answer))
+            (self._reserved if capacity is Capacity.RESERVED else self._ordinary).append((taken, answer))
+            self._oldest = self._oldest or time.monotonic()
             self._wake.notify()
         self._waiting += len(taken)
         return [*await answer, *refused]
@@ -185,14 +201,18 @@ class GroupCommitLog:
                 batch = [*self._reserved, *self._ordinary]
                 self._reserved.clear()
                 self._ordinary.clear()
+                taken_at = time.monotonic()
                 if self._stopping and not batch:
                     return
             drafts = [draft for drafts, _ in batch for draft in drafts]
+            began = time.perf_counter()
             try:
                 answers = self._commit(drafts)
             except Exception as error:  # noqa: BLE001 - nothing may end this thread: every append would wait for ever
                 answers = self._failed(error, drafts)
-            self._tell(batch, answers)
+            if drafts:
+                count_commit(drafts, answers, time.perf_counter() - began)
+            self._tell(batch, answers, taken_at)
 
     def _commit(self, drafts: Sequence[Draft]) -> _Answers:
         answers: _Answers
@@ -228,7 +248,7 @@ class GroupCommitLog:
             self._mirror_problem = f"{self._mirror.path} cannot be written: {cause}; events are safe in the store"
             _report("mirror failed", reason=str(error), behind=self._store.size - self._mirror.size)
 
-    def _tell(self, batch: Sequence[_Waiting], answers: _Answers) -> None:
+    def _tell(self, batch: Sequence[_Waiting], answers: _Answers, taken_at: float) -> None:
         size, checkpoint = self._store.size, self._store.checkpoint
 
         def tell() -> None:
@@ -238,6 +258,8 @@ class GroupCommitLog:
                     future.set_result(answers[at : at + len(drafts)])
                 at += len(drafts)
             self._waiting -= at
+            # What still waits came after this batch was taken.
+            self._oldest = taken_at if self._waiting else 0.0
             if size != self._size:
                 self._size, self._checkpoint = size, checkpoint
                 self._growth.set()

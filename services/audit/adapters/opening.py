@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.audit import layout
 from services.audit.adapters.migrate import STEPS
 from services.audit.checkpoint import BadCheckpoint, NoteSigner
 from services.audit.keyring import ALL_KEYS, KeyRing, KeyRow, hand_over, ring
@@ -223,6 +224,8 @@ def _checked(path: Path, connection: Any, signer: NoteSigner, previous: NoteSign
     for (finding,) in connection.execute("PRAGMA quick_check(1)"):
         if finding != "ok":
             raise damaged(path, f"the file's structure is broken ({finding})")
+    if (what := layout.foreign(connection)) is not None:
+        raise damaged(path, what)
     found = check_log(str(path), connection, signer, previous)
     if found.handover is not None:
         values = (len(found.keys), found.handover.vkey, found.handover.first, found.handover.handover)

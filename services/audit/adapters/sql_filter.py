@@ -1,6 +1,6 @@
 """A filter as SQL, for either engine. Names come from closed lists; every value is bound."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from services.audit.event import rfc3339
@@ -10,12 +10,18 @@ from services.audit.schema import COLUMNS
 
 Condition = tuple[str, Sequence[Any]]
 
+PREFIX = 128
+"""Characters of a long text that an index of PostgreSQL holds (migration 0002)."""
+
 
 class Dialect(Protocol):
     """How an engine opens a record."""
 
     mark: str
     """Placeholder of a bound value."""
+
+    prefixed: Collection[str]
+    """Columns that are indexed by their first ``PREFIX`` characters only."""
 
     def field(self, keys: Sequence[str], values: Sequence[str]) -> Condition:
         """The field under these keys, as text and empty where it is absent, is one of the values."""
@@ -34,6 +40,7 @@ class SqliteDialect:
     """JSON functions of SQLite; the record is a BLOB of JSON text."""
 
     mark = "?"
+    prefixed: Collection[str] = ()
     _event = "CAST(event AS TEXT)"
 
     def field(self, keys: Sequence[str], values: Sequence[str]) -> Condition:
@@ -71,7 +78,12 @@ def conditions(filter_: Filter, dialect: Dialect) -> tuple[list[str], list[Any]]
     if unknown:
         raise LookupError(f"no such column: {', '.join(sorted(unknown))}")
     mark, found = dialect.mark, list[Condition]()
-    found += [(f'"{column}" = {mark}', (value,)) for column, value in filter_.equal.items()]
+    for column, value in filter_.equal.items():
+        found.append((f'"{column}" = {mark}', (value,)))
+        if column in dialect.prefixed:
+            found.append((f'left("{column}", {PREFIX}) = {mark}', (value[:PREFIX],)))
+    if filter_.equal.get("request_id"):
+        found.append(("request_id <> ''", ()))
     for bound, operator in ((filter_.since, ">="), (filter_.until, "<")):
         if bound is not None:
             found.append((f"timestamp {operator} {mark}", (rfc3339(bound),)))

@@ -3,6 +3,7 @@
 import re
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +12,16 @@ from typing import Any
 from services.audit.adapters.sql_filter import COUNTED, SqliteDialect, conditions
 from services.audit.event import rfc3339
 from services.audit.ports import Count, Filter, Found, Orphan, Record
-from services.common.errors import InvalidArgument
+from services.common.errors import InvalidArgument, Unavailable
 
 SCAN = 20_000
 """Records opened by one statement of a search at most, so that it can be given up in between."""
+
+PATIENCE = 30.0
+"""Seconds that one statement may take: whoever asked for more has given up, and others wait."""
+
+_STEPS = 100_000
+"""Steps of SQLite between two looks at the time."""
 
 _DIALECT = SqliteDialect()
 
@@ -37,6 +44,8 @@ class SqliteReads:
             f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
         )
         self._lock = threading.Lock()
+        self._until = 0.0
+        self._connection.set_progress_handler(lambda: time.monotonic() > self._until, _STEPS)
 
     def find(self, writer: str, event_id: str) -> Record | None:
         """The record with that key."""
@@ -115,7 +124,16 @@ class SqliteReads:
 
     def _all(self, query: str, parameters: Sequence[Any]) -> list[Any]:
         with self._lock:
-            return self._connection.execute(query, parameters).fetchall()
+            self._until = time.monotonic() + PATIENCE
+            try:
+                return self._connection.execute(query, parameters).fetchall()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                    raise
+                raise Unavailable(
+                    f"The search took longer than {PATIENCE:.0f} seconds and was given up; ask for less time or fewer "
+                    "fields at once."
+                ) from error
 
     def close(self) -> None:
         """Closes the connection."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 
+from services.audit.adapters.postgres import layout
 from services.audit.adapters.postgres.connection import LogView, check_url, connect, describe
 from services.audit.checkpoint import NoteVerifier
 from services.audit.verify.findings import Altered, Report, Unreadable
@@ -29,6 +30,8 @@ def verify_database(
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
             report = check_tables(view, verifier, mirror, heads, running=True)
             row = connection.execute(_KEYS, (log_id, log_id)).fetchone()
+            if (what := layout.foreign(connection)) is not None:
+                raise Altered(f"the events are intact, but the database is not: {what}")
             if row is not None:
                 raise Altered(f"the key of event {row[0]} is missing, altered or one too many", row[0])
             return report

@@ -111,6 +111,6 @@ def kept_heads(files: Sequence[Path]) -> Mapping[str, str]:
             heads[str(file)] = str(json.loads(text)["checkpoint"]) if text.startswith("{") else text
         except OSError as error:
             raise Unreadable(f"{file}: cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, RecursionError) as error:
             raise Unreadable(f"{file}: neither a checkpoint nor the proof beside an export") from error
     return heads

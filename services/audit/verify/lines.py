@@ -1,7 +1,6 @@
 """Lines of JSON: an export with the proof beside it, or a copy of the mirror against the store."""
 
 import base64
-import binascii
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,9 +38,9 @@ class Leaves:
             Unreadable: it is not such a proof.
         """
         try:
-            value = json.loads(text)
+            value = _parsed(text)
             note, hashes = str(value["checkpoint"]), [base64.b64decode(leaf, validate=True) for leaf in value["leaves"]]
-        except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise Unreadable("the proof beside the export cannot be read") from error
         try:
             head = verifier.open(note)
@@ -143,7 +142,7 @@ def verify_export(
         paths = [(int(sequence), [_decoded(each) for each in hashes]) for sequence, hashes in value["inclusion"]]
     except BadCheckpoint as error:
         raise Altered(f"the signed root of the export is altered: {error}") from error
-    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise Unreadable("the proof beside the export cannot be read") from error
     remaining, last, count = iter(paths), -1, 0
     for line in lines:
@@ -167,7 +166,7 @@ def verify_export(
 def _parsed(proof: str) -> dict[str, Any]:
     try:
         value = json.loads(proof)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreadable("the proof beside the export cannot be read") from error
     if not isinstance(value, dict):
         raise Unreadable("the proof beside the export cannot be read")

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
+from services.audit import layout
 from services.audit.checkpoint import BadCheckpoint, Checkpoint, NoteVerifier
 from services.audit.keyring import ALL_KEYS, KeyRing, ring
 from services.audit.merkle import Node, Tree, leaf_hash
@@ -32,6 +33,8 @@ def verify_store(
         raise Unreadable(f"{path}: there is no such file")
     try:
         state = _left_by(path)
+        if path.with_name(path.name + "-journal").exists():
+            raise Altered(f"{path}-journal: audit leaves no rollback journal; SQLite would put it over the store")
         lines = _Mirror(mirror.open("rb") if mirror else None, mirror, state)
     except OSError as error:
         raise Unreadable(f"{mirror}: the mirror cannot be read: {error.strerror}") from error
@@ -41,7 +44,10 @@ def verify_store(
         connection.text_factory = lambda data: data.decode("utf-8", "replace")
         try:
             connection.execute("BEGIN")
-            return _StoreCheck(connection, verifier, lines, heads).run()
+            report = _StoreCheck(connection, verifier, lines, heads).run()
+            if (what := layout.foreign(connection)) is not None:
+                raise Altered(f"the events are intact, but the store is not: {what}")
+            return report
         finally:
             connection.close()
     except (sqlite3.Error, sqlite3.Warning) as error:

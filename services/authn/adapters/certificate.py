@@ -10,12 +10,15 @@ from datetime import datetime
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from services.authn.errors import Reason, Rejected
 from services.authn.model import CertificateCredential, CertificateRule, Credential, Principal
 
 AUTH_TYPE = "certificate"
+
+_LEAF = ExtensionPolicy.webpki_defaults_ee().may_be_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
+"""As on the web, but that a client may be named by its subject alone: private authorities often do that."""
 
 
 class CertificateAuthenticator:
@@ -39,7 +42,9 @@ class CertificateAuthenticator:
             raise Rejected(Reason.UNKNOWN, AUTH_TYPE)
         try:
             leaf = x509.load_der_x509_certificate(credential.der)
-            PolicyBuilder().store(self._store).time(now.replace(tzinfo=None)).build_client_verifier().verify(leaf, [])
+            policy = PolicyBuilder().store(self._store).time(now.replace(tzinfo=None))
+            policy = policy.extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=_LEAF)
+            policy.build_client_verifier().verify(leaf, [])
             rule = self._rule(leaf)
             expires_at = leaf.not_valid_after_utc
         except (VerificationError, ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):

@@ -301,6 +301,15 @@ class Store:
                     "under; restore the pepper_file that belongs to the store"
                 )
 
+    async def touch(self) -> None:
+        """Commits a write that changes nothing.
+
+        Raises:
+            Unavailable: it cannot be written.
+        """
+        table = schema.settings
+        await self.write(lambda connection: connection.execute(table.update().values(value=table.c.value)))
+
     async def write_uses(self) -> None:
         """Writes the last uses that are not written yet; what cannot be written now is tried the next time."""
         uses = {key_id: self.keys.used[key_id] for key_id in self.keys.unwritten}

@@ -15,7 +15,7 @@ from services.common.grpc_stream import StreamClient
 from services.common.lease import Lease
 from services.mcp_core.adapters.peers import away_or_refused, question_deadline, source
 from services.mcp_core.adapters.principal_cache import PrincipalCache, Proven
-from services.mcp_core.model import AccessToken, Caller, Principal, RequestContext
+from services.mcp_core.model import AccessToken, Caller, Credential, Principal, RequestContext
 
 
 class AuthnAdapter:
@@ -44,15 +44,16 @@ class AuthnAdapter:
         """Keeps the lease until cancelled; without it nothing is remembered."""
         await self._lease.keep()
 
-    async def authenticate(self, credential: str, context: RequestContext) -> Caller:
+    async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
         known = self._cache.find(credential)
         if known is not None:
             return Caller(context, known.principal, known.token, known.event_id, cached=True)
         asked_at = self._clock.monotonic()
         request = authn_pb2.AuthenticateRequest(
-            credential=authn_pb2.Credential(token=credential),
+            credential=_message(credential),
             source=source(context.source),
             request_id=context.request_id,
+            client_certificate=credential.certificate,
         )
         try:
             answer = await self._stream.ask(request, question_deadline(context.deadline), context.request_id)
@@ -102,6 +103,12 @@ class AuthnAdapter:
 
     async def close(self) -> None:
         await self._stream.close()
+
+
+def _message(credential: Credential) -> authn_pb2.Credential:
+    if credential.token:
+        return authn_pb2.Credential(token=credential.token)
+    return authn_pb2.Credential(certificate=authn_pb2.CertificateCredential())
 
 
 def _digest(principal: identity_pb2.Principal) -> bytes:

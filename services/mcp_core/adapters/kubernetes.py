@@ -33,9 +33,11 @@ from services.common.errors import (
 )
 from services.common.log import get_logger
 from services.common.runtime_errors import ConfigError
+from services.common.telemetry.trace_context import traceparent
 from services.mcp_core.adapters.kubeconfig import ClusterSettings, select
 from services.mcp_core.adapters.kubernetes_errors import from_status
 from services.mcp_core.adapters.kubernetes_session import Answer, KubernetesSession, decode
+from services.mcp_core.adapters.measured_cluster import ClusterRequest
 from services.mcp_core.errors import OutcomeUnknown
 from services.mcp_core.ports import Impersonation
 
@@ -190,10 +192,14 @@ class KubernetesCluster:
         )
         url = URL(self._server + target, encoded=True)
         try:
-            response = await self._rest.request(  # type: ignore[no-untyped-call]
-                method, url, headers=sent, body=body, _request_timeout=timeout
-            )
-            return await self._read(response.response, cut_at)
+            with ClusterRequest(method, target, self._server, self.name) as measured:
+                if position := traceparent():
+                    sent["traceparent"] = position
+                response = await self._rest.request(  # type: ignore[no-untyped-call]
+                    method, url, headers=sent, body=body, _request_timeout=timeout
+                )
+                measured.status = response.response.status
+                return await self._read(response.response, cut_at)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise self._away(error) from error
         except TimeoutError as error:

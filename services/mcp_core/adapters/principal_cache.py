@@ -1,6 +1,7 @@
 """What authn has proven, remembered for as long as it certainly still holds (R12).
 
-An entry is found by an HMAC of the credential under a key of this process, so that memory holds no credential.
+An entry is found by an HMAC of the whole credential, the client certificate included, under a key of this process:
+memory holds no credential, and a token that is bound to a certificate is found only together with it.
 It is used only while the lease on authn's revocations is fresh, and dies with its credential, with the useful
 life of its principal token, on an end that the lease reports, and with the lease itself.
 """
@@ -18,7 +19,7 @@ from kubegate.authn.v1 import authn_pb2
 from services.common.clock import Clock
 from services.common.principal_token import LIFETIME
 from services.common.revocations import names
-from services.mcp_core.model import Principal
+from services.mcp_core.model import Credential, Principal
 
 SIZE = 4096
 """Entries at most; the one unused for longest makes room."""
@@ -67,7 +68,7 @@ class PrincipalCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def find(self, credential: str) -> Proven | None:
+    def find(self, credential: Credential) -> Proven | None:
         """What is known of a credential and certainly still holds."""
         if not self.lease.fresh():
             self._entries.clear()
@@ -83,7 +84,7 @@ class PrincipalCache:
         self._entries.move_to_end(key)
         return entry.proven
 
-    def keep(self, credential: str, proven: Proven, *, asked_at: float, revision: int) -> None:
+    def keep(self, credential: Credential, proven: Proven, *, asked_at: float, revision: int) -> None:
         """Remembers an answer. ``asked_at``: monotonic time before the question; ``revision``: that authn knew.
 
         An answer that is older than what the lease has already reported is not kept: it may be of a credential
@@ -119,5 +120,5 @@ class PrincipalCache:
         for key in dead:
             del self._entries[key]
 
-    def _digest(self, credential: str) -> bytes:
-        return hmac.digest(self._key, credential.encode("utf-8", "surrogatepass"), "sha256")
+    def _digest(self, credential: Credential) -> bytes:
+        return hmac.digest(self._key, credential.whole, "sha256")

@@ -1,4 +1,9 @@
-"""Host and Origin allow-lists, against DNS rebinding and foreign web pages. Both are checked, always."""
+"""What a request must be like before anything is done with it, whoever sends it.
+
+Host and Origin are on their allow-lists, against DNS rebinding and foreign web pages; both are checked, always. The
+length of the body is said in one way and only where a body belongs, so that no proxy in front of us can see other
+requests than we do (RFC 9112, 11.2).
+"""
 
 from __future__ import annotations
 
@@ -19,6 +24,18 @@ class ForeignOrigin(PermissionDenied):
     """The Origin is not allowed: HTTP 403."""
 
 
+class AmbiguousLength(InvalidArgument):
+    """The body's end is said in two ways: HTTP 400, and the connection ends (RFC 9112, section 6.3)."""
+
+
+class UnknownVersion(InvalidArgument):
+    """Neither HTTP/1.0 nor HTTP/1.1, which are read alike: HTTP 505."""
+
+
+class UnexpectedBody(InvalidArgument):
+    """A body where none belongs: HTTP 400 (RFC 9110, section 9.3.1)."""
+
+
 class HeadersTooLarge(InvalidArgument):
     """The headers are longer than allowed: HTTP 431. h11 bounds only those that arrive in pieces."""
 
@@ -35,13 +52,18 @@ class Guard:
 
     def check(self, request: Request) -> None:
         """Raises:
-        HeadersTooLarge, Misdirected, ForeignOrigin: the request is over the bound, not for us, or comes from
-            a page that may not ask us.
+        HeadersTooLarge, UnknownVersion, AmbiguousLength, UnexpectedBody, Misdirected, ForeignOrigin: the request
+            is over the bound, could be read in two ways, is not for us, or comes from a page that may not ask us.
         """
+        if request.scope.get("http_version", "1.1") not in ("1.0", "1.1"):
+            raise UnknownVersion("This server speaks HTTP/1.1.")
         if sum(len(name) + len(value) for name, value in request.headers) > MAX_HEADER_BYTES:
             raise HeadersTooLarge(f"The headers are longer than {MAX_HEADER_BYTES} bytes.")
-        hosts = request.all(b"host")
-        if len(hosts) != 1 or not self._ours(hosts[0].decode("latin-1").lower()):
+        _length(request)
+        hosts = [value.decode("latin-1").lower() for value in request.all(b"host")]
+        # With an absolute target both name the host, and must agree (RFC 9112, 3.2.2).
+        named = {*hosts, request.authority} - {""}
+        if len(hosts) != 1 or len(named) != 1 or not self._ours(hosts[0]):
             raise Misdirected("This server does not answer for the host of this request; see `allowed_hosts`.")
         for value in request.all(b"origin"):
             origin = value.decode("latin-1").lower()
@@ -52,3 +74,11 @@ class Guard:
     def _ours(self, authority: str) -> bool:
         match = _AUTHORITY.fullmatch(authority)
         return match is not None and match["host"].strip("[]") in self._hosts
+
+
+def _length(request: Request) -> None:
+    coded, lengths = request.all(b"transfer-encoding"), request.all(b"content-length")
+    if len(coded) + len(lengths) > 1:
+        raise AmbiguousLength("Say the length of the body once: by Content-Length, or by Transfer-Encoding.")
+    if request.method in ("GET", "HEAD") and (coded or lengths not in ([], [b"0"])):
+        raise UnexpectedBody(f"{request.method} takes no body.")

@@ -44,7 +44,12 @@ class SourceLimiter:
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._key = secrets.token_bytes(32)
 
-    def admit(self, address: str, credential: str = "", cost: float = 1.0) -> None:
+    @property
+    def sources(self) -> int:
+        """How many it knows."""
+        return len(self._buckets)
+
+    def admit(self, address: str, credential: bytes = b"", cost: float = 1.0) -> None:
         """Charges a request unless its credential is known from this source.
 
         Raises:
@@ -61,7 +66,7 @@ class SourceLimiter:
         """Gives back the charge of a request that turned out to be authenticated."""
         self._put(address, min(self._burst, self._tokens(address) + cost))
 
-    def accepted(self, address: str, credential: str) -> None:
+    def accepted(self, address: str, credential: bytes) -> None:
         """authn has proven this credential from this source."""
         digest = self._digest(address, credential)
         if digest not in self._known:
@@ -71,7 +76,7 @@ class SourceLimiter:
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 
-    def rejected(self, address: str, credential: str) -> None:
+    def rejected(self, address: str, credential: bytes) -> None:
         """authn has refused this credential; it is charged again from now on."""
         self._known.pop(self._digest(address, credential), None)
 
@@ -86,8 +91,8 @@ class SourceLimiter:
         if len(self._buckets) > MAX_SOURCES:
             self._buckets.popitem(last=False)
 
-    def _digest(self, address: str, credential: str) -> bytes:
-        return hmac.digest(self._key, f"{address} {credential}".encode(), hashlib.sha256)
+    def _digest(self, address: str, credential: bytes) -> bytes:
+        return hmac.digest(self._key, address.encode() + b" " + credential, hashlib.sha256)
 
 
 def source_of(address: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from services.common.errors import Code, DomainError, Unauthenticated
 from services.mcp_core.edge.credentials import NoCredential
-from services.mcp_core.edge.guard import HeadersTooLarge, Misdirected
+from services.mcp_core.edge.guard import AmbiguousLength, HeadersTooLarge, Misdirected, UnknownVersion
 from services.mcp_core.edge.wire import BodyTooLarge, Headers, Response, SlowBody, dump_json
 from services.mcp_core.errors import ActionDenied, ClusterRejected
 
@@ -34,6 +34,7 @@ _OF_TYPE: tuple[tuple[type[DomainError], int], ...] = (
     (SlowBody, 408),
     (Misdirected, 421),
     (HeadersTooLarge, 431),
+    (UnknownVersion, 505),
     (ClusterRejected, 422),
 )
 
@@ -71,6 +72,8 @@ def problem(error: DomainError, request_id: str, metadata_url: str) -> Response:
         headers += challenges(error, metadata_url)
     if isinstance(error, NotRouted):
         headers += error.headers
+    if isinstance(error, AmbiguousLength):
+        headers.append((b"connection", b"close"))
     if error.retry_after is not None or status in (429, 503):
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after or 1))).encode()))
     return Response(status, dump_json(body), MEDIA_TYPE, headers)

@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import uvicorn
 
 from services.common.log import get_logger
 from services.common.runtime import StartupError
-from services.mcp_core.edge.connections import Acceptor, ConnectionLimits, EdgeConnection
+from services.mcp_core.edge.connections import Acceptor, ConnectionLimits, EdgeConnection, Malformed
 from services.mcp_core.edge.guard import MAX_HEADER_BYTES
+from services.mcp_core.edge.wire import Receive, Response, Scope, Send
 
-GRACE_SECONDS = 5
-"""How long requests in flight may take to finish when the process stops."""
+GRACE_SECONDS = 35.0
+"""How long requests in flight may take to finish when the process stops, by default: longer than any request may."""
+
+GOODBYE_SECONDS = 0.5
+"""How long a connection that is idle when the process stops may still ask: its client has not heard that it ends."""
+
+_CLOSE = (b"connection", b"close")
 
 # RFC 9325: forward secrecy and AEAD only; TLS 1.3 has no other suites.
 _TLS12_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -27,11 +34,12 @@ _TLS12_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
 log = get_logger("server")
 
 
-def tls_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
-    """TLS 1.2 with AEAD suites or TLS 1.3, HTTP/1.1.
+def tls_context(cert_file: Path, key_file: Path, client_ca_file: Path | None = None) -> ssl.SSLContext:
+    """TLS 1.3, or 1.2 with AEAD suites; HTTP/1.1. With ``client_ca_file`` a client may show a certificate of these
+    authorities; one of others ends the handshake.
 
     Raises:
-        StartupError: the pair cannot be used.
+        StartupError: the pair, or the authorities, cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -46,6 +54,14 @@ def tls_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
             f"tls: {cert_file} and {key_file} are not a certificate and its key ({reason}); "
             "issue them anew with `kubegate certs issue`"
         ) from error
+    if client_ca_file is not None:
+        try:
+            context.load_verify_locations(client_ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise StartupError(
+                f"client_ca_file: {client_ca_file} is no readable PEM file of certification authorities"
+            ) from error
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
@@ -81,10 +97,16 @@ class _Server(uvicorn.Server):
     """uvicorn, but for accepting."""
 
     def __init__(
-        self, config: uvicorn.Config, listener: socket.socket, context: ssl.SSLContext, limits: ConnectionLimits
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        context: ssl.SSLContext,
+        limits: ConnectionLimits,
+        malformed: Malformed,
     ) -> None:
         super().__init__(config)
         self._limits = limits
+        self._malformed = malformed
         self._acceptor = Acceptor(listener, context, limits, self._connection)
         self._accepting: asyncio.Task[None] | None = None
 
@@ -92,6 +114,7 @@ class _Server(uvicorn.Server):
         return EdgeConnection(
             limits=self._limits,
             left=left,
+            malformed=self._malformed,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
@@ -112,10 +135,21 @@ class _Server(uvicorn.Server):
             log.error("accepting ended", exc_info=error)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Every call that was sent is answered: who waits to be accepted is, each answer says that it is its
+        connection's last (RFC 9112, section 9.6), and only then the idle ones are closed."""
         if self._accepting is not None:
             self._accepting.cancel()
             await asyncio.wait({self._accepting})
+        self._acceptor.finish()
+        self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
+        for connection in self.server_state.connections:
+            if isinstance(connection, EdgeConnection):
+                connection.announce_end(_CLOSE)
+        end = asyncio.get_running_loop().time() + GOODBYE_SECONDS
+        while asyncio.get_running_loop().time() < end and (self.server_state.connections or self._acceptor.busy):
+            await asyncio.sleep(0.01)
         await super().shutdown(sockets)
+        self._acceptor.abandon()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -123,10 +157,27 @@ class _Server(uvicorn.Server):
         yield
 
 
-class HttpsServer:
-    """Serves one ASGI app on one socket."""
+class App(Protocol):
+    """An ASGI app that knows what to say to bytes that are no request."""
 
-    def __init__(self, app: Any, listener: socket.socket, context: ssl.SSLContext, limits: ConnectionLimits) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def malformed(self, address: str, status: int) -> tuple[str, Response]:
+        """As ``Malformed``."""
+        ...
+
+
+class HttpsServer:
+    """Serves one app on one socket."""
+
+    def __init__(
+        self,
+        app: App,
+        listener: socket.socket,
+        context: ssl.SSLContext,
+        limits: ConnectionLimits,
+        grace: float = GRACE_SECONDS,
+    ) -> None:
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(
@@ -141,12 +192,13 @@ class HttpsServer:
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=limits.idle,
-                timeout_graceful_shutdown=GRACE_SECONDS,
+                timeout_graceful_shutdown=math.ceil(grace),
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             ),
             listener,
             context,
             limits,
+            app.malformed,
         )
         self._task: asyncio.Task[None] | None = None
 
@@ -155,6 +207,11 @@ class HttpsServer:
         """The bound host:port."""
         host, port = self._listener.getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def connections(self) -> int:
+        """How many are open, their handshake done."""
+        return len(self._server.server_state.connections)
 
     @property
     def port(self) -> int:
@@ -175,7 +232,7 @@ class HttpsServer:
             await asyncio.shield(self._task)
 
     async def stop(self) -> None:
-        """Accepts nothing more and lets requests in flight finish, for ``GRACE_SECONDS`` at most."""
+        """Accepts nothing more and lets requests in flight finish, for ``grace`` seconds at most."""
         self._server.should_exit = True
         if self._task is not None:
             await self._task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,14 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+
+CLIENT_CERTIFICATE = "kubegate.client_certificate"
+"""Key in the scope's state: the certificate (DER) that the client proved in the handshake of its connection."""
+
+MAX_DEPTH = 64
+"""How deeply arrays and objects may lie in each other."""
+
+_ABSOLUTE = re.compile(r"https://([^/?#]*)(/.*)?", re.IGNORECASE | re.DOTALL)
 
 BODY_SECONDS = 10.0
 """How long a client may take to send its body."""
@@ -42,14 +51,23 @@ class Disconnected(Exception):
 
 
 class Request:
-    """One HTTP request. Headers are looked up by lower-case name."""
+    """One HTTP request. Headers are looked up by lower-case name.
+
+    authority: of an absolute target (RFC 9112, 3.2.2), in lower case; "" where the target is a path, as usual.
+    """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.receive = receive
         self.method: str = scope["method"]
+        self.authority = ""
+        absolute = _ABSOLUTE.fullmatch(scope["path"])
+        if absolute is not None:
+            self.authority, scope["path"] = absolute[1].lower(), absolute[2] or "/"
         self.path: str = scope["path"]
+        self.query: bytes = scope.get("query_string", b"")
         self.headers: Headers = scope["headers"]
+        self.client_certificate: bytes = scope.get("state", {}).get(CLIENT_CERTIFICATE, b"")
 
     def all(self, name: bytes) -> list[bytes]:
         """Every value of a header, in order."""
@@ -114,15 +132,17 @@ class Response:
     media_type: str = "application/json"
     headers: Headers = field(default_factory=list)
 
-    async def send(self, send: Send, request_id: str) -> None:
+    def head(self, request_id: str) -> Headers:
+        """Every header of it."""
         own: Headers = [(b"x-request-id", request_id.encode())]
         if self.body or self.status not in (202, 204):
             own.append((b"content-length", str(len(self.body)).encode()))
         if self.body:
             own.append((b"content-type", self.media_type.encode()))
-        await send(
-            {"type": "http.response.start", "status": self.status, "headers": own + self.headers + SECURITY_HEADERS}
-        )
+        return own + self.headers + SECURITY_HEADERS
+
+    async def send(self, send: Send, request_id: str) -> None:
+        await send({"type": "http.response.start", "status": self.status, "headers": self.head(request_id)})
         await send({"type": "http.response.body", "body": self.body})
 
 
@@ -138,16 +158,37 @@ def dump_json(value: Any) -> bytes:
 
 
 def parse_json(body: bytes) -> Any:
-    """A JSON value from untrusted bytes (RFC 8259: UTF-8, no NaN).
+    """A JSON value from untrusted bytes (RFC 8259: UTF-8, no NaN). Names are unique within an object (RFC 7493), so
+    that no two readers of it can see different things.
 
     Raises:
-        InvalidArgument: it is none, or nested too deeply.
+        InvalidArgument: it is none, names something twice, or is nested more deeply than ``MAX_DEPTH``.
     """
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         raise InvalidArgument("The body is not valid JSON in UTF-8.") from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+        raise InvalidArgument(f"The body is nested more than {MAX_DEPTH} levels deep.")
+    return value
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(name)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise InvalidArgument("An object in the body has the same name twice.")
+    return value
+
+
+def _deeper(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        if not inner:
+            return False
+        level = [item for items in inner for item in items]
+    return True

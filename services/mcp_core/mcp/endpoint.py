@@ -20,6 +20,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 
 from services.common.errors import DomainError, Internal, InvalidArgument
+from services.common.telemetry.tracing import NoSpan, Span
 from services.mcp_core.edge.wire import Disconnected, Message, Request, Response, Send, parse_json
 from services.mcp_core.mcp.exchange import STATE, Exchange
 from services.mcp_core.mcp.in_flight import InFlight
@@ -34,6 +35,7 @@ from services.mcp_core.mcp.messages import (
 )
 from services.mcp_core.mcp.pack import Pack
 from services.mcp_core.mcp.server import McpSettings, build
+from services.mcp_core.mcp.span import mcp_span
 from services.mcp_core.mcp.streaming import Streamed
 from services.mcp_core.model import Caller, Result
 from services.mcp_core.pipeline import Pipeline, result_of
@@ -48,6 +50,7 @@ class McpEndpoint:
         self._pipeline = pipeline
         self._max_body = settings.max_body
         self._in_flight = InFlight()
+        self._tools = frozenset(pack.tools)
         server = build(pipeline, pack, settings)
         self._answers, self._streams = (
             StreamableHTTPSessionManager(
@@ -110,16 +113,23 @@ class McpEndpoint:
         if message["method"] == "notifications/cancelled" and not exchange.modern:
             self._in_flight.cancel(exchange, message.get("params", {}))
         if not wants_progress(request, message):
-            return await self._answered(request, body, exchange)
+            with self._traced(request, message, exchange):
+                return await self._answered(request, body, exchange)
         exchange.streamed = True
 
         async def serve(send: Send) -> None:
-            await self._streamed(request, body, exchange, send)
+            with self._traced(request, message, exchange):
+                await self._streamed(request, body, exchange, send)
 
         async def settle(held: list[Message]) -> Response:
             return await self._noted(_collected(held, exchange), exchange)
 
         return Streamed(serve, settle)
+
+    def _traced(self, request: Request, message: dict[str, Any], exchange: Exchange) -> Span | NoSpan:
+        made = mcp_span(message, exchange.action, self._tools, request.text(b"mcp-protocol-version"))
+        exchange.trace(made.context)
+        return made
 
     async def _answered(self, request: Request, body: bytes, exchange: Exchange) -> Response:
         sent: list[Message] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import mcp_types as types
@@ -12,6 +12,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 
 from services.common.errors import DomainError
+from services.common.telemetry.trace_context import TraceContext
 from services.mcp_core.mcp.messages import INVALID
 from services.mcp_core.model import Caller, Result
 
@@ -52,6 +53,12 @@ class Exchange:
             *(principal.issuer, principal.subject, principal.credential_id, source.address, source.user_agent),
             *(type(self.number), self.number),
         )
+
+    def trace(self, position: TraceContext | None) -> None:
+        """The request's own trace, where its ``_meta`` names one: records name it."""
+        context = self.caller.context
+        if position is not None and position.trace_id != context.trace_id:
+            self.caller = replace(self.caller, context=replace(context, trace_id=position.trace_id))
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of work that ends when the client goes away or cancels.

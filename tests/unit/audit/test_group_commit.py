@@ -15,7 +15,7 @@ from services.audit.adapters.batch import Committed
 from services.audit.adapters.group_commit import GroupCommitLog
 from services.audit.adapters.mirror import Mirror
 from services.audit.adapters.sqlite_store import SqliteStore
-from services.audit.ports import Ack, Draft
+from services.audit.ports import Ack, Capacity, Draft
 from services.audit.writers import CORE
 from services.common.errors import AlreadyExists, ResourceExhausted, Unavailable
 from tests.unit.audit.support import draft, intent, signer
@@ -71,7 +71,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 
 
 def reserved(user: str) -> Draft:
-    return Draft(intent(user=user).fields(CORE), reserved=True)
+    return Draft(intent(user=user).fields(CORE), Capacity.RESERVED)
 
 
 @pytest.mark.req("I2.5")
@@ -113,6 +113,17 @@ async def test_a_flood_cannot_take_the_capacity_of_intents_and_outcomes(rig: Rig
     results = await asyncio.gather(held, *flood, return_exceptions=True)
     assert sum(isinstance(result, Ack) for result in results) == 12
     assert isinstance(await rig.log.append(draft()), Ack), "capacity comes back"
+
+
+@pytest.mark.req("R25")
+async def test_a_flood_of_platform_services_leaves_room_for_the_gates_own(rig: Rig) -> None:
+    held = await rig.hold()
+    flood = await rig.queue(*(Draft(draft(user="flood").fields, Capacity.GUEST) for _ in range(30)))
+    assert sum(task.done() for task in flood) == 30 - (16 // 2 - 1)
+    services = await rig.queue(*(draft(user="authn") for _ in range(4)))
+    rig.store.gate.set()
+    assert all(isinstance(each, Ack) for each in await asyncio.gather(held, *services))
+    await asyncio.gather(*flood, return_exceptions=True)
 
 
 async def test_even_intents_are_bounded(rig: Rig) -> None:

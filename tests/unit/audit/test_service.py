@@ -11,7 +11,7 @@ import pytest
 from services.audit.event import Decision, EventType, Identity, Result
 from services.audit.masking import Masker
 from services.audit.orphans import GRACE
-from services.audit.ports import Ack, Draft, Filter
+from services.audit.ports import Ack, Capacity, Draft, Filter
 from services.audit.reading import PAGE, AuditReading, Reader
 from services.audit.service import AuditService
 from services.audit.writers import AUTHN, AUTHZ, CORE
@@ -153,7 +153,7 @@ async def test_an_outcome_belongs_to_the_user_of_its_intent_even_after_the_token
     record = rig.log.records[ack.sequence]
     assert (record["user"], record["user_source"], record["tenant"]) == ("carol", "verified", "blue")
     assert record["principal"]["credential_id"] == "key-carol"
-    assert all(draft.reserved for draft in rig.log.drafts)
+    assert all(draft.capacity is Capacity.RESERVED for draft in rig.log.drafts)
 
 
 @pytest.mark.req("R5")
@@ -278,7 +278,7 @@ async def test_only_intents_and_outcomes_use_reserved_capacity(rig: Rig) -> None
     await rig.append(CORE)
     await rig.append(AUTHN, event_type=EventType.AUTHENTICATION)
     await rig.service.append(CORE, intent(), "")
-    assert [draft.reserved for draft in rig.log.drafts] == [False, False, True]
+    assert [draft.capacity for draft in rig.log.drafts] == [Capacity.SERVICE, Capacity.SERVICE, Capacity.RESERVED]
 
 
 @pytest.mark.req("I2.11")

@@ -9,7 +9,7 @@ from kubegate.authn.v1 import authn_pb2
 from kubegate.common.v1 import lease_pb2
 from services.common.principal_token import LIFETIME
 from services.mcp_core.adapters.principal_cache import USABLE, PrincipalCache, Proven
-from services.mcp_core.model import Principal
+from services.mcp_core.model import Credential, Principal
 from tests.fakes.clock import FakeClock
 
 
@@ -43,16 +43,16 @@ class Rig:
         self.cache.lease = self.lease
 
     def keep(self, credential: str = "kg_a", what: Proven | None = None, revision: int = 4) -> None:
-        self.cache.keep(credential, what or proven(), asked_at=self.clock.monotonic(), revision=revision)
+        self.cache.keep(Credential(credential), what or proven(), asked_at=self.clock.monotonic(), revision=revision)
 
 
 @pytest.mark.req("I3.15")
 def test_a_proof_is_found_again_by_its_credential_and_no_other() -> None:
     rig = Rig()
     rig.keep()
-    assert rig.cache.find("kg_a") == proven()
+    assert rig.cache.find(Credential("kg_a")) == proven()
     for other in ("kg_b", "kg_a ", "KG_A", "", "\ud800"):
-        assert rig.cache.find(other) is None
+        assert rig.cache.find(Credential(other)) is None
 
 
 @pytest.mark.req("I3.15", "R12")
@@ -60,9 +60,9 @@ def test_losing_the_lease_drops_everything_and_its_return_brings_nothing_back() 
     rig = Rig()
     rig.keep()
     rig.lease.held = False
-    assert rig.cache.find("kg_a") is None
+    assert rig.cache.find(Credential("kg_a")) is None
     rig.lease.held = True
-    assert rig.cache.find("kg_a") is None
+    assert rig.cache.find(Credential("kg_a")) is None
     rig.lease.held = False
     rig.keep()
     rig.lease.held = True
@@ -76,7 +76,7 @@ def test_a_lease_that_ran_out_unnoticed_drops_everything_with_its_next_answer() 
     rig.lease.held = False
     rig.cache.apply(ended())
     rig.lease.held = True
-    assert rig.cache.find("kg_a") is None
+    assert rig.cache.find(Credential("kg_a")) is None
 
 
 @pytest.mark.req("I3.15", "R12", "I3.13")
@@ -86,8 +86,8 @@ def test_an_end_drops_what_it_ends(name: str) -> None:
     rig.keep()
     rig.keep("kg_b", proven("k2", "bob"))
     rig.cache.apply(ended((name, 5)))
-    assert rig.cache.find("kg_a") is None
-    assert (rig.cache.find("kg_b") is None) is name.startswith("issuer")
+    assert rig.cache.find(Credential("kg_a")) is None
+    assert (rig.cache.find(Credential("kg_b")) is None) is name.startswith("issuer")
 
 
 @pytest.mark.req("I3.15", "R12")
@@ -95,7 +95,7 @@ def test_an_end_before_the_proof_ends_nothing() -> None:
     rig = Rig()
     rig.keep(revision=5)
     rig.cache.apply(ended(("k1", 5), ("k2", 9)))
-    assert rig.cache.find("kg_a") is not None
+    assert rig.cache.find(Credential("kg_a")) is not None
 
 
 @pytest.mark.req("I3.15", "R12")
@@ -105,9 +105,9 @@ def test_an_answer_that_comes_after_the_revocation_is_not_kept() -> None:
     rig.cache.apply(ended(("k1", 5)))
     rig.lease.revision = 5
     rig.keep(revision=4)
-    assert rig.cache.find("kg_a") is None
+    assert rig.cache.find(Credential("kg_a")) is None
     rig.keep(revision=5)
-    assert rig.cache.find("kg_a") is not None
+    assert rig.cache.find(Credential("kg_a")) is not None
 
 
 @pytest.mark.req("I3.15", "R12")
@@ -115,7 +115,7 @@ def test_a_reset_drops_everything() -> None:
     rig = Rig()
     rig.keep()
     rig.cache.apply(ended(reset=True))
-    assert rig.cache.find("kg_a") is None
+    assert rig.cache.find(Credential("kg_a")) is None
 
 
 @pytest.mark.req("I3.15", "R27")
@@ -123,9 +123,9 @@ def test_an_entry_leaves_its_token_time_for_the_request() -> None:
     rig = Rig()
     rig.keep()
     rig.clock.advance(USABLE - 0.001)
-    assert rig.cache.find("kg_a") is not None
+    assert rig.cache.find(Credential("kg_a")) is not None
     rig.clock.advance(0.001)
-    assert rig.cache.find("kg_a") is None
+    assert rig.cache.find(Credential("kg_a")) is None
     assert USABLE <= LIFETIME / 2
 
 
@@ -134,9 +134,9 @@ def test_an_entry_ends_with_its_credential() -> None:
     rig = Rig()
     rig.keep(what=proven(expires_at=rig.clock.now() + timedelta(seconds=3)))
     rig.clock.advance(2.9)
-    assert rig.cache.find("kg_a") is not None
+    assert rig.cache.find(Credential("kg_a")) is not None
     rig.clock.advance(0.1)
-    assert rig.cache.find("kg_a") is None
+    assert rig.cache.find(Credential("kg_a")) is None
 
 
 @pytest.mark.req("I3.15")
@@ -144,11 +144,11 @@ def test_it_is_bounded_and_what_is_used_stays() -> None:
     rig = Rig(size=3)
     for index in range(3):
         rig.keep(f"kg_{index}")
-    assert rig.cache.find("kg_0") is not None
+    assert rig.cache.find(Credential("kg_0")) is not None
     rig.keep("kg_3")
     assert len(rig.cache) == 3
-    assert rig.cache.find("kg_0") is not None
-    assert rig.cache.find("kg_1") is None
+    assert rig.cache.find(Credential("kg_0")) is not None
+    assert rig.cache.find(Credential("kg_1")) is None
 
 
 @pytest.mark.req("I3.14", "I3.15")

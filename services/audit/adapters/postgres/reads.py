@@ -1,14 +1,14 @@
 """Reading all logs of the database as one, merged by time, while their owners write them.
 
 An event that a writer sent to two replicas, not knowing that the first had it, is found once: in the log whose id
-comes first (R23).
+comes first (R23). Two events under one id are two events: none can be hidden behind another.
 """
 
 import base64
 import binascii
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,10 +24,16 @@ from services.common.runtime_errors import StartupError
 PATIENCE = 30
 """Seconds that one statement may take."""
 
-_ONCE = (
-    "NOT EXISTS (SELECT 1 FROM audit_event_keys k "
-    "WHERE k.writer = e.writer AND k.event_id = e.event_id AND k.log_id < e.log_id)"
-)
+_ONCE = """
+NOT EXISTS (SELECT 1 FROM audit_event_keys k JOIN audit_events o ON o.log_id = k.log_id AND o.sequence = k.sequence
+  WHERE k.writer = e.writer AND k.event_id = e.event_id AND k.log_id < e.log_id
+  AND convert_from(o.event, 'UTF8')::jsonb - 'sequence' = convert_from(e.event, 'UTF8')::jsonb - 'sequence')
+"""
+
+_BOUNDS = """
+SELECT log_id, (SELECT size FROM audit_checkpoints c WHERE c.log_id = l.log_id ORDER BY number DESC LIMIT 1)
+FROM audit_logs l
+"""
 
 _ORPHANS = """
 SELECT i.sequence, i.event_id, i."user", i.action, i.request_id, i.deadline FROM audit_events i
@@ -44,6 +50,7 @@ class PostgresDialect:
     """The record as ``jsonb``."""
 
     mark = "%s"
+    prefixed: Collection[str] = ("user", "request_id")
     _event = "convert_from(event, 'UTF8')::jsonb"
 
     def field(self, keys: Sequence[str], values: Sequence[str]) -> Condition:
@@ -114,8 +121,7 @@ class PostgresReads:
 
     def bounds(self) -> str:
         """The sizes of all logs."""
-        rows = self._all("SELECT log_id, max(size) FROM audit_checkpoints GROUP BY log_id", ())
-        return json.dumps(dict(rows))
+        return json.dumps(dict(self._all(_BOUNDS, ())))
 
     def search(self, filter_: Filter, *, cursor: str, bounds: str, limit: int, descending: bool) -> Found:
         """One page over all logs, by time.
@@ -184,6 +190,8 @@ class PostgresReads:
                     self._connection = connect(self._url, read_only=True)
                     self._connection.execute(f"SET statement_timeout = '{PATIENCE}s'".encode())
                 return self._connection.execute(query.encode(), parameters).fetchall()
+            except psycopg.DataError as error:
+                raise InvalidArgument("The cursor or filter holds a value that no event can have.") from error
             except (psycopg.OperationalError, StartupError) as error:
                 if self._connection is not None:
                     self._connection.close()

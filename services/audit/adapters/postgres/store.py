@@ -8,7 +8,8 @@ from psycopg import sql
 from psycopg.errors import UniqueViolation
 
 from services.audit.adapters.batch import Batch, Committed, Key, StoreBroken, build
-from services.audit.adapters.opening import check_log
+from services.audit.adapters.opening import check_log, damaged
+from services.audit.adapters.postgres import layout
 from services.audit.adapters.postgres.connection import LogView, check_url, connect, describe
 from services.audit.adapters.postgres.migrations import migrate
 from services.audit.adapters.postgres.reads import PostgresReads
@@ -92,6 +93,8 @@ class PostgresStore:
 
     def _open(self, previous: NoteSigner | None, *, may_create: bool) -> None:
         self._lock()
+        if (what := layout.foreign(self._connection)) is not None:
+            raise damaged(self.name, what)
         view = LogView(self._connection, self._log_id)
         with self._connection.transaction():
             if view.execute("SELECT 1 FROM log").fetchone() is None:

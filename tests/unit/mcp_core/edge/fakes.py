@@ -20,6 +20,7 @@ from services.mcp_core.model import (
     Action,
     Allowed,
     Caller,
+    Credential,
     Decision,
     Denied,
     Event,
@@ -74,14 +75,16 @@ class FakeAuthenticator:
         self.log = log
         self.error: Exception | None = None
         self.asked: list[str] = []
+        self.certificates: list[bytes] = []
 
-    async def authenticate(self, credential: str, context: RequestContext) -> Caller:
+    async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
         self.log.append("authenticate")
-        self.asked.append(credential)
+        self.asked.append(credential.token)
+        self.certificates.append(credential.certificate)
         if self.error:
             raise self.error
         for name, secret in (("alice", ALICE), ("bob", BOB)):
-            if credential == secret:
+            if credential.token == secret:
                 principal = Principal("kubegate", name, f"key-{name}", "api_key")
                 return Caller(context, principal, f"token-of-{name}", "authn-event")
         raise Unauthenticated("The credential is not valid.")
@@ -251,6 +254,7 @@ class World:
     run: Callable[[Invocation], Awaitable[Structured]] | None = None
     invocations: list[Invocation] = field(default_factory=list)
     burst: int = 60
+    max_body: int = 64 * 1024
 
     def __post_init__(self) -> None:
         self.authn = FakeAuthenticator(self.log)
@@ -301,7 +305,7 @@ class World:
         return RequestContext("req-1", "0" * 31 + "1", "rest", Source("192.0.2.1", "test"), Deadline.after(seconds))
 
     async def caller(self, credential: str = ALICE, seconds: float = 30.0) -> Caller:
-        caller = await self.pipeline.authenticate(self.context(seconds), credential)
+        caller = await self.pipeline.authenticate(self.context(seconds), Credential(credential))
         self.log.clear()
         return caller
 
@@ -311,9 +315,9 @@ class World:
         async def cluster_answers(deadline: Deadline) -> None:
             await self.cluster.version(deadline)
 
-        endpoint = McpEndpoint(self.pipeline, self.pack, McpSettings(64 * 1024, base_url))
+        endpoint = McpEndpoint(self.pipeline, self.pack, McpSettings(self.max_body, base_url))
         edge = Edge(
-            EdgeSettings(base_url=base_url, max_body=64 * 1024, request_seconds=30.0),
+            EdgeSettings(base_url=base_url, max_body=self.max_body, request_seconds=30.0),
             pipeline=self.pipeline,
             endpoint=endpoint,
             authenticator=self.authn,

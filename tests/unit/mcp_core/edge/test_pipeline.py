@@ -26,7 +26,7 @@ from services.common.errors import (
 )
 from services.mcp_core.config import Config
 from services.mcp_core.errors import ActionDenied, ClusterDenied, NotRecorded, OutcomeUnknown
-from services.mcp_core.model import Kind, Phase, Principal, Result, Scope
+from services.mcp_core.model import Credential, Kind, Phase, Principal, Result, Scope
 from services.mcp_core.tools.base import Invocation, Structured
 from tests.unit.mcp_core.edge.fakes import ALICE, BOB, World
 
@@ -211,7 +211,7 @@ async def test_without_authn_nobody_is_let_in_and_it_is_recorded() -> None:
     world = World()
     world.authn.error = Unavailable("The authn service cannot be reached.")
     with pytest.raises(Unavailable):
-        await world.pipeline.authenticate(world.context(), ALICE)
+        await world.pipeline.authenticate(world.context(), Credential(ALICE))
     assert world.audit.last.result is Result.ERROR
     assert world.audit.last.kind is Kind.MCP_REQUEST
     assert world.audit.last.user == ""
@@ -221,7 +221,7 @@ async def test_without_authn_nobody_is_let_in_and_it_is_recorded() -> None:
 async def test_a_refused_credential_is_left_to_authn_to_record() -> None:
     world = World()
     with pytest.raises(Unauthenticated):
-        await world.pipeline.authenticate(world.context(), "wrong")
+        await world.pipeline.authenticate(world.context(), Credential("wrong"))
     assert world.audit.events == []
 
 
@@ -559,7 +559,7 @@ async def test_a_busy_authn_is_recorded() -> None:
     world = World()
     world.authn.error = ResourceExhausted("Too many questions at once.", retry_after=1)
     with pytest.raises(ResourceExhausted):
-        await world.pipeline.authenticate(world.context(), ALICE)
+        await world.pipeline.authenticate(world.context(), Credential(ALICE))
     assert (world.audit.last.kind, world.audit.last.result) == (Kind.MCP_REQUEST, Result.ERROR)
 
 

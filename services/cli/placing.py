@@ -1,0 +1,46 @@
+"""Where the parts of a stack listen and by which names they find one another."""
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+LOOPBACK = "127.0.0.1"
+EDGE_HOSTS = ("localhost", LOOPBACK, "::1")
+MESH = ("audit", "authn", "authz")
+CLUSTER = "cluster"
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """Addresses are ``host:port``, by the name of the service."""
+
+    listen: Mapping[str, str]
+    address: Mapping[str, str]
+    scrape: Mapping[str, str]
+    """Where services listen for Prometheus."""
+    metrics: Mapping[str, str]
+    """The URLs that this makes."""
+    traces: Mapping[str, Any] | None = None
+    """Where spans are sent: ``telemetry.traces`` of every service. ``None`` leaves it as it is, ``{}`` ends it."""
+    cluster_hosts: Sequence[str] = EDGE_HOSTS
+    """Names and addresses in the embedded cluster's certificate."""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What else the configuration of a service says here; ``None`` takes a key out of it."""
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def on_loopback(edge_port: int, otlp: str = "", sample: float = 1.0) -> Placing:
+    """Everything on this machine, on free ports. ``otlp``: ``host:port`` of a collector, or ``off``."""
+    places = {name: f"{LOOPBACK}:{free_port()}" for name in (*MESH, CLUSTER)}
+    places["mcp-core"] = f"{LOOPBACK}:{edge_port}"
+    scrape = {name: f"{LOOPBACK}:{free_port()}" for name in (*MESH, "mcp-core")}
+    traces = {"endpoint": otlp, "sample_ratio": sample} if otlp not in ("", "off") else {} if otlp else None
+    return Placing(places, places, scrape, {name: f"http://{at}/metrics" for name, at in scrape.items()}, traces)
