@@ -35,14 +35,20 @@ def core(stack: RunningStack, name: str, module: str = "services.mcp_core", **se
     port = free_port()
     base_url = f"https://localhost:{port}"
     config |= {"listen": f"127.0.0.1:{port}", "base_url": base_url, "allowed_origins": [f"http://localhost:{port}"]}
+    # The address of the metrics is the other core's.
+    config.pop("telemetry", None)
     path = place / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config | settings), encoding="utf-8")
     log = (stack.home / "run" / f"{name}.log").open("wb")
-    with log, subprocess.Popen(
-        [sys.executable, "-m", module, "--config", str(path)], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
-    ) as process:
+    with (
+        log,
+        subprocess.Popen(
+            [sys.executable, "-m", module, "--config", str(path)], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+        ) as process,
+    ):
         try:
-            eventually(lambda: _ready(stack, base_url), f"{module} ready at {base_url}")
+            eventually(lambda: process.poll() is not None or _ready(stack, base_url), f"{module} ready")
+            assert process.poll() is None, Path(log.name).read_text(encoding="utf-8")
             yield Core(stack, base_url)
         finally:
             process.terminate()

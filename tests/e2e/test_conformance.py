@@ -62,9 +62,7 @@ def test_the_conformance_suite(fixtures: Core, packages: Path, tmp_path: Path, r
     baseline = tmp_path / "expected.yml"
     baseline.write_text(yaml.safe_dump(expected if revision == LEGACY else {"server": []}), encoding="utf-8")
     before = len(fixtures.stack.events(event_type="authorization"))
-    done = run_suite(
-        packages, fixtures, tmp_path, "--requirements", revision, "--expected-failures", str(baseline)
-    )
+    done = run_suite(packages, fixtures, tmp_path, "--requirements", revision, "--expected-failures", str(baseline))
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     passed = re.search(r"Total: (\d+) passed", done.stdout)
     assert passed is not None
@@ -88,7 +86,9 @@ def test_every_expected_failure_has_its_reason() -> None:
 
 
 @pytest.mark.req("I6.9")
-@pytest.mark.parametrize(("revision", "scenario"), [(era, one) for era, many in WITHOUT_FIXTURES.items() for one in many])
+@pytest.mark.parametrize(
+    ("revision", "scenario"), [(era, one) for era, many in WITHOUT_FIXTURES.items() for one in many]
+)
 def test_the_product_itself_passes_what_needs_no_fixture(
     stack: RunningStack, packages: Path, tmp_path: Path, revision: str, scenario: str
 ) -> None:
@@ -104,11 +104,16 @@ def test_the_inspector_connects_in_both_eras(stack: RunningStack, packages: Path
     headers = {"Authorization": f"Bearer {stack.viewer}"}
     server = {"type": "streamable-http", "url": stack.mcp_url, "headers": headers, "protocolEra": era}
     config.write_text(json.dumps({"mcpServers": {"kubegate": server}}), encoding="utf-8")
-    command = [NODE, str(packages / "@modelcontextprotocol" / "inspector" / "clients" / "launcher" / "build" / "index.js")]
+    command = [
+        NODE,
+        str(packages / "@modelcontextprotocol" / "inspector" / "clients" / "launcher" / "build" / "index.js"),
+    ]
     done = subprocess.run(
         [*command, "--cli", "--config", str(config), "--server", "kubegate", "--method", "tools/list"],
         cwd=tmp_path,
-        env=node_environment(NODE_EXTRA_CA_CERTS=stack.ca_file, HOME=str(tmp_path), MCP_INSPECTOR_SECRET_STORE="memory"),
+        env=node_environment(
+            NODE_EXTRA_CA_CERTS=stack.ca_file, HOME=str(tmp_path), MCP_INSPECTOR_SECRET_STORE="memory"
+        ),
         capture_output=True,
         text=True,
         timeout=100,
