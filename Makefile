@@ -124,6 +124,10 @@ protos: setup  ## regenerate protos/gen from protos/kubegate
 protos-image: setup  ## publish the contract: what `buf breaking` compares with from now on
 	@$(BIN)/buf build --exclude-source-info --output protos/image.binpb
 
+.PHONY: dashboards
+dashboards: setup  ## regenerate deploy/grafana/dashboards from deploy/grafana/generate.py
+	@$(BIN)/python deploy/grafana/generate.py
+
 .PHONY: lock
 lock: setup  ## bring requirements.lock and deploy/locks in line with pyproject.toml, keeping pins; ARGS=--upgrade renews
 	@$(MAKE) --silent LOCKS= lock-into

@@ -49,8 +49,9 @@ class CredentialAdmin:
         self._journal = journal
         self._clock = clock
 
-    async def create(self, asked: NewApiKey, call: Call) -> tuple[ApiKey, Secret]:
-        """Makes a key and returns its record and the key itself, which cannot be had again.
+    async def create(self, asked: NewApiKey, call: Call) -> tuple[ApiKey, Secret, tuple[str, ...]]:
+        """Makes a key and returns its record, the key itself, which cannot be had again, and those of its roles that
+        the policy does not know.
 
         Raises:
             Unauthenticated, PermissionDenied: R15.
@@ -75,12 +76,13 @@ class CredentialAdmin:
             expires_at=asked.expires_at,
             certificate_sha256=asked.certificate_sha256,
         )
+        act, unknown_roles = await self._admission.may_grant(act, key.principal(now))
         await self._journal.change(
             act.about(_details(key)),
             lambda: self._credentials.add_key(key),
             undo=lambda: self._credentials.delete_key(key_id),
         )
-        return key, text
+        return key, text, unknown_roles
 
     async def list(self, call: Call) -> Sequence[ApiKey]:
         """All keys, oldest first.
@@ -106,6 +108,8 @@ class CredentialAdmin:
         act = await self._admission.admit("keys", "enable" if enabled else "disable", _named(key_id), call)
         before = await self._journal.refusing(act, lambda: self._existing(key_id))
         widens = enabled and not before.enabled
+        if widens:
+            act, _ = await self._admission.may_grant(act, before.principal(self._clock.now()))
 
         async def change() -> ApiKey:
             changed = await self._credentials.set_key_enabled(key_id, enabled)
@@ -148,6 +152,7 @@ class CredentialAdmin:
         new = replace(
             old, id=new_id, mac=mac, pepper_version=pepper_version, created_at=now, last_used_at=None, replaced_by=""
         )
+        act, _ = await self._admission.may_grant(act, new.principal(now))
         ends_at = now + overlap if old.expires_at is None else min(old.expires_at, now + overlap)
 
         async def change() -> ApiKey:
@@ -173,8 +178,7 @@ class CredentialAdmin:
         """
         act = await self._admission.admit("keys", "delete", "", call, "prune")
         since = self._clock.now() - await self._journal.refusing(act, lambda: _checked_unused(unused))
-        unused_keys = [key for key in self._credentials.list_keys() if (key.last_used_at or key.created_at) < since]
-        unwanted = unused_keys[:MAX_PRUNED]
+        unwanted = await self._credentials.find_unused(since, MAX_PRUNED)
         ids = ",".join(key.id for key in unwanted)
         act = act.about({"credential_ids": ids, "count": str(len(unwanted))})
         if dry_run or not unwanted:

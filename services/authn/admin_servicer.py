@@ -48,8 +48,10 @@ class UserAdminServicer(admin_pb2_grpc.UserAdminServiceServicer):
             tenant=request.tenant,
             password=_password(request.password),
         )
-        user, password = await self._admin.create(asked, current_call())
-        return admin_pb2.CreateUserResponse(user=_user(user), password=password.reveal() if password else "")
+        user, password, unknown = await self._admin.create(asked, current_call())
+        return admin_pb2.CreateUserResponse(
+            user=_user(user), password=password.reveal() if password else "", unknown_roles=unknown
+        )
 
     async def ListUsers(self, request: admin_pb2.ListUsersRequest, context: Any) -> admin_pb2.ListUsersResponse:
         users = await self._admin.list(current_call())

@@ -3,9 +3,12 @@
 1. The peer has an operator's certificate (the server has checked that) and brings a principal token that was
    issued to it, of a credential that still lives (R5).
 2. authz allows the token's principal ``kubegate:<area>:<verb>``. A refusal is recorded, folded (R25).
+3. Where a credential is made, handed out or enabled: the operator himself holds all that it gives, or may
+   ``kubegate:grants:any`` (R17). Else who may rotate keys could take the administrator's.
 """
 
 from services.authn.journal import Act, Journal
+from services.authn.model import Principal
 from services.authn.ports import Credentials, OperatorTokens, Policy
 from services.common.call import PRINCIPAL_TOKEN_METADATA, Call
 from services.common.clock import Clock
@@ -49,3 +52,19 @@ class Admission:
             await self._journal.refused(act, "denied by policy")
             raise PermissionDenied(decision.explanation or f"Policy does not allow kubegate:{area}:{verb}.")
         return act.decided(decision)
+
+    async def may_grant(self, act: Act, grantee: Principal) -> tuple[Act, tuple[str, ...]]:
+        """The act, with what it rests on, and the roles of ``grantee`` that the policy does not know.
+
+        Raises:
+            PermissionDenied: the operator lacks something that the credential would give; recorded.
+            Unavailable: authz did not say.
+        """
+        found = await self._policy.grantable(act.token, grantee, act.call)
+        if found.missing:
+            await self._journal.refused(act, "grants beyond what the operator holds")
+            raise PermissionDenied(
+                f"Nobody grants beyond what they hold: this credential would give {found.missing}, which you do not "
+                "hold there, or not for as long. Ask somebody who does, or who may kubegate:grants:any."
+            )
+        return act.about({"grants_rule": found.rule}), found.unknown_roles

@@ -31,6 +31,11 @@ class IssuerConfig(Model):
     roles_claim: str = ""
     role_map: dict[str, str] = pydantic.Field(default_factory=dict)
     """Values of the roles claim -> roles of the policy. What is not here is no role."""
+    scope_map: dict[str, str] = pydantic.Field(default_factory=dict)
+    """Scopes of its tokens -> roles of the policy. With ``roles_claim`` too, a role takes both."""
+    scope_claim: str = "scope"
+    initial_scopes: tuple[str, ...] = ()
+    """Scopes that a client should ask for first; all of ``scope_map`` where none is named."""
     default_roles: tuple[str, ...] = ()
     tenant_claim: str = ""
     tenant: str = ""

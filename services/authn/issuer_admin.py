@@ -1,10 +1,11 @@
 """Administration of trusted issuers (R15). No gRPC, no IO of its own."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from services.authn.admission import Admission
 from services.authn.journal import Act, Journal
-from services.authn.model import TrustedIssuer
+from services.authn.model import Principal, TrustedIssuer
 from services.authn.ports import IssuerRecords
 from services.authn.rules import checked_issuer
 from services.common.call import Call
@@ -36,6 +37,7 @@ class IssuerAdmin:
         """
         act = await self._admission.admit("issuers", "create", "", call)
         issuer = await self._journal.refusing(act, lambda: checked_issuer(asked, self._own))
+        act, _ = await self._admission.may_grant(act, _anybody(issuer, self._clock.now()))
 
         async def add() -> None:
             if not await self._records.add(issuer, self._clock.now()):
@@ -48,6 +50,7 @@ class IssuerAdmin:
             "algorithms": ",".join(issuer.algorithms),
             "default_roles": ",".join(issuer.default_roles),
             "roles": ",".join(f"{theirs}={ours}" for theirs, ours in issuer.role_map.items())[:4000],
+            "scopes": ",".join(f"{scope}={role}" for scope, role in issuer.scope_map.items())[:4000],
             "permissions_claim": issuer.permissions_claim,
             "tenant": issuer.tenant or issuer.tenant_claim,
         }
@@ -84,6 +87,8 @@ class IssuerAdmin:
             return changed
 
         widens = enabled and not before.enabled
+        if widens:
+            act, _ = await self._admission.may_grant(act, _anybody(before, self._clock.now()))
         undo = (lambda: self._records.set_enabled(name, False)) if widens else None
         return await self._journal.change(act, change, undo=undo)
 
@@ -105,3 +110,9 @@ class IssuerAdmin:
 
         issuer = await self._journal.refusing(act, find)
         return act.about({"issuer": issuer.issuer}), issuer
+
+
+def _anybody(issuer: TrustedIssuer, now: datetime) -> Principal:
+    """The most that the issuer can say of somebody: whom policy binds, and how, is not asked; so it takes all there is,
+    or ``kubegate:grants:any``."""
+    return Principal("*", "", "jwt", now, permissions=("k8s:*", "kubegate:*"), issuer=issuer.issuer)

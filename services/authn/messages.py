@@ -161,6 +161,9 @@ def issuer_from_proto(message: admin_pb2.TrustedIssuer) -> TrustedIssuer:
         tenant=message.tenant,
         permissions_claim=message.permissions_claim,
         kubernetes=message.kubernetes,
+        scope_map=dict(message.scope_map),
+        scope_claim=message.scope_claim,
+        initial_scopes=tuple(message.initial_scopes),
     )
 
 
@@ -183,6 +186,16 @@ def issuer_to_proto(issuer: TrustedIssuer) -> admin_pb2.TrustedIssuer:
         kubernetes=issuer.kubernetes,
         enabled=issuer.enabled,
         configured=issuer.configured,
+        scope_map=issuer.scope_map,
+        scope_claim=issuer.scope_claim,
+        initial_scopes=issuer.initial_scopes,
+    )
+
+
+def server_to_proto(issuer: TrustedIssuer) -> authn_pb2.AuthorizationServer:
+    scopes = sorted(issuer.scope_map)
+    return authn_pb2.AuthorizationServer(
+        issuer=issuer.issuer, scopes=scopes, initial_scopes=issuer.initial_scopes or scopes
     )
 
 

@@ -104,6 +104,8 @@ class Principal:
     groups: tuple[str, ...] = ()
     generation: int = field(default=0, compare=False)
     """Of the user's record when it was read; stays within authn."""
+    obtainable: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """Scopes that the token lacks, each with the role that it would give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,14 @@ class TrustedIssuer:
     enabled: bool = True
     configured: bool = False
     secret: Secret | None = None
+    scope_map: Mapping[str, str] = field(default_factory=dict)
+    scope_claim: str = "scope"
+    initial_scopes: tuple[str, ...] = ()
+
+    @property
+    def for_people(self) -> bool:
+        """Whether somebody may be sent there to sign in."""
+        return self.enabled and not self.kubernetes and self.secret is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +368,16 @@ class Entry:
     phase: Phase = Phase.WHOLE
     intent_id: str = ""
     ends_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grantable:
+    """What authz said about a credential that somebody is about to make: the first permission that he lacks for it,
+    the rule that lets him grant anything, and roles that the policy does not know."""
+
+    missing: str = ""
+    rule: str = ""
+    unknown_roles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from services.authn.model import (
     Decision,
     Ends,
     Entry,
+    Grantable,
     Principal,
     Refreshable,
     Secret,
@@ -92,6 +93,10 @@ class Credentials(Protocol):
         ...
 
     def find_key(self, key_id: str) -> ApiKey | None: ...
+
+    async def find_unused(self, since: datetime, at_most: int) -> Sequence[ApiKey]:
+        """Keys that no replica has used since, nor anybody made; the oldest first."""
+        ...
 
     async def add_key(self, key: ApiKey) -> None: ...
 
@@ -310,6 +315,11 @@ class Policy(Protocol):
         Raises:
             DomainError: authz did not decide.
         """
+        ...
+
+    async def grantable(self, token: str, grantee: Principal, call: Call) -> Grantable:
+        """Whether the token's principal holds all that a credential of ``grantee`` would give (R17). Raises as
+        ``check``."""
         ...
 
 

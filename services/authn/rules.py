@@ -20,6 +20,9 @@ SYMMETRIC = ("HS256",)
 
 MAX_PEM = 64 * 1024
 
+# RFC 6749, section 3.3.
+_SCOPE = re.compile(r"[!#-\[\]-~]{1,128}")
+
 _HTTPS = re.compile(r"https://[^\s/?#@]+(/[^\s?#]*)?")
 
 MIN_PASSWORD = 12
@@ -51,6 +54,11 @@ def is_permission(text: str) -> bool:
     return _PERMISSION.fullmatch(text) is not None
 
 
+def is_scope(text: str) -> bool:
+    """Whether a text can be a scope."""
+    return _SCOPE.fullmatch(text) is not None
+
+
 def checked_issuer(issuer: TrustedIssuer, own: str) -> TrustedIssuer:
     """The issuer, with what is left out filled in. ``own``: the issuer of our own access tokens.
 
@@ -71,14 +79,20 @@ def checked_issuer(issuer: TrustedIssuer, own: str) -> TrustedIssuer:
     unknown = sorted(set(algorithms) - set(allowed))
     if unknown:
         problems.append(f"algorithms may be {', '.join(allowed)}, not {', '.join(unknown)}")
-    roles = [*issuer.role_map.values(), *issuer.default_roles]
+    roles = [*issuer.role_map.values(), *issuer.scope_map.values(), *issuer.default_roles]
     problems += [f"role {text[:64]!r} must be letters, digits and . _ -" for text in roles if not is_role(text)]
+    scopes = [*issuer.scope_map, *issuer.initial_scopes]
+    bad = [text for text in scopes if not is_scope(text)]
+    problems += [f"scope {text[:64]!r} must be printable, without blanks and quotes" for text in bad]
+    strange = sorted(set(issuer.initial_scopes) - set(issuer.scope_map))
+    if strange:
+        problems.append(f"initial scopes must be mapped to a role: {', '.join(strange)[:200]}")
     if issuer.tenant and not _NAME.fullmatch(issuer.tenant):
         problems.append("tenant must be letters, digits and . _ @ -")
     if issuer.tenant and issuer.tenant_claim:
         problems.append("name a tenant or a tenant_claim, not both")
-    if len(issuer.ca_pem) > MAX_PEM or len(issuer.role_map) > MAX_ENTRIES:
-        problems.append("ca_pem or role_map is too long")
+    if len(issuer.ca_pem) > MAX_PEM or max(len(issuer.role_map), len(issuer.scope_map)) > MAX_ENTRIES:
+        problems.append("ca_pem, role_map or scope_map is too long")
     if problems:
         raise InvalidArgument("The issuer cannot be trusted: " + "; ".join(problems) + ".")
     types = issuer.token_types or (("", "jwt") if issuer.kubernetes else ("at+jwt",))
@@ -87,6 +101,7 @@ def checked_issuer(issuer: TrustedIssuer, own: str) -> TrustedIssuer:
         algorithms=algorithms,
         token_types=tuple(text.lower().removeprefix("application/") for text in types),
         subject_claim=issuer.subject_claim or "sub",
+        scope_claim=issuer.scope_claim or "scope",
     )
 
 

@@ -1,6 +1,6 @@
 """protobuf <-> domain for both services of authn. No decision is made here."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -15,9 +15,10 @@ from services.authn.messages import (
     grant_from_proto,
     new_api_key_from_proto,
     principal_to_proto,
+    server_to_proto,
     source_from_proto,
 )
-from services.authn.model import Secret
+from services.authn.model import Secret, TrustedIssuer
 from services.authn.service import AuthnService
 from services.common.call import Call
 from services.common.grpc_server import current_call
@@ -37,9 +38,14 @@ class AuthnServicer(authn_pb2_grpc.AuthnServiceServicer):
     """kubegate.authn.v1.AuthnService."""
 
     def __init__(
-        self, service: AuthnService, access_jwks: Callable[[], str], principal_jwks: Callable[[], str]
+        self,
+        service: AuthnService,
+        access_jwks: Callable[[], str],
+        principal_jwks: Callable[[], str],
+        issuers: Callable[[], Sequence[TrustedIssuer]],
     ) -> None:
         self._service = service
+        self._issuers = issuers
         self._access_jwks = access_jwks
         self._principal_jwks = principal_jwks
 
@@ -70,7 +76,14 @@ class AuthnServicer(authn_pb2_grpc.AuthnServiceServicer):
             principal_token=proof.token,
             event_id=proof.event_id,
             revocation_revision=proof.revision,
+            obtainable=[authn_pb2.ScopeRole(scope=scope, role=role) for scope, role in proof.principal.obtainable],
         )
+
+    async def GetAuthorizationServers(
+        self, request: authn_pb2.GetAuthorizationServersRequest, context: Any
+    ) -> authn_pb2.GetAuthorizationServersResponse:
+        servers = [server_to_proto(issuer) for issuer in self._issuers() if issuer.for_people]
+        return authn_pb2.GetAuthorizationServersResponse(servers=servers)
 
     async def IssueToken(self, request: authn_pb2.IssueTokenRequest, context: Any) -> authn_pb2.IssueTokenResponse:
         source, call = source_from_proto(request.source), _call(request.request_id)
@@ -135,8 +148,8 @@ class CredentialAdminServicer(authn_pb2_grpc.CredentialAdminServiceServicer):
     async def CreateApiKey(
         self, request: authn_pb2.CreateApiKeyRequest, context: Any
     ) -> authn_pb2.CreateApiKeyResponse:
-        record, key = await self._admin.create(new_api_key_from_proto(request), current_call())
-        return authn_pb2.CreateApiKeyResponse(api_key=api_key_to_proto(record), key=key.reveal())
+        record, key, unknown = await self._admin.create(new_api_key_from_proto(request), current_call())
+        return authn_pb2.CreateApiKeyResponse(api_key=api_key_to_proto(record), key=key.reveal(), unknown_roles=unknown)
 
     async def ListApiKeys(self, request: authn_pb2.ListApiKeysRequest, context: Any) -> authn_pb2.ListApiKeysResponse:
         keys = await self._admin.list(current_call())

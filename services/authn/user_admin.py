@@ -16,6 +16,9 @@ from services.common.call import Call
 from services.common.clock import Clock
 from services.common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 
+_HANDS_OUT = frozenset({"enable", "reset-password", "enrol-totp", "confirm-totp", "remove-totp"})
+"""What gives an operator, or somebody, a way to be the user."""
+
 _NO_USER = "There is no user of this name; `kubegate users list` shows them all."
 _TAKEN = "There is a user of this name already."
 
@@ -43,8 +46,9 @@ class UserAdmin:
         self._journal = journal
         self._clock = clock
 
-    async def create(self, asked: NewUser, call: Call) -> tuple[User, Secret | None]:
-        """Makes a user; returns the record, and the password where it was made here.
+    async def create(self, asked: NewUser, call: Call) -> tuple[User, Secret | None, tuple[str, ...]]:
+        """Makes a user; returns the record, the password where it was made here, and those of the user's roles that
+        the policy does not know.
 
         Raises:
             Unauthenticated, PermissionDenied: R15.
@@ -66,6 +70,8 @@ class UserAdmin:
             tenant=asked.tenant,
         )
 
+        act, unknown_roles = await self._may_grant(act, user)
+
         async def add() -> None:
             if not await self._records.add(user):
                 raise AlreadyExists(_TAKEN)
@@ -77,7 +83,7 @@ class UserAdmin:
             "tenant": user.tenant,
         }
         await self._journal.change(act.about(details), add, undo=lambda: self._records.delete(user.name))
-        return self._records.find(user.name) or user, made
+        return self._records.find(user.name) or user, made, unknown_roles
 
     async def list(self, call: Call) -> Sequence[tuple[User, datetime | None]]:
         """All users by name, each with the end of its lock-out.
@@ -191,7 +197,15 @@ class UserAdmin:
 
     async def _existing(self, verb: str, name: str, call: Call) -> tuple[Act, User]:
         act = await self._admit(verb, name, call)
-        return act, await self._journal.refusing(act, lambda: self._found(self._records.find(name)))
+        user = await self._journal.refusing(act, lambda: self._found(self._records.find(name)))
+        if verb in _HANDS_OUT:
+            act, _ = await self._may_grant(act, user)
+        return act, user
+
+    async def _may_grant(self, act: Act, user: User) -> tuple[Act, tuple[str, ...]]:
+        """That the operator holds what the user does: whoever sets a password or a second factor could be him."""
+        now = self._clock.now()
+        return await self._admission.may_grant(act, user.principal("password", "", now, ("pwd", "otp", "mfa")))
 
     async def _change(
         self,

@@ -130,7 +130,7 @@ async def main(config: AuthnConfig) -> None:
         server = GrpcServer(config.listen, config.tls, problems)
         server.add(
             authn_pb2_grpc.add_AuthnServiceServicer_to_server,
-            AuthnServicer(service, access.jwks, principal.jwks),
+            AuthnServicer(service, access.jwks, principal.jwks, issuers.list),
             authn_pb2.DESCRIPTOR.services_by_name["AuthnService"].full_name,
         )
         for name, register, servicer in (

@@ -6,17 +6,14 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kubegate.authz.v1 import elevation_pb2, elevation_pb2_grpc, policy_admin_pb2, policy_admin_pb2_grpc
-from kubegate.common.v1 import identity_pb2
 from services.authz.elevations import Elevations, Wish
 from services.authz.policy.document import Problem
-from services.authz.policy.model import Allowed, Principal
-from services.authz.policy.scope import EVERYWHERE, InvalidPattern, Scope
+from services.authz.policy.model import Allowed
 from services.authz.policy_admin import PolicyAdmin
 from services.authz.ports import Record, State
-from services.authz.servicer import caller_of, from_scope, from_steps, to_action
+from services.authz.servicer import caller_of, described, from_scope, from_steps, to_action, to_scope
 from services.common.call import PRINCIPAL_TOKEN_METADATA, current_call
 from services.common.clock import Clock
-from services.common.errors import InvalidArgument
 
 _STATES = {
     State.REQUESTED: elevation_pb2.ELEVATION_STATE_REQUESTED,
@@ -140,36 +137,6 @@ class ElevationServicer(elevation_pb2_grpc.ElevationServiceServicer):
         )
         message.duration.FromNanoseconds(int(record.duration * 1e9))
         return message
-
-
-def to_scope(message: identity_pb2.NamespaceScope) -> Scope:
-    """A scope that somebody asks for.
-
-    Raises:
-        InvalidArgument: a pattern is malformed; it says which and why.
-    """
-    if message.excluding:
-        raise InvalidArgument("namespaces: nothing can be excluded here.")
-    try:
-        return EVERYWHERE if message.all else Scope.of(message.patterns)
-    except InvalidPattern as error:
-        raise InvalidArgument(f"namespaces: {error}.") from None
-
-
-def described(message: identity_pb2.Principal) -> Principal:
-    """A principal that somebody describes, without being it."""
-    return Principal(
-        issuer=message.issuer or "kubegate",
-        subject=message.subject,
-        roles=tuple(message.roles),
-        permissions=tuple(message.permissions),
-        namespaces=to_scope(message.namespaces) if message.HasField("namespaces") else EVERYWHERE,
-        tools=frozenset(message.tools),
-        tenant=message.tenant,
-        groups=tuple(message.groups),
-        amr=tuple(message.amr),
-        auth_time=message.auth_time.seconds if message.HasField("auth_time") else None,
-    )
 
 
 def _token() -> str:

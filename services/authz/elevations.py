@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from services.authz.admission import Admission
 from services.authz.in_force import InForce
+from services.authz.policy.grants import missing_for_role
 from services.authz.policy.model import Principal
 from services.authz.policy.scope import Scope
 from services.authz.ports import Act, Caller, Record, State, Store
@@ -112,7 +113,7 @@ class Elevations:
             raise await self._refuse(act, PermissionDenied("Nobody approves an elevation of their own."), record)
         if record.role not in self._in_force.engine.profiles.roles:
             raise await self._refuse(act, Conflict("The policy no longer has this role."), record)
-        missing = self._in_force.engine.missing_to_grant(approver, record.role, record.scope, expires)
+        missing = missing_for_role(self._in_force.engine, approver, record.role, record.scope, expires)
         if missing:
             error = PermissionDenied(
                 f"Nobody grants beyond what they hold: {missing} is missing, for these namespaces and this long."

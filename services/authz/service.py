@@ -8,18 +8,23 @@ from dataclasses import dataclass
 
 from services.authz.in_force import InForce
 from services.authz.policy.explain import Explanation, explain
+from services.authz.policy.grants import missing_for_credential
 from services.authz.policy.model import Action, Allowed, Circumstances, Decision, Principal
 from services.authz.policy.permissions import KUBEGATE
 from services.authz.policy.scope import Scope
+from services.authz.policy.suggest import Suggestion, suggest
 from services.authz.ports import Caller, Recorder, Refusal, TokenVerifier, Verified
 from services.common.clock import Clock
 from services.common.errors import Unauthenticated
 
 RELAYED_AREAS = {
-    "service/authn": frozenset({"keys", "users", "issuers", "certs"}),
+    "service/authn": frozenset({"keys", "users", "issuers", "certs", "grants"}),
     "service/audit": frozenset({"audit"}),
 }
 """Which areas of administration a service may ask about with a token issued to an operator (R15)."""
+
+GRANT_ANYTHING = Action(KUBEGATE, "grants", "any")
+"""What lets somebody make credentials that may more than he may."""
 
 _NOT_ACCEPTED = "The principal token is not valid for this caller; authenticate again."
 
@@ -45,6 +50,27 @@ class Allowance:
 
     scope: Scope
     excluding: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Allowances:
+    """One for each action asked about; the rest as in `Answer`."""
+
+    each: list[Allowance]
+    revision: str
+    cacheable_until: float
+    lease_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grantable:
+    """Whether somebody may make a credential: the first permission that he lacks for it (empty: none), the rule by
+    which he may grant anything (empty: by none), and the roles that the policy does not know. Not a decision."""
+
+    missing: str
+    rule_id: str
+    unknown_roles: tuple[str, ...]
+    revision: str
 
 
 class AuthzService:
@@ -98,23 +124,53 @@ class AuthzService:
         }
         return [answers[id(decision)] for decision in decisions]
 
-    async def list_allowed(self, caller: Caller, token: str, actions: Sequence[Action]) -> tuple[list[Allowance], str]:
-        """For each action, where the token's principal may do it, and the revision that says so.
+    async def list_allowed(self, caller: Caller, token: str, actions: Sequence[Action]) -> Allowances:
+        """For each action, where the token's principal may do it, and until when that holds.
 
         Not a decision, so not recorded; a token that is not accepted is.
 
         Raises:
             Unauthenticated: as ``check``.
         """
-        principal = (await self.identify(caller, token, ())).principal
-        engine = self._in_force.engine
+        verified = await self.identify(caller, token, ())
+        principal = verified.principal
+        engine, lease_revision = self._in_force.engine, self._in_force.lease_revision
         at = Circumstances(self._clock.now().timestamp(), caller.address)
         allowances = []
         for action in actions:
             scope = engine.allowed_scope(principal, action, at)
             # Less than all that is denied: what lies outside may be another tenant's (R13).
             allowances.append(Allowance(scope, engine.denied_scope(action).intersect(scope)))
-        return allowances, engine.policy.revision
+        # Conditions are not looked at here, so only what ends with time can change it.
+        until = min(engine.profile(principal, at.now).until, verified.expires, principal.expires)
+        return Allowances(allowances, engine.policy.revision, until, lease_revision)
+
+    async def suggest(
+        self, caller: Caller, token: str, actions: Sequence[Action], roles: Sequence[str]
+    ) -> list[Suggestion]:
+        """For each action, which of some roles would let the token's principal do it. Not a decision, so not recorded.
+
+        Raises:
+            Unauthenticated: as ``check``.
+        """
+        principal = (await self.identify(caller, token, ())).principal
+        at = Circumstances(self._clock.now().timestamp(), caller.address)
+        return suggest(self._in_force.engine, principal, actions, roles, at)
+
+    async def grantable(self, caller: Caller, token: str, grantee: Principal) -> Grantable:
+        """Whether the token's principal may make a credential that proves ``grantee``. Who asks decides, and records.
+
+        Raises:
+            Unauthenticated: as ``check``.
+        """
+        principal = (await self.identify(caller, token, (GRANT_ANYTHING,))).principal
+        engine = self._in_force.engine
+        now = self._clock.now().timestamp()
+        anything = engine.decide(principal, GRANT_ANYTHING, Circumstances(now, caller.address))
+        by = anything.rule_id if isinstance(anything, Allowed) else ""
+        missing = "" if by else missing_for_credential(engine, principal, grantee, now)
+        unknown = tuple(role for role in grantee.roles if role not in engine.profiles.roles)
+        return Grantable(missing, by, unknown, engine.policy.revision)
 
     async def explain(self, caller: Caller, token: str, action: Action) -> tuple[Explanation, str]:
         """What ``check`` would say to the token's principal, and why. Not a decision, so not recorded.

@@ -6,8 +6,8 @@ from typing import Any
 from kubegate.authz.v1 import authz_pb2, authz_pb2_grpc, policy_admin_pb2
 from kubegate.common.v1 import identity_pb2, lease_pb2
 from services.authz.policy.explain import Step
-from services.authz.policy.model import Action, Allowed, Decision, Denied, Reason
-from services.authz.policy.scope import NOWHERE, Scope
+from services.authz.policy.model import NEVER, Action, Allowed, Decision, Denied, Principal, Reason
+from services.authz.policy.scope import EVERYWHERE, NOWHERE, InvalidPattern, Scope
 from services.authz.ports import Caller
 from services.authz.service import Answer, AuthzService
 from services.common.call import current_call
@@ -64,9 +64,26 @@ class AuthzServicer(authz_pb2_grpc.AuthzServiceServicer):
         if len(request.actions) > MAX_LISTED:
             raise InvalidArgument(f"ListAllowed takes at most {MAX_LISTED} actions.")
         actions = [to_action(action) for action in request.actions]
-        allowances, revision = await self._service.list_allowed(caller_of(), request.principal_token, actions)
-        return authz_pb2.ListAllowedResponse(
-            scopes=[from_scope(each.scope, each.excluding) for each in allowances], policy_revision=revision
+        found = await self._service.list_allowed(caller_of(), request.principal_token, actions)
+        response = authz_pb2.ListAllowedResponse(
+            scopes=[from_scope(each.scope, each.excluding) for each in found.each],
+            policy_revision=found.revision,
+            lease_revision=found.lease_revision,
+        )
+        response.cacheable_until.FromNanoseconds(int(found.cacheable_until * 1e9))
+        return response
+
+    async def SuggestRoles(
+        self, request: authz_pb2.SuggestRolesRequest, context: Any
+    ) -> authz_pb2.SuggestRolesResponse:
+        if len(request.actions) > MAX_BATCH or len(request.roles) > MAX_BATCH:
+            raise InvalidArgument(f"SuggestRoles takes at most {MAX_BATCH} actions and as many roles.")
+        actions = [to_action(action) for action in request.actions]
+        found = await self._service.suggest(
+            caller_of(request.source), request.principal_token, actions, tuple(request.roles)
+        )
+        return authz_pb2.SuggestRolesResponse(
+            suggestions=[authz_pb2.RoleSuggestion(allowed=each.allowed, roles=each.roles) for each in found]
         )
 
     async def Explain(self, request: authz_pb2.ExplainRequest, context: Any) -> authz_pb2.ExplainResponse:
@@ -75,6 +92,16 @@ class AuthzServicer(authz_pb2_grpc.AuthzServiceServicer):
         decision = from_decision(explanation.decision)
         decision.policy_revision = revision
         return authz_pb2.ExplainResponse(decision=decision, considered=from_steps(explanation.steps))
+
+    async def CheckGrants(self, request: authz_pb2.CheckGrantsRequest, context: Any) -> authz_pb2.CheckGrantsResponse:
+        caller = caller_of(request_id=request.request_id)
+        found = await self._service.grantable(caller, request.principal_token, described(request.grantee))
+        return authz_pb2.CheckGrantsResponse(
+            missing=found.missing,
+            rule_id=found.rule_id,
+            unknown_roles=found.unknown_roles,
+            policy_revision=found.revision,
+        )
 
     async def WatchPolicy(
         self, request_iterator: AsyncIterator[authz_pb2.WatchPolicyRequest], context: Any
@@ -117,6 +144,37 @@ def to_action(action: identity_pb2.Action) -> Action:
         action.cluster,
         action.tool,
         replicas,
+    )
+
+
+def to_scope(message: identity_pb2.NamespaceScope) -> Scope:
+    """A scope that somebody asks for.
+
+    Raises:
+        InvalidArgument: a pattern is malformed; it says which and why.
+    """
+    if message.excluding:
+        raise InvalidArgument("namespaces: nothing can be excluded here.")
+    try:
+        return EVERYWHERE if message.all else Scope.of(message.patterns)
+    except InvalidPattern as error:
+        raise InvalidArgument(f"namespaces: {error}.") from None
+
+
+def described(message: identity_pb2.Principal) -> Principal:
+    """A principal that somebody describes, without being it."""
+    return Principal(
+        issuer=message.issuer or "kubegate",
+        subject=message.subject,
+        roles=tuple(message.roles),
+        permissions=tuple(message.permissions),
+        namespaces=to_scope(message.namespaces) if message.HasField("namespaces") else EVERYWHERE,
+        tools=frozenset(message.tools),
+        tenant=message.tenant,
+        groups=tuple(message.groups),
+        amr=tuple(message.amr),
+        auth_time=message.auth_time.seconds if message.HasField("auth_time") else None,
+        expires=message.expires_at.seconds + 1.0 if message.HasField("expires_at") else NEVER,
     )
 
 

@@ -1,9 +1,10 @@
 """One administrative call to authn, with the operator's certificate and the administrator's token (R15)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import typer
 from grpc import aio
 
 from services.cli.output import run
@@ -20,3 +21,9 @@ def call(home: Path, method: Callable[[aio.Channel], Any], request: Any) -> Any:
             return await stack.peer("authn").unary(method, request, Deadline.after(PATIENCE), metadata)
 
     return run(ask())
+
+
+def warn_of_roles(unknown: Iterable[str]) -> None:
+    """Says on standard error which roles of a new credential the policy does not have."""
+    for name in unknown:
+        typer.echo(f"Warning: the policy has no role {name!r}; it gives nothing until there is one.", err=True)

@@ -46,6 +46,8 @@ _VERBS: dict[str, tuple[str, ...]] = {
     "manage": ("create", "delete", "get", "patch", "update"),
     "logs": ("get",),
     "scale": ("get", "patch", "update"),
+    "evict": ("create",),
+    "cordon": ("get", "patch"),
 }
 """What each verb of a permission needs in the cluster."""
 
@@ -86,6 +88,9 @@ def rules_for(texts: Iterable[str], *, namespaced_only: bool, kinds: Sequence[st
         # What they use is served by an API of its own, metrics.k8s.io, and is a part of them to policy.
         if "list" in verbs.get(("", resource), ()):
             verbs["metrics.k8s.io", resource] = {"get", "list"}
+    if ("", "pods/eviction") in verbs:
+        # It is looked at first, so that this very pod goes and no other of its name.
+        verbs.setdefault(("", "pods"), set()).add("get")
     merged: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (group, resource), found in sorted(verbs.items()):
         merged.setdefault((group, tuple(sorted(found))), []).append(resource)

@@ -9,8 +9,10 @@ from google.protobuf.json_format import MessageToDict
 
 from kubegate.authn.v1 import admin_pb2, admin_pb2_grpc
 from services.cli.administration import call
+from services.cli.home import HomeLayout
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import emit_json, emit_table, fail
+from services.common.runtime_errors import StartupError
 
 app = typer.Typer(no_args_is_help=True, help="Trust the access tokens of identity providers.")
 
@@ -20,7 +22,9 @@ Issuer = Annotated[str, typer.Argument(metavar="URL", help="The `iss` of the tok
 @app.command()
 def create(
     issuer: Issuer,
-    audience: Annotated[str, typer.Option(metavar="AUD", help="The `aud` that its tokens must carry.")],
+    audience: Annotated[
+        str, typer.Option(metavar="AUD", help="The `aud` that its tokens must carry; default: the stack's MCP URL.")
+    ] = "",
     jwks_uri: Annotated[str, typer.Option(metavar="URL", help="Where its keys are; else by discovery.")] = "",
     ca: Annotated[Path | None, typer.Option(metavar="FILE", help="Its certification authorities, PEM.")] = None,
     token_type: Annotated[list[str] | None, typer.Option(metavar="TYP", help="Header typ; default at+jwt.")] = None,
@@ -28,6 +32,13 @@ def create(
     groups_claim: Annotated[str, typer.Option(metavar="PATH", help="Such as realm_access.groups.")] = "",
     roles_claim: Annotated[str, typer.Option(metavar="PATH", help="Claim whose values --map-role maps.")] = "",
     map_role: Annotated[list[str] | None, typer.Option(metavar="THEIRS=OURS", help="May be repeated.")] = None,
+    map_scope: Annotated[
+        list[str] | None, typer.Option(metavar="SCOPE=ROLE", help="A scope and the role that it gives; repeat.")
+    ] = None,
+    scope_claim: Annotated[str, typer.Option(metavar="PATH", help="Claim with the scopes; default scope.")] = "",
+    initial_scope: Annotated[
+        list[str] | None, typer.Option(metavar="SCOPE", help="What clients ask for first; default: every scope.")
+    ] = None,
     default_role: Annotated[list[str] | None, typer.Option(metavar="R", help="A role that all of it have.")] = None,
     tenant_claim: Annotated[str, typer.Option(metavar="PATH", help="Claim with the tenant.")] = "",
     tenant: Annotated[str, typer.Option(metavar="T", help="Tenant of all of it.")] = "",
@@ -37,9 +48,13 @@ def create(
     json_output: Json = False,
 ) -> None:
     """Accept the tokens of an issuer from now on."""
-    pairs = [text.partition("=") for text in map_role or []]
-    if any(not theirs or not ours for theirs, _, ours in pairs):
-        fail("--map-role: write THEIRS=OURS, as in platform-admins=admin")
+    roles = _pairs(map_role, "--map-role: write THEIRS=OURS, as in platform-admins=admin")
+    scopes = _pairs(map_scope, "--map-scope: write SCOPE=ROLE, as in kube:read=viewer")
+    if not audience:
+        try:
+            audience = HomeLayout(home).read_endpoints()["mcp_url"]
+        except StartupError as error:
+            fail(str(error))
     message = admin_pb2.TrustedIssuer(
         issuer=issuer,
         audience=audience,
@@ -49,7 +64,10 @@ def create(
         subject_claim=subject_claim,
         groups_claim=groups_claim,
         roles_claim=roles_claim,
-        role_map={theirs: ours for theirs, _, ours in pairs},
+        role_map=roles,
+        scope_map=scopes,
+        scope_claim=scope_claim,
+        initial_scopes=initial_scope or [],
         default_roles=default_role or [],
         tenant_claim=tenant_claim,
         tenant=tenant,
@@ -74,7 +92,12 @@ def list_issuers(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
             each.issuer,
             "enabled" if each.enabled else "disabled",
             each.audience,
-            ", ".join([*each.default_roles, *(f"{theirs}={ours}" for theirs, ours in each.role_map.items())]),
+            ", ".join(
+                [
+                    *each.default_roles,
+                    *(f"{theirs}={ours}" for theirs, ours in sorted({**each.role_map, **each.scope_map}.items())),
+                ]
+            ),
             "configuration" if each.configured else "administrator",
         )
         for each in response.issuers
@@ -115,6 +138,14 @@ def _show(issuer: admin_pb2.TrustedIssuer, sentence: str, json_output: bool) -> 
         emit_json(_described(issuer))
     else:
         print(sentence)
+
+
+def _pairs(texts: list[str] | None, otherwise: str) -> dict[str, str]:
+    # A role has no "=", a scope may.
+    pairs = [text.rpartition("=") for text in texts or []]
+    if any(not theirs or not ours for theirs, _, ours in pairs):
+        fail(otherwise)
+    return {theirs: ours for theirs, _, ours in pairs}
 
 
 def _read(path: Path) -> str:

@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
 from kubegate.common.v1 import identity_pb2
 from services.authz.policy.permissions import GRANTABLE, explain_malformed
-from services.cli.administration import call
+from services.cli.administration import call, warn_of_roles
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import emit_json, emit_table, fail
 
@@ -62,6 +62,7 @@ def create(
     if expires:
         request.expires_at.FromDatetime(datetime.now(UTC) + _duration(expires, "--expires"))
     response: authn_pb2.CreateApiKeyResponse = _call(home, lambda stub: stub.CreateApiKey, request)
+    warn_of_roles(response.unknown_roles)
     if json_output:
         described = _described(response.api_key)
         emit_json({"id": described.pop("id"), "key": response.key, **described})

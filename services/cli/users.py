@@ -9,7 +9,7 @@ import typer
 
 from kubegate.authn.v1 import admin_pb2, admin_pb2_grpc
 from kubegate.common.v1 import identity_pb2
-from services.cli.administration import call
+from services.cli.administration import call, warn_of_roles
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import emit_json, emit_table, fail
 
@@ -46,6 +46,7 @@ def create(
     if namespace or all_namespaces:
         request.namespaces.CopyFrom(identity_pb2.NamespaceScope(all=all_namespaces, patterns=namespace or []))
     response: admin_pb2.CreateUserResponse = _call(home, lambda stub: stub.CreateUser, request)
+    warn_of_roles(response.unknown_roles)
     if json_output:
         emit_json({**_described(response.user), "password": response.password or None})
     elif response.password:

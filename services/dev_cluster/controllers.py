@@ -6,7 +6,7 @@ import asyncio
 import math
 
 from services.common.log import get_logger
-from services.dev_cluster import custom, endpoints, kinds
+from services.dev_cluster import budgets, custom, endpoints, kinds
 from services.dev_cluster.events import Events
 from services.dev_cluster.kinds import FOREGROUND, NAMESPACE, ORPHAN, SERVICE_ACCOUNT, Object
 from services.dev_cluster.pods import Pods
@@ -40,6 +40,7 @@ class Controllers:
             self._workloads.step()
             due = self.pods.step()
             endpoints.step(self._store)
+            budgets.step(self._store)
             if self._store.version == before:
                 break
         return due

@@ -122,6 +122,9 @@ DAEMON_SET = Kind("apps", "v1", "DaemonSet", "daemonsets", short=("ds",), subres
 JOB = Kind("batch", "v1", "Job", "jobs", subresources=("status",), in_all=True, fields=("status.successful",))
 CRON_JOB = Kind("batch", "v1", "CronJob", "cronjobs", short=("cj",), subresources=("status",), in_all=True)
 
+CONTROLLER_REVISION = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
+BUDGET = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", short=("pdb",), subresources=("status",))
+
 ENDPOINT_SLICE = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 
 _RBAC = "rbac.authorization.k8s.io"
@@ -181,7 +184,7 @@ STORED = (
     REPLICA_SET,
     STATEFUL_SET,
     DAEMON_SET,
-    Kind("apps", "v1", "ControllerRevision", "controllerrevisions"),
+    CONTROLLER_REVISION,
     JOB,
     CRON_JOB,
     Kind(
@@ -192,9 +195,7 @@ STORED = (
     Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", short=("netpol",)),
     _cluster("networking.k8s.io", "v1", "IngressClass", "ingressclasses"),
     ENDPOINT_SLICE,
-    Kind(
-        "policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", short=("pdb",), subresources=("status",)
-    ),
+    BUDGET,
     ROLE,
     ROLE_BINDING,
     CLUSTER_ROLE,

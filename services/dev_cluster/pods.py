@@ -78,9 +78,11 @@ class Pods:
         return life.due
 
     def _schedule(self, pod: Object, life: Life, now: float) -> Object:
-        nodes = [node["metadata"]["name"] for node in self._store.objects(NODE)]
-        if not nodes:
-            return pod
+        open_ = [node for node in self._store.objects(NODE) if not node["spec"].get("unschedulable")]
+        nodes = [node["metadata"]["name"] for node in open_]
+        if not nodes and not pod["spec"].get("nodeName"):
+            life.due = math.inf
+            return self._wait_for_node(pod)
         name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
         node = pod["spec"].get("nodeName") or nodes[hashlib.sha256(name.encode()).digest()[0] % len(nodes)]
         life.state, life.due = "creating", now + START / self.speed
@@ -90,6 +92,17 @@ class Pods:
         pod = self._store.update(POD, pod | {"spec": spec, "status": self._status(pod, life)})
         self._events.record(pod, "Scheduled", f"Successfully assigned {name} to {node}", "default-scheduler")
         return pod
+
+    def _wait_for_node(self, pod: Object) -> Object:
+        """Says once why a pod cannot be placed; the next change of a node tries again."""
+        status = pod.get("status") or {}
+        why = "0 nodes are available: all of them were unschedulable."
+        now = self._store.clock.stamp()
+        waiting = condition(status, "PodScheduled", False, now, "Unschedulable", why)
+        if status.get("conditions") == [waiting]:
+            return pod
+        self._events.record(pod, "FailedScheduling", why, "default-scheduler", warning=True)
+        return self._store.update(POD, pod | {"status": status | {"phase": "Pending", "conditions": [waiting]}})
 
     def _start(self, pod: Object, life: Life, now: float) -> None:
         image = next((c["image"] for c in pod["spec"]["containers"] if UNPULLABLE in c["image"]), "")

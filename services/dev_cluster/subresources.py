@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from services.dev_cluster import bodies, errors, logs, patch, schema
+from services.dev_cluster import bodies, budgets, errors, logs, patch, schema
 from services.dev_cluster.clock import parse
 from services.dev_cluster.cluster import Cluster
 from services.dev_cluster.kinds import (
@@ -73,7 +73,9 @@ class Subresources:
     async def _evict(self, request: web.Request, target: Target, options: Options) -> web.StreamResponse:
         deletion = (await bodies.read_typed(request, EVICTION)).get("deleteOptions") or {}
         dry_run = options.dry_run or bool(deletion.get("dryRun"))
-        self._cluster.writer.delete(target.kind, self._owner(target), deletion, dry_run=dry_run)
+        pod = self._owner(target)
+        budgets.check(self._cluster.store, pod)
+        self._cluster.writer.delete(target.kind, pod, deletion, dry_run=dry_run)
         return bodies.respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
 
     async def _token(self, request: web.Request, target: Target, options: Options) -> web.StreamResponse:

@@ -12,7 +12,7 @@ import json
 import math
 from typing import Any
 
-from services.dev_cluster import defaults, schema
+from services.dev_cluster import defaults, history, schema
 from services.dev_cluster.events import Events
 from services.dev_cluster.kinds import (
     DAEMON_SET,
@@ -289,6 +289,7 @@ class Workloads:
         """StatefulSets and DaemonSets: one pod for each wanted name; a pod of an older template is replaced."""
         name, component = workload["metadata"]["name"], f"{workload['kind'].lower()}-controller"
         digest = _template_hash(workload["spec"]["template"])
+        history.keep(self._store, workload, digest, _reference(workload))
         if kind is STATEFUL_SET:
             wanted = {f"{name}-{i}": "" for i in range(workload["spec"]["replicas"])}
         else:

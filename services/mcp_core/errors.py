@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from services.common.errors import Code, DomainError, FailedPrecondition, InvalidArgument, PermissionDenied
+from services.common.errors import (
+    Code,
+    Conflict,
+    DomainError,
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+)
 
 
 class ClusterDenied(PermissionDenied):
@@ -16,6 +23,14 @@ class ClusterRejected(InvalidArgument):
     """The cluster understood the request and refuses its content (its 422)."""
 
 
+class ApplyConflict(Conflict):
+    """Server-side apply met fields of other managers. ``owners``: (manager, field) of each."""
+
+    def __init__(self, public_message: str, owners: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(public_message)
+        self.owners = owners
+
+
 class OutcomeUnknown(DomainError):
     """A change was sent and no answer came: it may or may not have been done. Not to be retried blindly."""
 
@@ -23,12 +38,16 @@ class OutcomeUnknown(DomainError):
 
 
 class ActionDenied(PermissionDenied):
-    """Policy denies. Carries the smallest grant that would have allowed it; namespace "" is cluster scope."""
+    """Policy denies. Carries the smallest grant that would have allowed it; namespace "" is cluster scope.
+
+    scopes: what the caller may ask its authorization server for to be allowed; empty where nothing would help.
+    """
 
     def __init__(self, public_message: str, permission: str = "", namespace: str = "") -> None:
         super().__init__(public_message)
         self.permission = permission
         self.namespace = namespace
+        self.scopes: tuple[str, ...] = ()
 
 
 class ConfirmationUnavailable(FailedPrecondition):

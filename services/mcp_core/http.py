@@ -28,6 +28,7 @@ from services.mcp_core.edge.guard import (
     UnknownVersion,
 )
 from services.mcp_core.edge.limiter import PASSWORD_COST, SourceLimiter, Throttled, source_of
+from services.mcp_core.edge.oauth import METADATA_PATH, ProtectedResource
 from services.mcp_core.edge.problems import NotRouted, problem
 from services.mcp_core.edge.wire import (
     Disconnected,
@@ -39,6 +40,7 @@ from services.mcp_core.edge.wire import (
     json_response,
     parse_json,
 )
+from services.mcp_core.errors import ActionDenied
 from services.mcp_core.journal import bounded
 from services.mcp_core.mcp import McpEndpoint
 from services.mcp_core.model import Caller, RequestContext, Source
@@ -50,7 +52,6 @@ from services.mcp_core.readiness import Readiness
 from services.mcp_core.tools.base import Tool
 
 TOOLS_PATH = "/mcp/tools/"
-METADATA_PATH = "/.well-known/oauth-protected-resource"
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -114,12 +115,7 @@ class Edge:
         self._clock = clock
         self._jwks: tuple[float, bytes] = (float("-inf"), b"")
         self._openapi = json_response(document(registry, settings.base_url))
-        metadata = {
-            "resource": settings.base_url + "/mcp",
-            "resource_name": "kubegate",
-            "bearer_methods_supported": ["header"],
-        }
-        self._metadata = json_response(metadata)
+        self._resource = ProtectedResource(settings.base_url, authenticator.authorization_servers, clock)
         self._routes: dict[str, tuple[str, Handler]] = {
             "/mcp": ("POST", self._mcp),
             "/mcp/resources": ("GET", self._resources),
@@ -147,12 +143,19 @@ class Edge:
             response = await self._route(request, request_id)
         except Disconnected:
             return
+        except Unauthenticated as error:
+            response = problem(error, request_id, await self._resource.unauthenticated(error, Deadline.after(1)))
+        except ActionDenied as error:
+            response = problem(error, request_id, self._resource.denied(error))
         except DomainError as error:
-            response = problem(error, request_id, self._settings.base_url + METADATA_PATH)
+            response = problem(error, request_id)
         except Exception as error:
             log.error("unexpected error", request_id=request_id, exc_info=error)
-            response = problem(Internal(), request_id, self._settings.base_url + METADATA_PATH)
-        await response.send(send, request_id)
+            response = problem(Internal(), request_id)
+        try:
+            await response.send(send, request_id)
+        except ActionDenied as error:
+            await problem(error, request_id, self._resource.denied(error)).send(send, request_id)
 
     async def _route(self, request: Request, request_id: str) -> Response:
         path = request.path
@@ -188,7 +191,7 @@ class Edge:
 
         self._pipeline.in_background(record())
         text = "The headers are too long." if status == 431 else "This is not a valid HTTP/1.1 request."
-        return request_id, problem(NotRouted(status, text), request_id, "")
+        return request_id, problem(NotRouted(status, text), request_id)
 
     async def _unserved(self, request: Request, context: RequestContext, reason: str) -> None:
         try:
@@ -297,8 +300,9 @@ class Edge:
         return Response(200, self._jwks[1])
 
     async def _resource_metadata(self, request: Request, context: RequestContext) -> Response:
-        """RFC 9728. Names no authorization server while no external issuer is configured."""
-        return self._metadata
+        if self._resource.stale:
+            await self._admit(context)
+        return await self._resource.metadata(context.deadline)
 
     async def _healthy(self, request: Request, context: RequestContext) -> Response:
         """Alive: it answers. What it is waiting for is said beside, for whoever looks here first."""

@@ -74,11 +74,29 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True)
+class AuthorizationServer:
+    """Where clients get tokens that authn accepts: its scopes that mean something here, and which to ask for first."""
+
+    issuer: str
+    scopes: tuple[str, ...] = ()
+    initial_scopes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """What would allow an action. ``allowed``: as it is. ``roles``: each would do, the one that grants least first."""
+
+    allowed: bool
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """An authenticated request: what is left after step 1, when the client's credential has been dropped.
 
     token: the principal token (R5), for authz and audit only. authn_event_id: authn's record (R18).
     cached: that record is of an earlier request, whose proof was found again in the cache (R12).
+    obtainable: scopes that the token lacks, each with the role that it would give.
     """
 
     context: RequestContext
@@ -86,6 +104,7 @@ class Caller:
     token: str = field(repr=False)
     authn_event_id: str = ""
     cached: bool = False
+    obtainable: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +183,15 @@ class Scope:
         if any(fnmatchcase(namespace, pattern) for pattern in self.excluding):
             return False
         return self.all or any(fnmatchcase(namespace, pattern) for pattern in self.patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class Scopes:
+    """Where a caller may do each of several things, in the order asked; the rest as in `Allowed`."""
+
+    each: tuple[Scope, ...]
+    cacheable_until: float = 0.0
+    lease_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -40,6 +40,7 @@ from services.mcp_core.journal import RECORD_SECONDS, Entry, Journal, bounded
 from services.mcp_core.model import (
     ALONE,
     AccessToken,
+    Action,
     Allowed,
     Caller,
     Credential,
@@ -52,8 +53,9 @@ from services.mcp_core.model import (
 )
 from services.mcp_core.naming import impersonation
 from services.mcp_core.offers import Offer, Offers
-from services.mcp_core.placement import Denial, Placement, further, place, resolve
+from services.mcp_core.placement import Denial, Placement, further, place, placed, resolve
 from services.mcp_core.ports import Authenticator, Authorizer, Cluster, ClusterSession, Impersonation, Recorder
+from services.mcp_core.step_up import missing_scopes
 from services.mcp_core.tools import check_output, preview_of, split_controls, validate
 from services.mcp_core.tools.base import Arguments, Invocation, Tool
 
@@ -231,10 +233,10 @@ class Pipeline:
             entry.resource += f"/{action.name}"
         needs = tool.needs(arguments)
         checked = [str(permission) for permission in (action.permission, *(need.permission for need in needs))]
-        entry.metadata |= {"permission_check": ",".join(checked), "arguments": _further(arguments)}
+        entry.metadata |= {"permission_check": ",".join(checked), "arguments": _further(tool.recorded(arguments))}
         entry.metadata |= {"dry_run": "true" if controls.dry_run else "", "idempotency_key": controls.idempotency_key}
 
-        with _denials(entry, checked[0]):
+        async with self._denials(entry, placed(action, needs)):
             placement = await place(  # 3
                 self._authorizer, self._cluster, caller, tool, action, kind=kind, needs=needs
             )
@@ -263,7 +265,7 @@ class Pipeline:
             if plan.needs:
                 checked += [str(need.permission) for need in plan.needs]
                 entry.metadata["permission_check"] = ",".join(checked)
-                with _denials(entry, checked[0]):
+                async with self._denials(entry, placed(action, (*needs, *plan.needs))):
                     placement = await further(self._authorizer, caller, placement, plan.needs)  # 3
                 _write_decision(entry, placement)
             if controls.dry_run:
@@ -284,6 +286,20 @@ class Pipeline:
         answer = ToolAnswer(structured, tool.text(structured), tool.blocks(structured) if tool.blocks else ())
         entry.result = Result.SUCCESS
         return answer
+
+    @asynccontextmanager
+    async def _denials(self, entry: Entry, actions: Sequence[Action]) -> AsyncIterator[None]:
+        """Writes a denial of authz into the entry, and into the denial which scopes would help. ``actions``: what
+        the call cannot do without, the first of them what it is about."""
+        try:
+            yield
+        except Denial as denial:
+            said, permission = denial.decision, str(actions[0].permission)
+            entry.decision = DecisionNote(False, said.reason, said.revision, said.missing_permission or permission)
+            entry.metadata["authz_event_id"] = said.event_id
+            denial.scopes = await missing_scopes(self._authorizer, entry.caller, actions)
+            entry.metadata["missing_scopes"] = " ".join(denial.scopes)
+            raise
 
     def _session(self, caller: Caller, placement: Placement, deadline: Deadline) -> ClusterSession:
         if placement.own_account:
@@ -308,18 +324,6 @@ async def _in_time(work: Awaitable[T], deadline: Deadline) -> T:
             return await work
     except TimeoutError:
         raise DeadlineExceeded("The cluster did not answer in time.") from None
-
-
-@contextmanager
-def _denials(entry: Entry, permission: str) -> Iterator[None]:
-    """Writes a denial of authz into the entry."""
-    try:
-        yield
-    except Denial as denial:
-        said = denial.decision
-        entry.decision = DecisionNote(False, said.reason, said.revision, said.missing_permission or permission)
-        entry.metadata["authz_event_id"] = said.event_id
-        raise
 
 
 def _write_decision(entry: Entry, placement: Placement) -> None:

@@ -9,7 +9,7 @@ Check of its own. Listing namespaces is decided once, and then shows only those 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,10 +48,11 @@ class Placement:
 
 
 class Denial(ActionDenied):
-    """authz denied. ``decision`` is what it said."""
+    """authz denied. ``decision`` is what it said; ``why``: a sentence on what made the permission necessary."""
 
-    def __init__(self, decision: Denied) -> None:
-        super().__init__(decision.explanation, decision.missing_permission, decision.missing_namespace)
+    def __init__(self, decision: Denied, why: str = "") -> None:
+        explanation = f"{decision.explanation} {why}" if why else decision.explanation
+        super().__init__(explanation, decision.missing_permission, decision.missing_namespace)
         self.decision = decision
 
 
@@ -66,7 +67,10 @@ def resolve(cluster: str, tool: Tool, arguments: Arguments, kind: Kind | None = 
     permission = tool.permission
     namespace = str(arguments.get("namespace") or "")
     if kind is not None:
-        permission = Permission(permission.verb, kind.resource.group, kind.resource.plural)
+        if tool.permission_on is not None:
+            permission = tool.permission_on(arguments, kind.resource)
+        else:
+            permission = Permission(permission.verb, kind.resource.group, kind.resource.plural)
         everywhere = bool(arguments.get("all_namespaces"))
         if namespace and everywhere:
             raise InvalidArgument("Arguments `namespace` and `all_namespaces` exclude each other.")
@@ -109,6 +113,16 @@ async def place(
     return await further(authorizer, caller, replace(placement, granted=frozenset({str(action.permission)})), needs)
 
 
+def placed(action: Action, needs: Sequence[Need]) -> list[Action]:
+    """What a call cannot do without: its own action, and what it needs beside it."""
+    return [action, *(_needed(action, need) for need in needs if need.required)]
+
+
+def _needed(action: Action, need: Need) -> Action:
+    namespace = "" if need.in_cluster else need.namespace or action.namespace
+    return replace(action, permission=need.permission, namespace=namespace, name="")
+
+
 async def further(authorizer: Authorizer, caller: Caller, placement: Placement, needs: tuple[Need, ...]) -> Placement:
     """The same with what authz says to further permissions of the call.
 
@@ -118,27 +132,24 @@ async def further(authorizer: Authorizer, caller: Caller, placement: Placement, 
     if not needs:
         return placement
     action = placement.action
-    asked = [
-        replace(action, permission=need.permission, namespace="" if need.in_cluster else action.namespace, name="")
-        for need in needs
-    ]
-    said = await _each(authorizer.check(caller, one) for one in asked)
+    said = await _each(authorizer.check(caller, _needed(action, need)) for need in needs)
     granted = set(placement.granted)
     for need, decision in zip(needs, said, strict=True):
         if isinstance(decision, Allowed):
             granted.add(str(need.permission))
         elif need.required:
-            raise Denial(decision)
+            raise Denial(decision, need.why)
     return replace(placement, decisions=(*placement.decisions, *said), granted=frozenset(granted))
 
 
 async def _place(
     authorizer: Authorizer, cluster: Cluster, caller: Caller, tool: Tool, action: Action, *, namespaced: bool
 ) -> Placement:
-    listing_namespaces = (action.permission.group, action.permission.resource) == ("", "namespaces")
+    said = action.permission
+    listing_namespaces = (said.verb, said.group, said.resource) == ("list", "", "namespaces")
     if action.namespace or not (namespaced or listing_namespaces):
         return await _single(authorizer, caller, action)
-    (scope,) = await authorizer.list_allowed(caller, [replace(action, name="")])
+    (scope,) = (await authorizer.list_allowed(caller, (replace(action, name=""),))).each
     if (scope.all and not scope.excluding) or not scope:
         return await _single(authorizer, caller, action)
     names = tuple(name for name in await _existing(cluster, caller) if scope.covers(name))

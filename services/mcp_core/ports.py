@@ -8,12 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from services.common.deadline import Deadline
-from services.mcp_core.model import AccessToken, Action, Caller, Credential, Decision, Event, RequestContext, Scope
+from services.mcp_core.model import (
+    AccessToken,
+    Action,
+    AuthorizationServer,
+    Caller,
+    Credential,
+    Decision,
+    Event,
+    RequestContext,
+    Scopes,
+    Suggestion,
+)
 
 T = TypeVar("T")
+
+MANAGER = "kubegate"
+"""Who owns the fields that we write, to the cluster (managedFields). One name for all callers."""
+
+PatchForm = Literal["merge", "json", "strategic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +150,28 @@ class ClusterSession(Protocol):
         """The OpenAPI v3 schemas of the resource's group and version, by name."""
         ...
 
-    async def patch(self, ref: ObjectRef, merge_patch: Mapping[str, Any], shape: type[T]) -> T:
-        """JSON merge patch (RFC 7396)."""
+    async def create(self, ref: ObjectRef, body: Mapping[str, Any], shape: type[T], *, dry_run: bool = False) -> T:
+        """A new object in the collection `ref`. With `dry_run`, here and below, as it would become."""
         ...
 
-    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
-        """With `uid`, only that very object; another of the same name is a Conflict."""
+    async def patch(
+        self, ref: ObjectRef, change: Any, shape: type[T], *, form: PatchForm = "merge", dry_run: bool = False
+    ) -> T:
+        """JSON merge patch (RFC 7396), JSON patch (RFC 6902, a list) or strategic merge patch."""
+        ...
+
+    async def apply(
+        self, ref: ObjectRef, body: Mapping[str, Any], shape: type[T], *, force: bool = False, dry_run: bool = False
+    ) -> T:
+        """Server-side apply. Raises ApplyConflict where another manager owns a field, unless `force`."""
+        ...
+
+    async def delete(self, ref: ObjectRef, *, uid: str = "", resource_version: str = "", dry_run: bool = False) -> None:
+        """With `uid`, only that very object, and with `resource_version` only as it was then; else a Conflict."""
+        ...
+
+    async def evict(self, ref: ObjectRef, *, uid: str = "", resource_version: str = "", dry_run: bool = False) -> None:
+        """The pod goes if its disruption budgets allow it now. Raises FailedPrecondition where they do not."""
         ...
 
     async def logs(
@@ -187,6 +219,10 @@ class Authenticator(Protocol):
         """A JWT for a user's password. Raises as `authenticate`."""
         ...
 
+    async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:
+        """Where clients may get tokens. Raises Unavailable."""
+        ...
+
     async def jwks(self, deadline: Deadline) -> str:
         """The public keys of those JWTs, as a JSON text (RFC 7517). Raises Unavailable."""
         ...
@@ -199,8 +235,12 @@ class Authorizer(Protocol):
         """Raises Unauthenticated (the principal token is no longer valid), ResourceExhausted, Unavailable."""
         ...
 
-    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
+    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:
         """Where the caller may do each, in the order asked. A hint, never a decision. Raises as `check`."""
+        ...
+
+    async def suggest_roles(self, caller: Caller, actions: Sequence[Action], roles: Sequence[str]) -> list[Suggestion]:
+        """For each action, in the order asked, which of the roles would allow it. A hint. Raises as `check`."""
         ...
 
 

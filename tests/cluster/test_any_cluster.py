@@ -264,7 +264,7 @@ async def test_the_caller_is_impersonated_and_the_clusters_own_refusal_is_said_t
         ("list_pods", {"namespace": OTHER}),
         ("list_secrets", {"namespace": SPACE}),
         ("list_nodes", {}),
-        ("delete_pod", {"namespace": SPACE, "name": "x"}),
+        ("restart_deployment", {"namespace": SPACE, "name": "web"}),
     ):
         with pytest.raises(ClusterDenied, match="the cluster's own RBAC refuses"):
             await call(rig, tool, READER, **arguments)

@@ -7,8 +7,9 @@ import pytest
 import pytest_asyncio
 
 from kubegate.audit.v1 import audit_pb2
-from kubegate.authn.v1 import authn_pb2
+from kubegate.authn.v1 import admin_pb2, admin_pb2_grpc, authn_pb2, authn_pb2_grpc
 from kubegate.common.v1 import identity_pb2
+from services.common.deadline import Deadline
 from services.common.errors import (
     AlreadyExists,
     InvalidArgument,
@@ -193,3 +194,56 @@ async def test_a_change_that_cannot_be_recorded_is_not_made(ready: AuthnStack) -
     assert {key.identity for key in listed}.isdisjoint({"x"})
     assert next(key for key in listed if key.id == made.api_key.id).enabled
     await ready.authenticate(made.key)
+
+
+@pytest.mark.req("R17", "R15", "I3.6")
+async def test_who_may_administer_keys_and_users_gains_nothing_by_it(ready: AuthnStack) -> None:
+    """Making, rotating and enabling keys, passwords, second factors and issuers are ways to be somebody else."""
+    desk = (await ready.create("desk", roles=["desk"])).key
+    sleeper = (await ready.create("sleeper", roles=["admin"])).api_key.id
+    await ready.admin("SetApiKeyEnabled", authn_pb2.SetApiKeyEnabledRequest(id=sleeper, enabled=False))
+    admin_key = ready.first.admin_key.split("_")[1]
+
+    async def act(stub: Any, method: str, request: Any) -> Any:
+        token = (await ready.authenticate(desk, as_=OPERATOR)).principal_token
+        metadata = (("kubegate-principal-token", token),)
+        return await ready.peer(OPERATOR).unary(
+            lambda channel: getattr(stub(channel), method), request, Deadline.after(10), metadata
+        )
+
+    keys, users, issuers = (
+        authn_pb2_grpc.CredentialAdminServiceStub,
+        admin_pb2_grpc.UserAdminServiceStub,
+        admin_pb2_grpc.IssuerAdminServiceStub,
+    )
+    everywhere = identity_pb2.NamespaceScope(all=True)
+    trusted = admin_pb2.TrustedIssuer(issuer="https://evil.example", audience="kubegate", default_roles=["viewer"])
+    attempts: list[tuple[Any, str, Any]] = [
+        (keys, "CreateApiKey", authn_pb2.CreateApiKeyRequest(identity="x", roles=["admin"])),
+        (keys, "CreateApiKey", authn_pb2.CreateApiKeyRequest(identity="x", roles=["desk", "admin"])),
+        (
+            keys,
+            "CreateApiKey",
+            authn_pb2.CreateApiKeyRequest(identity="x", permissions=["kubegate:grants:any"], namespaces=everywhere),
+        ),
+        (keys, "RotateApiKey", authn_pb2.RotateApiKeyRequest(id=admin_key)),
+        (keys, "SetApiKeyEnabled", authn_pb2.SetApiKeyEnabledRequest(id=sleeper, enabled=True)),
+        (users, "CreateUser", admin_pb2.CreateUserRequest(name="x", roles=["admin"])),
+        (users, "ResetPassword", admin_pb2.ResetPasswordRequest(name="admin")),
+        (users, "EnrolTotp", admin_pb2.EnrolTotpRequest(name="admin")),
+        (users, "RemoveTotp", admin_pb2.RemoveTotpRequest(name="admin")),
+        (issuers, "CreateIssuer", admin_pb2.CreateIssuerRequest(issuer=trusted)),
+    ]
+    for stub, method, request in attempts:
+        with pytest.raises(PermissionDenied, match="beyond what they hold"):
+            await act(stub, method, request)
+    refused = [event for event in ready.audit.of(ADMIN) if event.error_message.startswith("grants beyond")]
+    assert len(refused) == len(attempts)
+    assert {event.user for event in refused} == {"desk"}
+    made = await act(keys, "CreateApiKey", authn_pb2.CreateApiKeyRequest(identity="x", roles=["viewer", "ghost"]))
+    assert list(made.unknown_roles) == ["ghost"]
+    assert made.key
+    own = desk.split("_")[1]
+    assert (await act(keys, "RotateApiKey", authn_pb2.RotateApiKeyRequest(id=own))).key, "what he has anyway"
+    [outcome] = [e for e in ready.audit.of(ADMIN, action="keys.create") if e.metadata["identity"] == "sleeper"][-1:]
+    assert outcome.metadata["grants_rule"] == "direct#1", "the record says that somebody granted without holding"

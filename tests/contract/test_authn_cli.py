@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -212,3 +213,37 @@ async def test_without_audit_nothing_is_administered(home: Home) -> None:
     await home.audit.start()
     listed = await home.stack.admin("ListApiKeys", authn_pb2.ListApiKeysRequest())
     assert {key.id for key in listed.api_keys} == before
+
+
+@pytest.mark.req("I3.7", "R18")
+async def test_prune_deletes_what_was_neither_made_nor_used_and_nothing_else(home: Home) -> None:
+    old, kept = [await home.answer("create", "--identity", name, "--role", "viewer") for name in ("old", "kept")]
+    assert (await home.stack.authenticate(old["key"])).principal.subject == "old"
+    await home.stack.authn.stop()
+    with sqlite3.connect(home.stack.directory / "authn" / "authn.db") as store:
+        ages = "UPDATE api_keys SET created_at = '2020-01-01 00:00:00.000000', last_used_at = ? WHERE id = ?"
+        store.execute(ages, ("2020-02-01 00:00:00.000000", old["id"]))
+    store.close()
+    await home.stack.authn.start()
+    await home._serves("authn", home.stack.authn.port)
+    [would] = await home.answer("prune", "--unused", "90d", "--dry-run")
+    assert would["id"] == old["id"]
+    [pruned] = await home.answer("prune", "--unused", "90d")
+    assert pruned["id"] == old["id"]
+    with pytest.raises(Unauthenticated):
+        await home.stack.authenticate(old["key"])
+    assert (await home.stack.authenticate(kept["key"])).principal.subject == "kept"
+    assert await home.answer("prune", "--unused", "90d") == []
+    [outcome] = [
+        event for event in home.recorded() if event["action"] == "keys.prune" and event.get("phase") == "outcome"
+    ]
+    assert (outcome["result"], outcome["metadata"]["credential_ids"]) == ("success", old["id"])
+
+
+@pytest.mark.req("I3.6")
+async def test_a_role_that_the_policy_lacks_is_warned_of(home: Home) -> None:
+    code, output, errors = await home.keys("create", "--identity", "bob", "--role", "veiwer", "--role", "viewer")
+    assert code == 0
+    assert output.startswith("kg_")
+    assert "the policy has no role 'veiwer'" in errors
+    assert "'viewer'" not in errors

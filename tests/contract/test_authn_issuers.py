@@ -117,6 +117,56 @@ async def test_only_what_is_mapped_is_taken_over(trust: Callable[..., Trust]) ->
         await trust(**settings).prove_claims(**{**claims, "org": None})
 
 
+@pytest.mark.req("I6.23", "R3")
+async def test_scopes_give_roles_and_never_more_than_the_person_has(trust: Callable[..., Trust]) -> None:
+    settings = {"scope_map": {"kube:read": "viewer", "kube:ops": "operator", "kube:look": "viewer"}}
+    bare = await trust(**settings).prove_claims()
+    assert (bare.roles, dict(bare.obtainable)) == ((), settings["scope_map"])
+    reader = await trust(**settings).prove_claims(scope="openid kube:read kube:unknown KUBE:OPS")
+    assert (reader.roles, reader.obtainable) == (("viewer",), (("kube:ops", "operator"),))
+    listed = await trust(**settings, scope_claim="scp").prove_claims(scp=["kube:ops"], scope="kube:read")
+    assert listed.roles == ("operator",)
+    both = {**settings, "roles_claim": "roles", "role_map": {"staff": "viewer", "ops": "operator"}}
+    capped = await trust(**both).prove_claims(scope="kube:read kube:ops", roles=["staff"])
+    assert (capped.roles, capped.obtainable) == (("viewer",), ()), "the client has the scope, the person not the role"
+    careful = await trust(**both).prove_claims(scope="kube:read", roles=["staff", "ops"])
+    assert (careful.roles, careful.obtainable) == (("viewer",), (("kube:ops", "operator"),))
+    unmapped = await trust(roles_claim="roles", role_map=both["role_map"]).prove_claims(scope="x", roles=["ops"])
+    assert (unmapped.roles, unmapped.obtainable) == (("operator",), ())
+    for wrong in ({"a b": "viewer"}, {'a"b': "viewer"}, {"a": "no role"}, {"": "viewer"}):
+        with pytest.raises(InvalidArgument):
+            trust(scope_map=wrong)
+    with pytest.raises(InvalidArgument, match="initial scopes"):
+        trust(**settings, initial_scopes=("kube:admin",))
+
+
+@pytest.mark.req("I6.22")
+@pytest.mark.parametrize(
+    ("audience", "accepted"),
+    [
+        ("https://gate.example/mcp", True),
+        (["https://other.example", "https://gate.example/mcp"], True),
+        ("https://gate.example/mcp/", False),
+        ("https://gate.example", False),
+        ("https://gate.example/mcp/tools", False),
+        ("https://GATE.example/mcp", False),
+        ("https://gate.example:443/mcp", False),
+        (["https://other.example"], False),
+        ([], False),
+        ({"https://gate.example/mcp": 1}, False),
+    ],
+)
+async def test_our_resource_url_must_be_in_aud_as_it_stands(
+    trust: Callable[..., Trust], audience: Any, accepted: bool
+) -> None:
+    subject = trust(audience="https://gate.example/mcp")
+    if accepted:
+        assert (await subject.prove_claims(aud=audience)).subject == "alice"
+    else:
+        with pytest.raises(Rejected):
+            await subject.prove_claims(aud=audience)
+
+
 def _hs_with_public_key(provider: Issuer) -> str:
     """HS256 under the text of the public key, by hand: PyJWT itself refuses to."""
     key = provider.keys[-1]

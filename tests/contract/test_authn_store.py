@@ -655,3 +655,22 @@ async def test_whoever_a_certificate_stands_for_needs_no_record_to_be_alive(targ
     )
     assert credentials.alive(principal, 0, NOW)
     assert not credentials.alive(principal, 0, NOW + timedelta(minutes=1))
+
+
+@pytest.mark.req("I3.7")
+async def test_a_key_that_another_replica_uses_is_not_unused(target: Target) -> None:
+    if isinstance(target.target, Path):
+        pytest.skip("SQLite has one process")
+    mine, other = target.open(), target.open()
+    credentials = CredentialStore(mine)
+    old = NOW - timedelta(days=100)
+    used, unused, fresh = (make_key(created_at=at)[0] for at in (old, old, NOW))
+    for key in (used, unused, fresh):
+        await credentials.add_key(key)
+    await other.sync()
+    other.keys.touch(used.id, NOW)
+    await other.write_uses()
+    since = NOW - timedelta(days=90)
+    assert [key.id for key in await credentials.find_unused(since, 10)] == [unused.id]
+    mine.keys.touch(unused.id, NOW)
+    assert await credentials.find_unused(since, 10) == [], "nor what was used a moment ago"

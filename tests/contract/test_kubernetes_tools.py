@@ -11,16 +11,14 @@ from services.cli.cluster_rbac import cluster_rbac
 from services.cli.home import EMBEDDED_NAMESPACES
 from services.cli.policy import load
 from services.common.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound
-from services.mcp_core import tools
 from services.mcp_core.adapters.kubernetes import KubernetesCluster
 from services.mcp_core.errors import ClusterDenied
 from services.mcp_core.ports import ObjectRef
-from services.mcp_core.tools import REGISTRY
-from services.mcp_core.tools.base import Invocation
 from services.mcp_core.tools.namespaces import existing_namespaces
 from services.mcp_core.tools.pod_view import Pod
 from services.mcp_core.tools.pods import PODS
 from tests.contract.kube import Authority, caller, dev_cluster, soon
+from tests.fakes.rig import Rig
 
 POLICY = Path(__file__).parents[1] / "golden" / "rbac-policies.yaml"
 
@@ -65,12 +63,7 @@ async def call(
     role: str = "operator",
     namespaces: tuple[str, ...] | None = None,
 ) -> dict[str, Any]:
-    tool = REGISTRY[name]
-    validated = tools.validate(tool, arguments)
-    decided = namespaces if namespaces is not None else (validated.get("namespace", ""),)
-    result = await tool.run(Invocation(validated, decided, cluster.session(caller(role), soon())))
-    tools.check_output(tool, result)
-    return result
+    return await Rig(cluster).call(name, role, namespaces, **arguments)
 
 
 async def running(cluster: KubernetesCluster, count: int = 1) -> list[dict[str, Any]]:
@@ -175,7 +168,7 @@ async def test_a_lone_pod_is_not_restarted_but_deleted(cluster: KubernetesCluste
         ("viewer", "scale_deployment", {"name": "nginx", "namespace": "default", "replicas": 5}),
         ("viewer", "list_pods", {"namespace": "production"}),
         ("viewer", "list_namespaces", {}),
-        ("developer", "delete_pod", {"name": "x", "namespace": "development"}),
+        ("developer", "restart_deployment", {"name": "web", "namespace": "development"}),
         ("nobody", "list_pods", {"namespace": "default"}),
     ],
 )

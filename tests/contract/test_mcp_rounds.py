@@ -177,14 +177,17 @@ class Held:
         self.began = asyncio.Event()
         self.ended = asyncio.Event()
         self.forever = asyncio.Event()
-        self.cancelled = False
+        self.was_cancelled = False
+
+    def cancelled(self) -> bool:
+        return self.was_cancelled
 
     async def run(self, invocation: Invocation) -> Structured:
         self.began.set()
         try:
             await self.forever.wait()
         except asyncio.CancelledError:
-            self.cancelled = True
+            self.was_cancelled = True
             raise
         finally:
             self.ended.set()
@@ -213,7 +216,7 @@ async def test_a_2026_client_that_closes_the_connection_ends_the_work(certificat
             await held.began.wait()
             call.cancel()
         await held.ended.wait()
-        assert held.cancelled
+        assert held.cancelled()
         while not served.world.audit.events:
             await asyncio.sleep(0.01)
         assert served.world.audit.last.action == "look"
@@ -238,10 +241,10 @@ async def test_an_older_client_cancels_by_notification_and_only_its_own_request(
             ):
                 assert (await other.post("/mcp", json=body, headers=sent)).status_code == 202
             await asyncio.sleep(0)
-            assert not held.cancelled, "an id means nothing beyond its own client"
+            assert not held.cancelled(), "an id means nothing beyond its own client"
             assert (await http.post("/mcp", json=notice, headers=sent)).status_code == 202
             answer = (await call).json()
-        assert held.cancelled
+        assert held.cancelled()
         assert "error" in answer
         assert "went away" in next(event.error for event in served.world.audit.events if event.action == "look")
 
@@ -259,7 +262,7 @@ async def test_two_requests_with_one_id_are_not_cancelled_by_it(certificates: Pa
             for held in both:
                 await held.began.wait()
             await first.post("/mcp", json=notice, headers=sent)
-            assert not any(held.cancelled for held in both)
+            assert not any(held.cancelled() for held in both)
             for call in calls:
                 call.cancel()
 

@@ -19,6 +19,7 @@ POLICY = """
 roles:
   - {name: admin, permissions: ["k8s:*"]}
   - {name: viewer, permissions: ["k8s:pods:list"], namespaces: [default]}
+  - {name: desk, permissions: ["kubegate:keys:*", "kubegate:users:*", "kubegate:issuers:*", "k8s:pods:list"]}
   - {name: key-reader, permissions: ["kubegate:keys:list"]}
 """
 BOOTSTRAP_TOKEN = base64.b64encode(secrets.token_bytes(32)).decode()

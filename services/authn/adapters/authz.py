@@ -2,7 +2,8 @@
 
 from kubegate.authz.v1 import authz_pb2, authz_pb2_grpc
 from kubegate.common.v1 import identity_pb2
-from services.authn.model import Decision
+from services.authn.messages import principal_to_proto
+from services.authn.model import Decision, Grantable, Principal
 from services.common.call import Call
 from services.common.grpc_client import Peer
 
@@ -29,3 +30,13 @@ class AuthzPolicy:
             case "denied":
                 return Decision(False, response.denied.explanation, policy_revision=response.policy_revision)
         return Decision(False)
+
+    async def grantable(self, token: str, grantee: Principal, call: Call) -> Grantable:
+        response: authz_pb2.CheckGrantsResponse = await self._authz.unary(
+            lambda channel: authz_pb2_grpc.AuthzServiceStub(channel).CheckGrants,
+            authz_pb2.CheckGrantsRequest(
+                principal_token=token, grantee=principal_to_proto(grantee), request_id=call.request_id
+            ),
+            call.deadline,
+        )
+        return Grantable(response.missing, response.rule_id, tuple(response.unknown_roles))

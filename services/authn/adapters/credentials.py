@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from services.authn.adapters import certificate, schema
 from services.authn.adapters.store import Store
@@ -22,6 +22,14 @@ class CredentialStore:
         keys = self._store.keys
         oldest_first = sorted(keys.records.values(), key=lambda key: (key.created_at, key.id))
         return [keys.described(key) for key in oldest_first]
+
+    async def find_unused(self, since: datetime, at_most: int) -> Sequence[ApiKey]:
+        await self._store.write_uses()
+        table = schema.api_keys
+        # From the store itself: a mirror hears of changes, not of uses by other replicas.
+        unused = table.select().where(func.coalesce(table.c.last_used_at, table.c.created_at) < since)
+        oldest = unused.order_by(table.c.created_at, table.c.id).limit(at_most)
+        return await self._store.read(lambda c: [schema.api_key(row) for row in c.execute(oldest)])
 
     def find_key(self, key_id: str) -> ApiKey | None:
         key = self._store.keys.find(key_id)

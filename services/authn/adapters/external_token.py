@@ -133,8 +133,7 @@ def to_principal(claims: Mapping[str, Any], issuer: TrustedIssuer, token: str) -
         Rejected: the subject or the tenant is missing, or cannot be one of ours.
     """
     subject = _subject(_at(claims, issuer.subject_claim), issuer)
-    roles = [*issuer.default_roles]
-    roles += [issuer.role_map[value] for value in _texts(_at(claims, issuer.roles_claim)) if value in issuer.role_map]
+    roles, obtainable = _roles(claims, issuer)
     permissions = _texts(_at(claims, issuer.permissions_claim))
     tenant = issuer.tenant
     if issuer.tenant_claim:
@@ -157,7 +156,21 @@ def to_principal(claims: Mapping[str, Any], issuer: TrustedIssuer, token: str) -
         amr=tuple(text for text in _texts(claims.get("amr")) if len(text) <= 16),
         expires_at=datetime.fromtimestamp(claims["exp"], UTC) + LEEWAY,
         issuer=issuer.issuer,
+        obtainable=obtainable,
     )
+
+
+def _roles(claims: Mapping[str, Any], issuer: TrustedIssuer) -> tuple[list[str], tuple[tuple[str, str], ...]]:
+    """The roles of a token, and what its scopes lack. A scope gives its role to whoever the roles claim gives it
+    too, where there is such a claim: a client is given no more than its user has (RFC 6749, section 3.3).
+    """
+    named = [issuer.role_map[value] for value in _texts(_at(claims, issuer.roles_claim)) if value in issuer.role_map]
+    if not issuer.scope_map:
+        return [*issuer.default_roles, *named], ()
+    scopes = _texts(_at(claims, issuer.scope_claim))
+    offered = {scope: role for scope, role in issuer.scope_map.items() if not issuer.roles_claim or role in named}
+    roles = [*issuer.default_roles, *(offered[scope] for scope in scopes if scope in offered)]
+    return roles, tuple(sorted((scope, role) for scope, role in offered.items() if role not in roles))
 
 
 def _subject(value: Any, issuer: TrustedIssuer) -> str:

@@ -23,8 +23,8 @@ from services.authz.policy.model import (
     Principal,
     Reason,
 )
-from services.authz.policy.permissions import PERMISSIONS, Key, Permission, custom_permissions
-from services.authz.policy.profile import NO_GRANTS, Candidate, Entry, Held, Profile, Profiles, condition_values
+from services.authz.policy.permissions import PERMISSIONS, Key, Permission
+from services.authz.policy.profile import Candidate, Entry, Held, Profile, Profiles, condition_values
 from services.authz.policy.scope import EVERYWHERE, NOWHERE, Scope
 from services.authz.policy.shapes import NOT_GRANTABLE, bad_name, is_cluster, malformed
 
@@ -62,6 +62,13 @@ class Engine:
         engine = Engine.__new__(Engine)
         engine.policy, engine.revision, engine._denies = self.policy, revision, self._denies
         engine._compile(self.profiles, elevations)
+        return engine
+
+    def apart(self) -> "Engine":
+        """The same with a memory of its own: for principals that nobody is."""
+        engine = Engine.__new__(Engine)
+        engine.policy, engine.revision, engine._denies = self.policy, self.revision, self._denies
+        engine.profiles, engine._elevations, engine._made = self.profiles, self._elevations, {}
         return engine
 
     def decide(self, principal: Principal, action: Action, at: Circumstances = UNKNOWN) -> Decision:
@@ -130,23 +137,6 @@ class Engine:
             if rule.condition is None and (rule.scope.everything or permission.kind.namespaced):
                 scope = scope.union(rule.scope)
         return scope
-
-    def missing_to_grant(self, principal: Principal, role: str, scope: Scope, until: float) -> str:
-        """The first permission of a role that a principal does not itself hold, without a condition, in all of
-        the scope and until then; empty where it holds them all. What it holds by elevation does not count.
-        """
-        profile = self.profiles.make(principal, (), until - 1e-6)
-        for granted in self.profiles.closure(role, (), Held(NO_GRANTS, scope, (), "", "")):
-            for permission in (*PERMISSIONS.values(), *custom_permissions(granted.grants.numbers)):
-                if granted.grants.number(permission) is None or granted.scope.empty:
-                    continue
-                own = NOWHERE
-                for held in profile.held:
-                    if not held.conditions and held.grants.number(permission) is not None:
-                        own = own.union(held.scope)
-                if not own.intersect(principal.namespaces).intersect(profile.tenancy).contains(granted.scope):
-                    return permission.text
-        return ""
 
     def profile(self, principal: Principal, now: float) -> Profile:
         """What the policy says about a principal; remembered for this very object."""

@@ -21,7 +21,7 @@ _READ = ("list", "get", "watch")
 _COMMON = (*_READ, "create", "update", "patch", "delete")
 _RBAC = "rbac.authorization.k8s.io"
 
-SUBRESOURCE_VERBS = {"log": "logs", "scale": "scale"}
+SUBRESOURCE_VERBS = {"log": "logs", "scale": "scale", "eviction": "evict"}
 """The closed list of subresources, each with its one verb. No exec, attach, portforward, proxy, token."""
 
 
@@ -40,7 +40,7 @@ class Kind:
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind("", "pods", (*_COMMON, "restart"), subresources=("log",)),
+    Kind("", "pods", (*_COMMON, "restart"), subresources=("log", "eviction")),
     Kind("", "services"),
     Kind("", "configmaps"),
     Kind("", "secrets", (*_READ, "manage"), generic=False),
@@ -52,7 +52,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("", "resourcequotas"),
     Kind("", "limitranges"),
     Kind("", "namespaces", namespaced=False),
-    Kind("", "nodes", namespaced=False),
+    Kind("", "nodes", (*_COMMON, "cordon"), namespaced=False),
     Kind("", "persistentvolumes", namespaced=False),
     Kind("apps", "deployments", (*_COMMON, "restart"), subresources=("scale",)),
     Kind("apps", "replicasets", subresources=("scale",)),
@@ -69,7 +69,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("policy", "poddisruptionbudgets"),
     Kind("coordination.k8s.io", "leases"),
     Kind("storage.k8s.io", "storageclasses", namespaced=False),
-    Kind("apiextensions.k8s.io", "customresourcedefinitions", _READ, namespaced=False),
+    Kind("apiextensions.k8s.io", "customresourcedefinitions", namespaced=False),
     Kind("admissionregistration.k8s.io", "mutatingwebhookconfigurations", _READ, namespaced=False),
     Kind("admissionregistration.k8s.io", "validatingwebhookconfigurations", _READ, namespaced=False),
     Kind("scheduling.k8s.io", "priorityclasses", namespaced=False),
@@ -80,6 +80,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(KUBEGATE, "keys", ("create", "list", "enable", "disable", "rotate", "delete"), namespaced=False),
     Kind(KUBEGATE, "users", ("create", "list", "update", "enable", "disable", "delete"), namespaced=False),
     Kind(KUBEGATE, "issuers", ("create", "list", "update", "delete"), namespaced=False),
+    Kind(KUBEGATE, "grants", ("any",), namespaced=False),
     Kind(KUBEGATE, "certs", ("issue", "list", "rotate"), namespaced=False),
     Kind(KUBEGATE, "policy", ("read", "reload", "diff", "rollback"), namespaced=False),
     Kind(KUBEGATE, "policy", ("explain",), namespaced=False, per_tenant=True),

@@ -15,7 +15,7 @@ from services.common.grpc_stream import StreamClient
 from services.common.lease import Lease
 from services.mcp_core.adapters.peers import away_or_refused, question_deadline, source
 from services.mcp_core.adapters.principal_cache import PrincipalCache, Proven
-from services.mcp_core.model import AccessToken, Caller, Credential, Principal, RequestContext
+from services.mcp_core.model import AccessToken, AuthorizationServer, Caller, Credential, Principal, RequestContext
 
 
 class AuthnAdapter:
@@ -47,7 +47,7 @@ class AuthnAdapter:
     async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
         known = self._cache.find(credential)
         if known is not None:
-            return Caller(context, known.principal, known.token, known.event_id, cached=True)
+            return Caller(context, known.principal, known.token, known.event_id, True, known.obtainable)
         asked_at = self._clock.monotonic()
         request = authn_pb2.AuthenticateRequest(
             credential=_message(credential),
@@ -69,9 +69,10 @@ class AuthnAdapter:
             digest=_digest(proven),
         )
         ends = proven.expires_at.ToDatetime(UTC) if proven.HasField("expires_at") else None
-        known = Proven(principal, answer.principal_token, answer.event_id, ends)
+        obtainable = tuple((each.scope, each.role) for each in answer.obtainable)
+        known = Proven(principal, answer.principal_token, answer.event_id, ends, obtainable)
         self._cache.keep(credential, known, asked_at=asked_at, revision=answer.revocation_revision)
-        return Caller(context, principal, answer.principal_token, answer.event_id)
+        return Caller(context, principal, answer.principal_token, answer.event_id, obtainable=obtainable)
 
     async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:
         request = authn_pb2.IssueTokenRequest(
@@ -89,6 +90,19 @@ class AuthnAdapter:
         except DomainError as error:
             raise _refusal(error) from None
         return AccessToken(answer.access_token, answer.expires_in)
+
+    async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:
+        try:
+            answer = await self._peer.unary(
+                lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).GetAuthorizationServers,
+                authn_pb2.GetAuthorizationServersRequest(),
+                question_deadline(deadline),
+            )
+        except DomainError as error:
+            raise _refusal(error) from None
+        return tuple(
+            AuthorizationServer(each.issuer, tuple(each.scopes), tuple(each.initial_scopes)) for each in answer.servers
+        )
 
     async def jwks(self, deadline: Deadline) -> str:
         try:

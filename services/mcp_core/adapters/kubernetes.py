@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import tempfile
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -36,7 +35,8 @@ from services.common.runtime_errors import ConfigError
 from services.common.telemetry.trace_context import traceparent
 from services.mcp_core.adapters.kubeconfig import ClusterSettings, select
 from services.mcp_core.adapters.kubernetes_errors import from_status
-from services.mcp_core.adapters.kubernetes_session import Answer, KubernetesSession, decode
+from services.mcp_core.adapters.kubernetes_session import KubernetesSession
+from services.mcp_core.adapters.kubernetes_wire import Answer, decode
 from services.mcp_core.adapters.measured_cluster import ClusterRequest
 from services.mcp_core.errors import OutcomeUnknown
 from services.mcp_core.ports import Impersonation
@@ -166,7 +166,7 @@ class KubernetesCluster:
         headers: list[tuple[str, str]],
         deadline: Deadline,
         *,
-        body: Mapping[str, Any] | None = None,
+        body: Any = None,
         content_type: str = "application/json",
         accept: str = "",
         cut_at: int | None = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from services.common.errors import (
@@ -14,11 +16,25 @@ from services.common.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from services.mcp_core.errors import ClusterDenied, ClusterRejected, OutcomeUnknown
+from services.mcp_core.errors import ApplyConflict, ClusterDenied, ClusterRejected, OutcomeUnknown
 from services.mcp_core.redaction import redact
 
 MESSAGE_CHARACTERS = 500
 """Longest message of the cluster that is passed on."""
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """One reason for a refusal."""
+
+    reason: str = ""
+    message: str = ""
+    field: str = ""
+
+
+class Details(msgspec.Struct, frozen=True):
+    """What is read of a Status' details."""
+
+    causes: list[Cause] | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -26,6 +42,12 @@ class Status(msgspec.Struct, frozen=True):
 
     message: str = ""
     reason: str = ""
+    details: Details | None = None
+
+
+_OWNER = re.compile(r'conflict with "((?:[^"\\]|\\.)*)"')
+MAX_OWNERS = 50
+"""Most fields of other managers that a conflict of server-side apply names."""
 
 
 _STATUS = msgspec.json.Decoder(Status)
@@ -55,6 +77,8 @@ def from_status(cluster: str, code: int, body: bytes, retry_after: str | None, *
             )
         case 410:
             return FailedPrecondition("The list went on changing and the cluster forgot this page; start again.")
+        case 409 if owners := _owners(status):
+            return ApplyConflict(f"The cluster says: {message}", owners)
         case 409 if status.reason == "AlreadyExists":
             return AlreadyExists(f"The cluster says: {message}")
         case 409:
@@ -80,3 +104,15 @@ def from_status(cluster: str, code: int, body: bytes, retry_after: str | None, *
             return Unavailable(f"Cluster {cluster} failed: {message}", retry_after=wait)
         case _:
             return FailedPrecondition(f"Cluster {cluster} refuses the request with HTTP status {code}: {message}")
+
+
+def _owners(status: Status) -> tuple[tuple[str, str], ...]:
+    """(manager, field) of each conflict of server-side apply."""
+    causes = (status.details.causes if status.details else None) or ()
+    found = []
+    for cause in causes[:MAX_OWNERS]:
+        if cause.reason == "FieldManagerConflict":
+            named = _OWNER.match(cause.message)
+            manager = named[1] if named else cause.message.removeprefix("conflict with ")
+            found.append((redact(manager)[:128], redact(cause.field.removeprefix("."))[:256]))
+    return tuple(found)

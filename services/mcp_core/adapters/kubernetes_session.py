@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Generic, Protocol, TypeVar
-from urllib.parse import quote, urlencode
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 
-from services.common.deadline import Deadline
-from services.common.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from services.common.errors import FailedPrecondition, NotFound
+from services.mcp_core.adapters.kubernetes_wire import decode, path
+from services.mcp_core.adapters.kubernetes_writes import KubernetesWrites
 from services.mcp_core.naming import is_path_segment
 from services.mcp_core.ports import Columns, Kind, LogText, ObjectRef, Page, Resource, Row
 
@@ -24,33 +25,6 @@ _DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryLi
 
 MAX_KINDS = 2000
 """Most kinds that are read of a cluster's discovery."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A successful answer: its bytes, and whether more were there than were read."""
-
-    body: bytes
-    truncated: bool
-
-
-class Connection(Protocol):
-    """What a session needs of its cluster."""
-
-    async def send(
-        self,
-        method: str,
-        target: str,
-        headers: list[tuple[str, str]],
-        deadline: Deadline,
-        *,
-        body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
-        accept: str = "",
-        cut_at: int | None = None,
-    ) -> Answer:
-        """One request; `target` is an escaped path with query."""
-        ...
 
 
 class ListMeta(msgspec.Struct, frozen=True, rename="camel"):
@@ -130,12 +104,8 @@ class _OpenApi(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class KubernetesSession:
+class KubernetesSession(KubernetesWrites):
     """The cluster as one caller for one request (ports.ClusterSession)."""
-
-    cluster: Connection
-    headers: list[tuple[str, str]]
-    deadline: Deadline
 
     async def get(self, ref: ObjectRef, shape: type[T]) -> T:
         """One object."""
@@ -206,25 +176,6 @@ class KubernetesSession:
         answer = await self.cluster.send("GET", f"/openapi/v3/{root}", self.headers, self.deadline)
         return decode(answer.body, _OpenApi).components.schemas
 
-    async def patch(self, ref: ObjectRef, merge_patch: Mapping[str, Any], shape: type[T]) -> T:
-        """JSON merge patch (RFC 7396)."""
-        answer = await self.cluster.send(
-            "PATCH",
-            path(ref),
-            self.headers,
-            self.deadline,
-            body=merge_patch,
-            content_type="application/merge-patch+json",
-        )
-        return decode(answer.body, shape)
-
-    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
-        """With `uid`, only that very object."""
-        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
-        if uid:
-            options["preconditions"] = {"uid": uid}
-        await self.cluster.send("DELETE", path(ref), self.headers, self.deadline, body=options)
-
     async def logs(
         self,
         namespace: str,
@@ -273,46 +224,6 @@ def _kinds(group: _Group) -> list[Kind]:
                     tuple(entry.short_names or ()),
                 )
     return list(found.values())
-
-
-def path(ref: ObjectRef) -> str:
-    """The escaped API path of a reference.
-
-    Raises:
-        InvalidArgument: a name cannot be a part of a path.
-    """
-    resource = ref.resource
-    parts = ["apis", resource.group, resource.version] if resource.group else ["api", resource.version]
-    if ref.namespace:
-        parts += ["namespaces", ref.namespace]
-    parts.append(resource.plural)
-    parts += [part for part in (ref.name, ref.subresource) if part]
-    for part in parts:
-        if not is_path_segment(part):
-            raise InvalidArgument("A name has characters that no name in Kubernetes has.")
-    return "/" + "/".join(quote(part, safe="") for part in parts)
-
-
-def decode(body: bytes, shape: type[T]) -> T:
-    """The fields wanted of an answer.
-
-    Raises:
-        Unavailable: it is not what a Kubernetes API sends.
-    """
-    decoder: msgspec.json.Decoder[T] = _decoder(shape)  # type: ignore[arg-type]
-    try:
-        return decoder.decode(body)
-    except msgspec.DecodeError as error:
-        raise Unavailable(
-            f"The cluster's answer is not understood (as {shape.__name__}). The operator should check that mcp_core's "
-            "kubeconfig names a Kubernetes API.",
-            retry_after=None,
-        ) from error
-
-
-@cache
-def _decoder(shape: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(shape)
 
 
 @cache

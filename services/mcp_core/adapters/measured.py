@@ -30,6 +30,7 @@ from services.mcp_core.model import (
     AccessToken,
     Action,
     Allowed,
+    AuthorizationServer,
     Caller,
     Credential,
     Decision,
@@ -37,7 +38,8 @@ from services.mcp_core.model import (
     Kind,
     Phase,
     RequestContext,
-    Scope,
+    Scopes,
+    Suggestion,
 )
 from services.mcp_core.ports import Authenticator, Authorizer, Recorder
 from services.mcp_core.tools.base import Invocation, Structured, Tool
@@ -97,6 +99,9 @@ class MeasuredAuthenticator:
         with Step("issue_token"):
             return await self._authenticator.issue_token(username, password, otp, context)
 
+    async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:
+        return await self._authenticator.authorization_servers(deadline)
+
     async def jwks(self, deadline: Deadline) -> str:
         return await self._authenticator.jwks(deadline)
 
@@ -119,9 +124,13 @@ class MeasuredAuthorizer:
             ).inc()
         return decision
 
-    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
+    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:
         with Step("list_allowed"):
             return await self._authorizer.list_allowed(caller, actions)
+
+    async def suggest_roles(self, caller: Caller, actions: Sequence[Action], roles: Sequence[str]) -> list[Suggestion]:
+        with Step("suggest_roles"):
+            return await self._authorizer.suggest_roles(caller, actions, roles)
 
 
 class MeasuredRecorder:

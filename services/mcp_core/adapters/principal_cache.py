@@ -44,6 +44,7 @@ class Proven:
     token: str = field(repr=False)
     event_id: str
     expires_at: datetime | None = None
+    obtainable: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

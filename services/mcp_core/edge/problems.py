@@ -6,8 +6,7 @@ import math
 from http import HTTPStatus
 from typing import Any
 
-from services.common.errors import Code, DomainError, Unauthenticated
-from services.mcp_core.edge.credentials import NoCredential
+from services.common.errors import Code, DomainError
 from services.mcp_core.edge.guard import AmbiguousLength, HeadersTooLarge, Misdirected, UnknownVersion
 from services.mcp_core.edge.wire import BodyTooLarge, Headers, Response, SlowBody, dump_json
 from services.mcp_core.errors import ActionDenied, ClusterRejected
@@ -55,8 +54,8 @@ def status_of(error: DomainError) -> int:
     return next((status for kind, status in _OF_TYPE if isinstance(error, kind)), STATUS[error.code])
 
 
-def problem(error: DomainError, request_id: str, metadata_url: str) -> Response:
-    """The answer to a request that failed. ``metadata_url``: where RFC 9728 metadata is."""
+def problem(error: DomainError, request_id: str, challenges: Headers | None = None) -> Response:
+    """The answer to a request that failed. ``challenges``: WWW-Authenticate, of 401 and 403."""
     status = status_of(error)
     body: dict[str, Any] = {
         "type": "about:blank",
@@ -65,11 +64,9 @@ def problem(error: DomainError, request_id: str, metadata_url: str) -> Response:
         "detail": error.public_message,
         "request_id": request_id,
     }
-    headers: Headers = []
+    headers = [*(challenges or [])]
     if isinstance(error, ActionDenied) and error.permission:
         body["missing"] = {"permission": error.permission, "namespace": error.namespace}
-    if isinstance(error, Unauthenticated):
-        headers += challenges(error, metadata_url)
     if isinstance(error, NotRouted):
         headers += error.headers
     if isinstance(error, AmbiguousLength):
@@ -77,11 +74,3 @@ def problem(error: DomainError, request_id: str, metadata_url: str) -> Response:
     if error.retry_after is not None or status in (429, 503):
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after or 1))).encode()))
     return Response(status, dump_json(body), MEDIA_TYPE, headers)
-
-
-def challenges(error: Unauthenticated, metadata_url: str) -> Headers:
-    """WWW-Authenticate (RFC 6750, RFC 9728): ``error`` only where a credential was sent and refused."""
-    bearer = f'Bearer realm="kubegate", resource_metadata="{metadata_url}"'
-    if not isinstance(error, NoCredential):
-        bearer += ', error="invalid_token"'
-    return [(b"www-authenticate", bearer.encode()), (b"www-authenticate", b'ApiKey realm="kubegate"')]

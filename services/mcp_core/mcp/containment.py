@@ -61,6 +61,7 @@ async def _contained(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -
         exchange.result, exchange.error = Result.FAILURE, f"JSON-RPC error {types.INVALID_PARAMS}"
         raise MCPError(code=types.INVALID_PARAMS, message=FAULTS[types.INVALID_PARAMS]) from None
     except DomainError as error:
+        exchange.failed(error)
         failure = error
     except Exception as error:
         log.error("unexpected error", request_id=exchange.caller.context.request_id, exc_info=error)

@@ -75,6 +75,7 @@ class McpEndpoint:
 
         Raises:
             InvalidArgument: the body is too long or too slow. Unavailable: the record failed; the answer is withheld.
+            ActionDenied: the client can obtain the scopes that the call lacks.
         """
         exchange = Exchange(caller, modern=is_modern(request))
         try:
@@ -94,6 +95,8 @@ class McpEndpoint:
             if exchange.action == INVALID and exchange.result is Result.SUCCESS:
                 exchange.result, exchange.error = Result.FAILURE, "not a request that is served"
             await self._pipeline.note(exchange.caller, exchange.action, exchange.result, exchange.error)
+        if exchange.step_up is not None:
+            raise exchange.step_up
         return response
 
     async def _respond(self, request: Request, exchange: Exchange) -> Response:
@@ -124,7 +127,7 @@ class McpEndpoint:
         async def settle(held: list[Message]) -> Response:
             return await self._noted(_collected(held, exchange), exchange)
 
-        return Streamed(serve, settle)
+        return Streamed(serve, settle, lambda: exchange.step_up)
 
     def _traced(self, request: Request, message: dict[str, Any], exchange: Exchange) -> Span | NoSpan:
         made = mcp_span(message, exchange.action, self._tools, request.text(b"mcp-protocol-version"))

@@ -13,6 +13,7 @@ from mcp.shared.exceptions import MCPError
 
 from services.common.errors import DomainError
 from services.common.telemetry.trace_context import TraceContext
+from services.mcp_core.errors import ActionDenied
 from services.mcp_core.mcp.messages import INVALID
 from services.mcp_core.model import Caller, Result
 
@@ -30,7 +31,8 @@ class Exchange:
 
     action, result, error: for its record; recorded: the pipeline has written that, or will whatever happens.
     modern: of 2026-07-28 or newer, by the header, as the SDK routes. number: the JSON-RPC id. streamed: the answer
-    may be a stream of events. handled: a handler of ours, or the SDK's routing, has seen it.
+    may be a stream of events. handled: a handler of ours, or the SDK's routing, has seen it. step_up: a denial that
+    the client can have lifted by its authorization server, which takes an HTTP 403 (MCP authorization).
     """
 
     caller: Caller
@@ -43,7 +45,13 @@ class Exchange:
     streamed: bool = False
     handled: bool = False
     cancelled: bool = False
+    step_up: ActionDenied | None = None
     _work: asyncio.Task[Any] | None = field(default=None, repr=False)
+
+    def failed(self, error: DomainError) -> None:
+        """Hears of every error of ours that becomes an answer."""
+        if isinstance(error, ActionDenied) and error.scopes:
+            self.step_up = error
 
     @property
     def key(self) -> Key:

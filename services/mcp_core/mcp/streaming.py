@@ -12,6 +12,7 @@ import mcp_types as types
 
 from services.common.errors import DomainError
 from services.mcp_core.edge.wire import SECURITY_HEADERS, Message, Response, Send
+from services.mcp_core.errors import ActionDenied
 from services.mcp_core.mcp.messages import jsonrpc_error
 
 Serve = Callable[[Send], Awaitable[None]]
@@ -21,21 +22,26 @@ _OURS = {name for name, _ in SECURITY_HEADERS} | {b"content-length", b"x-request
 
 
 class Streamed(Response):
-    """``serve``: lets the SDK answer into a send. ``settle``: makes one response of an answer without events."""
+    """``serve``: lets the SDK answer into a send. ``settle``: makes one response of an answer without events.
 
-    __slots__ = ("_serve", "_settle")
+    ``refused``: the denial that takes the place of the stream where it is known before the first event.
+    """
 
-    def __init__(self, serve: Serve, settle: Settle) -> None:
+    __slots__ = ("_refused", "_serve", "_settle")
+
+    def __init__(self, serve: Serve, settle: Settle, refused: Callable[[], ActionDenied | None]) -> None:
         super().__init__(200)
         self._serve = serve
         self._settle = settle
+        self._refused = refused
 
     async def send(self, send: Send, request_id: str) -> None:
-        streaming = False
+        """Raises ActionDenied, before anything was sent."""
+        streaming, begun = False, False
         held: list[Message] = []
 
         async def forward(message: Message) -> None:
-            nonlocal streaming
+            nonlocal streaming, begun
             if message["type"] == "http.response.start":
                 headers = message["headers"]
                 streaming = any(key == b"content-type" and b"text/event-stream" in value for key, value in headers)
@@ -43,16 +49,26 @@ class Streamed(Response):
                     kept = [pair for pair in headers if pair[0] not in _OURS]
                     own = [(b"x-request-id", request_id.encode()), (b"x-accel-buffering", b"no")]
                     message = {**message, "headers": [*own, *kept, *SECURITY_HEADERS]}
-            if streaming:
-                await send(message)
-            else:
+            if not streaming or message["type"] == "http.response.start":
                 held.append(message)
+                return
+            if not begun:
+                if self._refused() is not None:
+                    return
+                begun = True
+                await send(held.pop())
+            await send(message)
 
         await self._serve(forward)
         if streaming:
+            denial = self._refused()
+            if denial is not None and not begun:
+                raise denial
             return
         try:
             response = await self._settle(held)
+        except ActionDenied:
+            raise
         except DomainError as error:
             text = f"{error.public_message} (request id {request_id})"
             response = jsonrpc_error(503, types.INTERNAL_ERROR, text)

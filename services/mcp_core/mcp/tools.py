@@ -56,6 +56,7 @@ class ToolHandlers:
                 return ask(needed, exchange, dialogue.can)
             return _failed(sentence(needed, exchange))
         except DomainError as error:
+            exchange.failed(error)
             return _failed(sentence(error, exchange))
         content = answer.blocks or ({"type": "text", "text": answer.text},)
         return types.CallToolResult.model_validate(

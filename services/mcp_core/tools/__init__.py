@@ -15,13 +15,21 @@ from services.mcp_core.tools import (
     configuration,
     deployments,
     diagnosis,
+    draining,
     events,
+    images,
     logs,
     namespaces,
+    node_changes,
     nodes,
+    object_changes,
+    pod_changes,
     pods,
     resources,
     revisions,
+    rollback,
+    scaling,
+    secret_changes,
     services,
     usage,
     waiting,
@@ -33,6 +41,7 @@ from services.mcp_core.tools.schema import convert_arguments
 GROUPS = (
     *(configuration, deployments, diagnosis, events, logs, namespaces),
     *(nodes, pods, resources, revisions, services, usage, waiting, workloads),
+    *(draining, images, node_changes, object_changes, pod_changes, rollback, scaling, secret_changes),
 )
 
 REGISTRY: Mapping[str, Tool] = MappingProxyType(

@@ -17,7 +17,7 @@ from services.mcp_core.model import ALONE, Dialogue
 from services.mcp_core.model import PLAIN as PLAIN  # noqa: PLC0414 - as Permission
 from services.mcp_core.model import Permission as Permission  # noqa: PLC0414 - the tools take it from here
 from services.mcp_core.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
-from services.mcp_core.ports import ClusterSession, Kind
+from services.mcp_core.ports import ClusterSession, Kind, Resource
 from services.mcp_core.tools.schema import json_schema
 
 Arguments: TypeAlias = Mapping[str, Any]
@@ -81,16 +81,13 @@ class ObjectArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class WriteArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """What a tool that changes something takes beside its own arguments; the pipeline acts on it, not the tool."""
 
-    dry_run: Annotated[
-        bool, Meta(description="Change nothing: show what would change, as the cluster itself works it out.")
-    ] = False
+    dry_run: Annotated[bool, Meta(description="Only show what would change.")] = False
     idempotency_key: (
         Annotated[
             str,
             Meta(
                 pattern=r"^[A-Za-z0-9._:-]{8,128}$",
-                description="A text of your own, new for each change you want. Sent again with the same arguments, "
-                "it gives the recorded answer and never acts twice.",
+                description="Yours, new for each change; sent again, it never acts twice.",
             ),
         ]
         | UnsetType
@@ -101,10 +98,7 @@ class ConfirmableArguments(WriteArguments, forbid_unknown_fields=True, frozen=Tr
     """Of a tool whose calls may have to be confirmed."""
 
     confirm: (
-        Annotated[
-            str, Meta(max_length=2048, description="The `confirm` token of an answer that asked for a confirmation.")
-        ]
-        | UnsetType
+        Annotated[str, Meta(max_length=2048, description="Token of the answer that asked to confirm.")] | UnsetType
     ) = UNSET
 
 
@@ -131,6 +125,10 @@ class Preview(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     needs_confirmation: bool = False
 
 
+PREVIEW: Mapping[str, Any] = {"type": "object", "required": ["dry_run", "summary", "changes"]}
+"""What the published schemas say of a Preview."""
+
+
 @dataclass(frozen=True, slots=True)
 class ActionAttributes:
     """Attributes of an action that policy may read (R10)."""
@@ -143,12 +141,15 @@ class Need:
     """A further permission of a call, decided like the first (R10).
 
     required: without it the call is denied; otherwise the tool does without what it would have shown.
-    in_cluster: it concerns something outside namespaces.
+    in_cluster: it concerns something outside namespaces. namespace: another one than the call's.
+    why: a sentence for whoever is denied, without values.
     """
 
     permission: Permission
     required: bool = True
     in_cluster: bool = False
+    namespace: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +244,11 @@ def no_attributes(arguments: Arguments) -> ActionAttributes:
     return ActionAttributes()
 
 
+def as_given(arguments: Arguments) -> Arguments:
+    """For tools whose arguments hold nothing that the record must not have."""
+    return arguments
+
+
 def compact_json(result: Structured) -> str:
     """Text content for MCP clients that do not read structured content. JSON quoting fences the strings."""
     return json.dumps(result, ensure_ascii=False, separators=(",", ":"))
@@ -269,13 +275,16 @@ class Tool:
     arguments, result: structs; input_schema, output_schema: JSON Schema 2020-12 derived from them.
     namespaced: False where the objects lie outside namespaces. lists: takes `all_namespaces` instead of `namespace`.
     permission: of every call, or of the commonest where it follows from the arguments: by `permission_for` among a
-    few known kinds; by the cluster's discovery where `any_kind` (argument `kind`). needs: what else is decided.
+    few known kinds; by the cluster's discovery where `any_kind` (argument `kind`), which `permission_on` refines by
+    what is to be changed. needs: what else is decided.
     offered_for: the tool is shown to who has one of these; by default `permission`. anywhere: one namespace of the
     caller's grants suffices, for it reads nothing that lies in one. waits: stays open, so a read, too, records its
     intent first (R19).
     prepare: the look ahead of a tool that changes something: every such tool has one, and arguments that extend
     `WriteArguments` or `ConfirmableArguments`. It changes nothing.
     run: returns structured content valid under output_schema; raises DomainError. text: the same for the
+    MCP text content, with text from the cluster fenced as data. resource_name and attributes: for the Action.
+    recorded: the arguments as the record may have them, without secrets.
     MCP text content, with text from the cluster fenced as data; blocks: other content in its place.
     resource_name and attributes: for the Action.
     """
@@ -295,6 +304,7 @@ class Tool:
     resource_name: Callable[[Arguments], str] = no_name
     attributes: Callable[[Arguments], ActionAttributes] = no_attributes
     permission_for: Callable[[Arguments], Permission] | None = None
+    permission_on: Callable[[Arguments, Resource], Permission] | None = None
     any_kind: bool = False
     anywhere: bool = False
     waits: bool = False
@@ -302,6 +312,7 @@ class Tool:
     offered_for: tuple[Permission, ...] = ()
     text: Callable[[Structured], str] = compact_json
     prepare: Callable[[Invocation], Awaitable[Plan]] | None = None
+    recorded: Callable[[Arguments], Arguments] = as_given
     blocks: Callable[[Structured], tuple[Mapping[str, object], ...]] | None = None
     input_schema: Mapping[str, Any] = field(init=False)
     output_schema: Mapping[str, Any] = field(init=False)
@@ -310,6 +321,6 @@ class Tool:
         object.__setattr__(self, "input_schema", json_schema(self.arguments))
         schema = json_schema(self.result)
         if self.prepare is not None:
-            # MCP wants "object" at the root; with `dry_run` the answer is a Preview.
-            schema = {"type": "object", "anyOf": [schema, json_schema(Preview)]}
+            # MCP wants "object" at the root; with `dry_run` the answer is a Preview, described once and not per tool.
+            schema = {"type": "object", "anyOf": [schema, PREVIEW]}
         object.__setattr__(self, "output_schema", schema)

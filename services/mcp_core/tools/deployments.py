@@ -1,24 +1,16 @@
-"""Deployments: list and scale."""
+"""Deployments: list."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
-from msgspec import Meta as Constraint
 
-from services.mcp_core.ports import ObjectRef, Resource
+from services.mcp_core.ports import Resource
 from services.mcp_core.tools.base import (
-    ActionAttributes,
-    Arguments,
     Invocation,
     ListArguments,
-    Namespace,
-    ObjectName,
     Permission,
     Structured,
     Tool,
-    name_argument,
 )
 from services.mcp_core.tools.listing import Listing, Meta, list_objects, listed
 
@@ -105,58 +97,6 @@ async def _list_deployments(invocation: Invocation) -> Structured:
     return listed("deployments", found, invocation.arguments, DeploymentSummary)
 
 
-class ScaleArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Arguments of scale_deployment."""
-
-    name: ObjectName
-    namespace: Namespace
-    replicas: Annotated[int, Constraint(ge=0, le=1000, description="How many pods there shall be.")]
-
-
-class ScaleCount(msgspec.Struct, frozen=True):
-    """A number of replicas."""
-
-    replicas: int = 0
-
-
-class Scale(msgspec.Struct, frozen=True):
-    """The scale subresource (autoscaling/v1)."""
-
-    spec: ScaleCount = ScaleCount()
-    status: ScaleCount = ScaleCount()
-
-
-class Scaled(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Answer of scale_deployment: what is wanted now, and how many pods there were at that moment."""
-
-    deployment: str
-    namespace: str
-    replicas: int
-    current_replicas: int
-
-
-async def _scale_deployment(invocation: Invocation) -> Structured:
-    (namespace,) = invocation.namespaces
-    name: str = invocation.arguments["name"]
-    scale = await invocation.cluster.patch(
-        ObjectRef(DEPLOYMENTS, namespace, name, "scale"),
-        {"spec": {"replicas": invocation.arguments["replicas"]}},
-        Scale,
-    )
-    return msgspec.to_builtins(  # type: ignore[no-any-return]
-        Scaled(
-            deployment=name,
-            namespace=namespace,
-            replicas=scale.spec.replicas,
-            current_replicas=scale.status.replicas,
-        )
-    )
-
-
-def _replicas(arguments: Arguments) -> ActionAttributes:
-    return ActionAttributes(replicas=arguments["replicas"])
-
-
 TOOLS = (
     Tool(
         name="list_deployments",
@@ -170,18 +110,5 @@ TOOLS = (
         lists=True,
         read_only=True,
         idempotent=True,
-    ),
-    Tool(
-        name="scale_deployment",
-        title="Scale a deployment",
-        description="Sets how many pods a deployment shall have. 0 stops it.",
-        arguments=ScaleArguments,
-        result=Scaled,
-        permission=Permission("scale", "apps", "deployments", "scale"),
-        run=_scale_deployment,
-        destructive=True,
-        idempotent=True,
-        resource_name=name_argument,
-        attributes=_replicas,
     ),
 )

@@ -14,6 +14,9 @@ from services.common.errors import InvalidArgument
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+MULTILINE = "manifest"
+"""The one argument that may have lines: YAML, which `manifest.parse` looks at."""
+
 _PATH = re.compile(r"^(?P<problem>.*?)(?: - at `\$\.(?P<path>[^`]*)`)?$", re.DOTALL)
 _FIELD = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<field>.*)`", re.DOTALL)
 
@@ -53,7 +56,7 @@ def convert_arguments(arguments: Any, struct: type[S]) -> S:
         value = getattr(converted, attribute)
         texts = value if isinstance(value, list) else [value]
         # Python's `$` lets a trailing newline pass, JSON Schema's does not.
-        if any(isinstance(text, str) and not text.isprintable() for text in texts):
+        if name != MULTILINE and any(isinstance(text, str) and not text.isprintable() for text in texts):
             raise InvalidArgument(f"Argument `{name}` must not have control characters.")
     return converted
 

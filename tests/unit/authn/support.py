@@ -16,6 +16,7 @@ from services.authn.model import (
     Decision,
     Ends,
     Entry,
+    Grantable,
     PasswordCredential,
     Principal,
     Refreshable,
@@ -229,10 +230,16 @@ class FixedPolicy:
     def __init__(self, decision: Decision | None = None) -> None:
         self.decision = decision or Decision(True, rule="direct#1", policy_revision="r1")
         self.asked: list[tuple[str, str]] = []
+        self.answer = Grantable(rule="direct#1")
+        self.grantees: list[Principal] = []
 
     async def check(self, token: str, area: str, verb: str, call: Call) -> Decision:
         self.asked.append((token, verb))
         return self.decision
+
+    async def grantable(self, token: str, grantee: Principal, call: Call) -> Grantable:
+        self.grantees.append(grantee)
+        return self.answer
 
 
 def write_secret(path: Path, value: bytes) -> Path:

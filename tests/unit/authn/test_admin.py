@@ -85,7 +85,7 @@ async def test_a_key_is_made_between_intent_and_outcome_and_the_events_name_the_
         await add_key(key)
 
     admin.store.add_key = traced  # type: ignore[method-assign]
-    key, text = await admin.subject.create(ASKED, asker)
+    key, text, _ = await admin.subject.create(ASKED, asker)
     assert admin.journalist.trace == ["intent:unknown", "made", "outcome:success"]
     intent, outcome = admin.journalist.entries
     assert (intent.kind, intent.action, intent.user) == ("admin", "keys.create", "root")
@@ -246,7 +246,7 @@ async def test_direct_permissions_demand_namespaces_and_roles_alone_do_not(admin
     with pytest.raises(InvalidArgument, match="need namespaces"):
         await admin.subject.create(direct, asker)
     for scope in (DEV, EVERYWHERE):
-        key, _ = await admin.subject.create(replace(direct, namespaces=scope), asker)
+        key, _, _ = await admin.subject.create(replace(direct, namespaces=scope), asker)
         assert key.namespaces == scope
     assert (await admin.subject.create(ASKED, asker))[0].namespaces == EVERYWHERE
     assert (await admin.subject.create(replace(ASKED, namespaces=DEV), asker))[0].namespaces == DEV

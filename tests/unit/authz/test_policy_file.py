@@ -92,7 +92,7 @@ rolez: 1
         "3:5 unknown key 'permisions'; the role knows name, description, permissions, namespaces, inherits, condition",
         "4:19 'k8s:pod:list' names the unknown resource 'pod'; did you mean 'pods'?",
         "4:33 'k8s:pods:exec' names the unknown verb 'exec'; "
-        "pods has *, create, delete, get, list, logs, patch, restart, update, watch",
+        "pods has *, create, delete, evict, get, list, logs, patch, restart, update, watch",
         "4:48 '*' is not a permission; write k8s:<resource>:<verb>, k8s:<resource>:* or k8s:*",
         "4:53 'k8s:*:list' is not a permission; `*` may only stand alone and last, as in k8s:pods:* or k8s:*",
         '4:65 an entry of permissions must be a string, not a number; quote it: "1"',

@@ -13,6 +13,7 @@ from services.authz.policy.conditions import InvalidCondition
 from services.authz.policy.document import InvalidPolicy
 from services.authz.policy.engine import Engine
 from services.authz.policy.explain import explain
+from services.authz.policy.grants import missing_for_role
 from services.authz.policy.model import Action, Allowed, Circumstances, Denied, Elevation, Principal, Reason
 from services.authz.policy.parse import parse_policy
 from services.authz.policy.scope import EVERYWHERE, Scope
@@ -359,18 +360,18 @@ def test_an_elevation_is_a_role_in_some_namespaces_until_it_ends() -> None:
 def test_what_a_principal_may_grant_is_what_it_holds_without_condition_and_for_as_long() -> None:
     policy = engine(INHERITED)
     staging = Scope.of(["staging"])
-    assert policy.missing_to_grant(person("middle"), "middle", EVERYWHERE, NOON) == ""
-    assert policy.missing_to_grant(person("base"), "middle", EVERYWHERE, NOON) == "k8s:pods:delete"
-    assert policy.missing_to_grant(person("middle", namespaces=staging), "middle", EVERYWHERE, NOON) == "k8s:pods:list"
-    assert policy.missing_to_grant(person("middle", namespaces=staging), "middle", staging, NOON) == ""
+    assert missing_for_role(policy, person("middle"), "middle", EVERYWHERE, NOON) == ""
+    assert missing_for_role(policy, person("base"), "middle", EVERYWHERE, NOON) == "k8s:pods:delete"
+    assert missing_for_role(policy, person("middle", namespaces=staging), "middle", EVERYWHERE, NOON) == "k8s:pods:list"
+    assert missing_for_role(policy, person("middle", namespaces=staging), "middle", staging, NOON) == ""
     bound = engine(BOUND)
     member = person(groups=("ops",))
-    assert bound.missing_to_grant(member, "viewer", EVERYWHERE, NOON) == ""
-    assert bound.missing_to_grant(member, "viewer", EVERYWHERE, NOON + 1) == "k8s:pods:list"
+    assert missing_for_role(bound, member, "viewer", EVERYWHERE, NOON) == ""
+    assert missing_for_role(bound, member, "viewer", EVERYWHERE, NOON + 1) == "k8s:pods:list"
     conditional = engine(CONDITIONAL)
-    assert conditional.missing_to_grant(person("office"), "office", EVERYWHERE, NOON) == "k8s:pods:list"
+    assert missing_for_role(conditional, person("office"), "office", EVERYWHERE, NOON) == "k8s:pods:list"
     lifted = policy.with_elevations([Elevation("e", "kubegate", "alice", "top", EVERYWHERE, NOON + 1e6)], "x")
-    assert lifted.missing_to_grant(person(), "top", EVERYWHERE, NOON), "what is lent cannot be lent on"
+    assert missing_for_role(lifted, person(), "top", EVERYWHERE, NOON), "what is lent cannot be lent on"
 
 
 @pytest.mark.req("I5.1", "I5.7")

@@ -19,6 +19,7 @@ from services.mcp_core.model import (
     AccessToken,
     Action,
     Allowed,
+    AuthorizationServer,
     Caller,
     Credential,
     Decision,
@@ -28,7 +29,9 @@ from services.mcp_core.model import (
     Principal,
     RequestContext,
     Scope,
+    Scopes,
     Source,
+    Suggestion,
 )
 from services.mcp_core.pipeline import Pipeline
 from services.mcp_core.ports import Columns, Impersonation, Kind, LogText, ObjectRef, Page, Resource, Row
@@ -76,6 +79,9 @@ class FakeAuthenticator:
         self.error: Exception | None = None
         self.asked: list[str] = []
         self.certificates: list[bytes] = []
+        self.servers: tuple[AuthorizationServer, ...] = ()
+        self.asked_for_servers = 0
+        self.obtainable: tuple[tuple[str, str], ...] = ()
 
     async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
         self.log.append("authenticate")
@@ -86,7 +92,7 @@ class FakeAuthenticator:
         for name, secret in (("alice", ALICE), ("bob", BOB)):
             if credential.token == secret:
                 principal = Principal("kubegate", name, f"key-{name}", "api_key")
-                return Caller(context, principal, f"token-of-{name}", "authn-event")
+                return Caller(context, principal, f"token-of-{name}", "authn-event", obtainable=self.obtainable)
         raise Unauthenticated("The credential is not valid.")
 
     async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:
@@ -96,6 +102,12 @@ class FakeAuthenticator:
         if (username, password) != ("admin", "right"):
             raise Unauthenticated("The user name or password is wrong.")
         return AccessToken("a.b.c", 900)
+
+    async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:
+        if self.error:
+            raise self.error
+        self.asked_for_servers += 1
+        return self.servers
 
     async def jwks(self, deadline: Deadline) -> str:
         if self.error:
@@ -114,6 +126,8 @@ class FakeAuthorizer:
         self.roles: dict[str, str] = {}
         self.rule: Callable[[str], str] = lambda role: "role:r#1"
         self.checked: list[Action] = []
+        self.suggestions: dict[str, Suggestion] = {}
+        """By permission; all others are allowed already."""
         self.denied: set[str] = set()
         """Permissions that nobody has."""
         self.only: set[str] = set()
@@ -138,11 +152,17 @@ class FakeAuthorizer:
         explanation = f"{permission} is not allowed."
         return Denied("no_grant", explanation, permission, action.namespace, "rev1", f"authz-{len(self.checked)}")
 
-    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
+    async def suggest_roles(self, caller: Caller, actions: Sequence[Action], roles: Sequence[str]) -> list[Suggestion]:
+        self.log.append("suggest")
+        if self.error:
+            raise self.error
+        return [self.suggestions.get(str(action.permission), Suggestion(True)) for action in actions]
+
+    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:
         self.log.append("list_allowed")
         if self.error:
             raise self.error
-        return [self._scope(caller, action) for action in actions]
+        return Scopes(tuple(self._scope(caller, action) for action in actions))
 
 
 class FakeRecorder:
@@ -215,10 +235,19 @@ class FakeSession:
             raise NotFound(f"There is no {ref.name!r}.")
         return found
 
-    async def patch(self, ref: ObjectRef, merge_patch: Mapping[str, Any], shape: Any) -> Any:
+    async def create(self, ref: ObjectRef, body: Mapping[str, Any], shape: Any, **options: Any) -> Any:
         raise NotImplementedError
 
-    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
+    async def apply(self, ref: ObjectRef, body: Mapping[str, Any], shape: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+    async def evict(self, ref: ObjectRef, **options: Any) -> None:
+        raise NotImplementedError
+
+    async def patch(self, ref: ObjectRef, change: Any, shape: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+    async def delete(self, ref: ObjectRef, **options: Any) -> None:
         raise NotImplementedError
 
     async def logs(self, *args: Any, **kwargs: Any) -> LogText:

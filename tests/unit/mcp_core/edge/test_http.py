@@ -143,7 +143,7 @@ async def test_without_one_well_formed_credential_it_is_401_and_nobody(
     challenge = response.headers["www-authenticate"]
     assert challenge.startswith("Bearer ")
     assert "error=" not in challenge
-    assert f'resource_metadata="{BASE_URL}/.well-known/oauth-protected-resource"' in challenge
+    assert f'resource_metadata="{BASE_URL}/.well-known/oauth-protected-resource/mcp"' in challenge
     assert world.log == ["folded"]
     assert world.audit.last.kind is Kind.AUTHENTICATION
     assert world.audit.last.result is Result.FAILURE

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from services.common.errors import NotFound
-from services.mcp_core.ports import Columns, Kind, LogText, ObjectRef, Page, Resource, Row
+from services.mcp_core.ports import Columns, Kind, LogText, ObjectRef, Page, PatchForm, Resource, Row
 
 T = TypeVar("T")
 
@@ -72,12 +72,29 @@ class MemorySession:
         self.asked.append(("schemas", ObjectRef(resource), None))
         return self.openapi
 
-    async def patch(self, ref: ObjectRef, merge_patch: Mapping[str, Any], shape: type[T]) -> T:
-        self.asked.append(("patch", ref, merge_patch))
-        return msgspec.convert({**self._one(ref), **merge_patch}, shape)
+    async def create(self, ref: ObjectRef, body: Mapping[str, Any], shape: type[T], *, dry_run: bool = False) -> T:
+        self.asked.append(("create", ref, {"body": body, "dry_run": dry_run}))
+        return msgspec.convert(body, shape)
 
-    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
+    async def patch(
+        self, ref: ObjectRef, change: Any, shape: type[T], *, form: PatchForm = "merge", dry_run: bool = False
+    ) -> T:
+        self.asked.append(("patch", ref, change))
+        changed = self._one(ref) if isinstance(change, list) else _merged(self._one(ref), change)
+        return msgspec.convert(changed, shape)
+
+    async def apply(
+        self, ref: ObjectRef, body: Mapping[str, Any], shape: type[T], *, force: bool = False, dry_run: bool = False
+    ) -> T:
+        self.asked.append(("apply", ref, {"body": body, "force": force, "dry_run": dry_run}))
+        return msgspec.convert(body, shape)
+
+    async def delete(self, ref: ObjectRef, *, uid: str = "", resource_version: str = "", dry_run: bool = False) -> None:
         self.asked.append(("delete", ref, uid))
+        self._one(ref)
+
+    async def evict(self, ref: ObjectRef, *, uid: str = "", resource_version: str = "", dry_run: bool = False) -> None:
+        self.asked.append(("evict", ref, uid))
         self._one(ref)
 
     async def logs(
@@ -107,3 +124,15 @@ class MemorySession:
             if one["metadata"]["name"] == ref.name and one["metadata"].get("namespace", "") == ref.namespace:
                 return one
         raise NotFound(f"{ref.resource.plural} {ref.name} not found")
+
+
+def _merged(target: Any, change: Any) -> Any:
+    """RFC 7396."""
+    if not isinstance(change, Mapping):
+        return change
+    result = dict(target) if isinstance(target, Mapping) else {}
+    for key, value in change.items():
+        result.pop(key, None)
+        if value is not None:
+            result[key] = _merged(target.get(key) if isinstance(target, Mapping) else None, value)
+    return result

@@ -2,15 +2,17 @@
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from services.common.errors import DomainError
 from services.mcp_core.adapters.kubernetes_errors import from_status
 from services.mcp_core.ports import Columns, Kind, LogText, Resource
 from services.mcp_core.redaction_objects import redact_object
-from services.mcp_core.tools import REGISTRY, check_output, validate
-from services.mcp_core.tools.base import Invocation
+from services.mcp_core.tools import REGISTRY, check_output, preview_of, split_controls, validate
+from services.mcp_core.tools.base import Invocation, Tool
 from tests.unit.mcp_core.tools.session import MemorySession
 from tests.unit.mcp_core.tools.test_registry import GOOD
 
@@ -160,7 +162,16 @@ CALLS: list[tuple[str, dict[str, Any], str]] = [
     *(
         (tool, {"kind": plural, "namespace": "default"} | ({} if tool == "list_resources" else {"name": "web"}), plural)
         for plural in KINDS
-        for tool in ("list_resources", "get_resource")
+        for tool in ("list_resources", "get_resource", "delete_resource")
+    ),
+    *(
+        ("patch_resource", {"kind": plural, "namespace": "default", "name": "web", "patch": {"spec": {"x": 1}}}, plural)
+        for plural in KINDS
+    ),
+    *(
+        (tool, {"kind": plural, "namespace": "default", "manifest": {"metadata": {"name": "web"}}}, plural)
+        for plural in KINDS
+        for tool in ("create_resource", "apply_resource")
     ),
     *(
         ("wait_for", {"kind": plural, "namespace": "default", "name": "web", "condition": condition}, plural)
@@ -182,15 +193,33 @@ async def test_no_canary_leaves_through_any_tool(monkeypatch: pytest.MonkeyPatch
         tool = REGISTRY[name]
         if tool.any_kind and not plural:
             continue
-        validated = validate(tool, arguments)
+        _, validated = split_controls(validate(tool, arguments))
         places = ("",) if not tool.namespaced or "namespace" not in validated else (validated["namespace"],)
         if name == "restart_pod":
             session.objects["pods"][0]["metadata"]["ownerReferences"] = [{"kind": "X", "name": "x", "controller": True}]
         invocation = Invocation(validated, places, session, KINDS.get(plural), GRANTED)
-        result = await tool.run(invocation)
-        check_output(tool, result)
-        said = json.dumps(result, ensure_ascii=False) + tool.text(result)
+        said = await (changing(tool, invocation) if tool.prepare else reading(tool, invocation))
         assert plant.found(said) == [], f"{name} {arguments}"
+
+
+async def reading(tool: Tool, invocation: Invocation) -> str:
+    result = await tool.run(invocation)
+    check_output(tool, result)
+    return json.dumps(result, ensure_ascii=False) + tool.text(result)
+
+
+async def changing(tool: Tool, invocation: Invocation) -> str:
+    """What it shows before it acts and after, or why it does not; and what the record has of its arguments."""
+    assert tool.prepare is not None
+    said = json.dumps(tool.recorded(invocation.arguments))
+    for dry_run in (True, False):
+        try:
+            plan = await tool.prepare(replace(invocation, dry_run=dry_run))
+            said += preview_of(plan).text + repr(plan.needs)
+            said += json.dumps(await tool.run(replace(invocation, plan=plan)))
+        except DomainError as error:
+            said += error.public_message
+    return said
 
 
 @pytest.mark.req("R26", "I7.4")

@@ -41,6 +41,20 @@ TABLE = {
     "diagnose": "k8s:pods:list",
     "top_pods": "k8s:pods:list",
     "top_nodes": "k8s:nodes:list",
+    "evict_pod": "k8s:pods:evict",
+    "restart_deployment": "k8s:deployments:restart",
+    "rollout_undo": "k8s:deployments:patch",
+    "set_image": "k8s:deployments:patch",
+    "cordon_node": "k8s:nodes:cordon",
+    "uncordon_node": "k8s:nodes:cordon",
+    "drain_node": "k8s:nodes:cordon",
+    "create_secret": "k8s:secrets:manage",
+    "update_secret": "k8s:secrets:manage",
+    "delete_secret": "k8s:secrets:manage",
+    "create_resource": "k8s:pods:create",
+    "apply_resource": "k8s:pods:patch",
+    "patch_resource": "k8s:pods:patch",
+    "delete_resource": "k8s:pods:delete",
 }
 """For tools of any kind, of the commonest one; their own tests say the rest."""
 
@@ -70,6 +84,20 @@ GOOD: dict[str, dict[str, Any]] = {
     "diagnose": {"name": "web-1", "namespace": "default"},
     "top_pods": {"namespace": "default", "sort_by": "memory"},
     "top_nodes": {"sort_by": "memory"},
+    "evict_pod": {"name": "web-1", "namespace": "default", "dry_run": True},
+    "restart_deployment": {"name": "web", "namespace": "default", "kind": "daemonset"},
+    "rollout_undo": {"name": "web", "namespace": "default", "to_revision": 2},
+    "set_image": {"name": "web", "namespace": "default", "image": "nginx:1.30@sha256:0a", "container": "web"},
+    "cordon_node": {"name": "node-1", "idempotency_key": "one-two-three"},
+    "uncordon_node": {"name": "node-1"},
+    "drain_node": {"name": "node-1", "force": True},
+    "create_secret": {"name": "db", "namespace": "default", "data": {"password": "x\ny"}},
+    "update_secret": {"name": "db", "namespace": "default", "data": {"password": None, "user": "eA=="}},
+    "delete_secret": {"name": "db", "namespace": "default"},
+    "create_resource": {"kind": "cm", "namespace": "default", "manifest": {"metadata": {"name": "a"}}},
+    "apply_resource": {"kind": "cm", "namespace": "default", "manifest": {"metadata": {"name": "a"}}, "force": True},
+    "patch_resource": {"kind": "deploy", "name": "web", "namespace": "default", "patch": {"spec": {"replicas": 2}}},
+    "delete_resource": {"kind": "widgets.example.com", "name": "a", "namespace": "default"},
 }
 
 
@@ -81,10 +109,14 @@ def test_each_tool_has_the_permission_of_the_published_table() -> None:
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_schemas_are_self_contained_and_closed(name: str) -> None:
-    for schema in (REGISTRY[name].input_schema, REGISTRY[name].output_schema):
+    tool = REGISTRY[name]
+    for schema in (tool.input_schema, tool.output_schema):
         jsonschema.Draft202012Validator.check_schema(schema)
         assert schema["type"] == "object"
-        assert schema["additionalProperties"] is False
+        # What changes something answers a preview, too.
+        whole, *previews = schema.get("anyOf", [schema])
+        assert (len(previews) == 1) == (tool.prepare is not None and schema is tool.output_schema)
+        assert whole["additionalProperties"] is False
         assert "$ref" not in json.dumps(schema)
 
 

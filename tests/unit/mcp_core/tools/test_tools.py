@@ -1,5 +1,6 @@
 """What the tools make of what a cluster says, over objects in memory."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,9 +37,12 @@ async def call(
     name: str, arguments: dict[str, Any], session: MemorySession, namespaces: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
     tool = REGISTRY[name]
-    validated = tools.validate(tool, arguments)
+    _, validated = tools.split_controls(tools.validate(tool, arguments))
     decided = namespaces if namespaces is not None else (validated.get("namespace", ""),)
-    result = await tool.run(Invocation(validated, decided, session))
+    invocation = Invocation(validated, decided, session)
+    if tool.prepare is not None:
+        invocation = replace(invocation, plan=await tool.prepare(invocation))
+    result = await tool.run(invocation)
     tools.check_output(tool, result)
     assert tool.text(result)
     return result
@@ -196,12 +200,16 @@ async def test_a_pod_without_controller_is_not_restarted() -> None:
     assert [verb for verb, _, _ in session.asked] == ["get"]
 
 
-async def test_delete_pod_is_one_request_and_not_found_is_said() -> None:
+async def test_delete_pod_deletes_what_it_looked_at_and_not_found_is_said() -> None:
     session = MemorySession({"pods": [pod("web-1")]})
     assert (await call("delete_pod", {"name": "web-1", "namespace": "default"}, session))["pod"] == "web-1"
     with pytest.raises(NotFound):
         await call("delete_pod", {"name": "gone", "namespace": "default"}, session)
-    assert [verb for verb, _, _ in session.asked] == ["delete", "delete"]
+    assert [(verb, rest) for verb, _, rest in session.asked] == [
+        ("get", None),
+        ("delete", "uid-web-1"),
+        ("get", None),
+    ]
 
 
 async def test_deployments_are_listed_and_scaled_through_the_scale_subresource() -> None:
@@ -222,10 +230,17 @@ async def test_deployments_are_listed_and_scaled_through_the_scale_subresource()
         "images": ["nginx:1.27"],
         "created": "2026-11-22T10:00:00Z",
     }
-    scaled = await call("scale_deployment", {"name": "web", "namespace": "default", "replicas": 0}, session)
-    assert scaled == {"deployment": "web", "namespace": "default", "replicas": 0, "current_replicas": 2}
+    scaled = await call("scale_deployment", {"name": "web", "namespace": "default", "replicas": 3}, session)
+    assert scaled == {
+        "deployment": "web",
+        "namespace": "default",
+        "replicas": 3,
+        "current_replicas": 2,
+        "kind": "deployment",
+    }
     _, ref, patch = session.asked[-1]
-    assert (ref.resource.group, ref.subresource, patch) == ("apps", "scale", {"spec": {"replicas": 0}})
+    assert (ref.resource.group, ref.subresource, patch) == ("apps", "scale", {"spec": {"replicas": 3}})
+    assert [verb for verb, _, _ in session.asked] == ["list", "patch"]
 
 
 async def test_services_show_ports_as_kubectl_does() -> None:

@@ -165,21 +165,27 @@ class CreateUserResponse(_message.Message):
 
     USER_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
+    UNKNOWN_ROLES_FIELD_NUMBER: _builtins.int
     password: _builtins.str
     """The password that was made; empty where one was given."""
     @_builtins.property
     def user(self) -> Global___User:
         """Its record."""
 
+    @_builtins.property
+    def unknown_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Roles of it that the policy does not know: they give nothing yet."""
+
     def __init__(
         self,
         *,
         user: Global___User | None = ...,
         password: _builtins.str = ...,
+        unknown_roles: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["password", b"password", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["password", b"password", "unknown_roles", b"unknown_roles", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -581,6 +587,26 @@ class TrustedIssuer(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ScopeMapEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ISSUER_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
     JWKS_URI_FIELD_NUMBER: _builtins.int
@@ -598,6 +624,9 @@ class TrustedIssuer(_message.Message):
     KUBERNETES_FIELD_NUMBER: _builtins.int
     ENABLED_FIELD_NUMBER: _builtins.int
     CONFIGURED_FIELD_NUMBER: _builtins.int
+    SCOPE_MAP_FIELD_NUMBER: _builtins.int
+    SCOPE_CLAIM_FIELD_NUMBER: _builtins.int
+    INITIAL_SCOPES_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
     """The `iss` of its tokens, an https URL."""
     audience: _builtins.str
@@ -626,6 +655,8 @@ class TrustedIssuer(_message.Message):
     """Whether its tokens are accepted."""
     configured: _builtins.bool
     """Whether it comes from the configuration file, which no RPC changes."""
+    scope_claim: _builtins.str
+    """Path of the claim with the scopes; empty: scope."""
     @_builtins.property
     def algorithms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Algorithms that it may use: RS256, ES256, EdDSA. HS256 only in the
@@ -643,6 +674,16 @@ class TrustedIssuer(_message.Message):
     @_builtins.property
     def default_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Roles that everybody from there has."""
+
+    @_builtins.property
+    def scope_map(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Scopes of its tokens -> roles of the policy. Where roles_claim is set too,
+        a role takes both: what the person has, as far as the client was given it.
+        """
+
+    @_builtins.property
+    def initial_scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Scopes that a client should ask for first; empty: all of scope_map."""
 
     def __init__(
         self,
@@ -664,10 +705,13 @@ class TrustedIssuer(_message.Message):
         kubernetes: _builtins.bool = ...,
         enabled: _builtins.bool = ...,
         configured: _builtins.bool = ...,
+        scope_map: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        scope_claim: _builtins.str = ...,
+        initial_scopes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithms", b"algorithms", "audience", b"audience", "ca_pem", b"ca_pem", "configured", b"configured", "default_roles", b"default_roles", "enabled", b"enabled", "groups_claim", b"groups_claim", "issuer", b"issuer", "jwks_uri", b"jwks_uri", "kubernetes", b"kubernetes", "permissions_claim", b"permissions_claim", "role_map", b"role_map", "roles_claim", b"roles_claim", "subject_claim", b"subject_claim", "tenant", b"tenant", "tenant_claim", b"tenant_claim", "token_types", b"token_types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithms", b"algorithms", "audience", b"audience", "ca_pem", b"ca_pem", "configured", b"configured", "default_roles", b"default_roles", "enabled", b"enabled", "groups_claim", b"groups_claim", "initial_scopes", b"initial_scopes", "issuer", b"issuer", "jwks_uri", b"jwks_uri", "kubernetes", b"kubernetes", "permissions_claim", b"permissions_claim", "role_map", b"role_map", "roles_claim", b"roles_claim", "scope_claim", b"scope_claim", "scope_map", b"scope_map", "subject_claim", b"subject_claim", "tenant", b"tenant", "tenant_claim", b"tenant_claim", "token_types", b"token_types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -157,6 +157,7 @@ class AuthenticateResponse(_message.Message):
     PRINCIPAL_TOKEN_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
     REVOCATION_REVISION_FIELD_NUMBER: _builtins.int
+    OBTAINABLE_FIELD_NUMBER: _builtins.int
     principal_token: _builtins.str
     """EdDSA JWT, 60 s, audience kubegate-internal, azp = SPIFFE id of the asker (R5)."""
     event_id: _builtins.str
@@ -167,6 +168,12 @@ class AuthenticateResponse(_message.Message):
     def principal(self) -> _identity_pb2.Principal:
         """Who it is."""
 
+    @_builtins.property
+    def obtainable(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScopeRole]:
+        """Scopes that the token lacks and that would give its holder a further role:
+        what a client may ask the authorization server for.
+        """
+
     def __init__(
         self,
         *,
@@ -174,14 +181,41 @@ class AuthenticateResponse(_message.Message):
         principal_token: _builtins.str = ...,
         event_id: _builtins.str = ...,
         revocation_revision: _builtins.int = ...,
+        obtainable: _abc.Iterable[Global___ScopeRole] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "principal", b"principal", "principal_token", b"principal_token", "revocation_revision", b"revocation_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "obtainable", b"obtainable", "principal", b"principal", "principal_token", b"principal_token", "revocation_revision", b"revocation_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuthenticateResponse: _TypeAlias = AuthenticateResponse  # noqa: Y015
+
+@_typing.final
+class ScopeRole(_message.Message):
+    """A scope and the role that it gives."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    """Scope of the token's issuer."""
+    role: _builtins.str
+    """Role of the policy."""
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        role: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScopeRole: _TypeAlias = ScopeRole  # noqa: Y015
 
 @_typing.final
 class AuthenticateStreamRequest(_message.Message):
@@ -625,6 +659,83 @@ class GetJwksResponse(_message.Message):
 Global___GetJwksResponse: _TypeAlias = GetJwksResponse  # noqa: Y015
 
 @_typing.final
+class GetAuthorizationServersRequest(_message.Message):
+    """Asks for the authorization servers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuthorizationServersRequest: _TypeAlias = GetAuthorizationServersRequest  # noqa: Y015
+
+@_typing.final
+class GetAuthorizationServersResponse(_message.Message):
+    """The authorization servers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorizationServer]:
+        """By issuer; those of Kubernetes clusters and of shared secrets, which no
+        person signs in at, are left out.
+        """
+
+    def __init__(
+        self,
+        *,
+        servers: _abc.Iterable[Global___AuthorizationServer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["servers", b"servers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuthorizationServersResponse: _TypeAlias = GetAuthorizationServersResponse  # noqa: Y015
+
+@_typing.final
+class AuthorizationServer(_message.Message):
+    """An authorization server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUER_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    INITIAL_SCOPES_FIELD_NUMBER: _builtins.int
+    issuer: _builtins.str
+    """The `iss` of its tokens."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Scopes that give a role here."""
+
+    @_builtins.property
+    def initial_scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Scopes that a client should ask for first."""
+
+    def __init__(
+        self,
+        *,
+        issuer: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        initial_scopes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["initial_scopes", b"initial_scopes", "issuer", b"issuer", "scopes", b"scopes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorizationServer: _TypeAlias = AuthorizationServer  # noqa: Y015
+
+@_typing.final
 class GetPrincipalKeysRequest(_message.Message):
     """Asks for the keys of principal tokens."""
 
@@ -869,21 +980,27 @@ class CreateApiKeyResponse(_message.Message):
 
     API_KEY_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    UNKNOWN_ROLES_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """kg_<id>_<secret>; cannot be shown again."""
     @_builtins.property
     def api_key(self) -> Global___ApiKey:
         """Its record."""
 
+    @_builtins.property
+    def unknown_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Roles of it that the policy does not know: they give nothing yet."""
+
     def __init__(
         self,
         *,
         api_key: Global___ApiKey | None = ...,
         key: _builtins.str = ...,
+        unknown_roles: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "key", b"key", "unknown_roles", b"unknown_roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

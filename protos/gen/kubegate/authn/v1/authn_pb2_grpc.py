@@ -65,6 +65,11 @@ class AuthnServiceStub:
                 request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.GetJwksRequest.SerializeToString,
                 response_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.GetJwksResponse.FromString,
                 _registered_method=True)
+        self.GetAuthorizationServers = channel.unary_unary(
+                '/kubegate.authn.v1.AuthnService/GetAuthorizationServers',
+                request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.GetAuthorizationServersRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.GetAuthorizationServersResponse.FromString,
+                _registered_method=True)
         self.WatchRevocations = channel.stream_stream(
                 '/kubegate.authn.v1.AuthnService/WatchRevocations',
                 request_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.WatchRevocationsRequest.SerializeToString,
@@ -125,6 +130,14 @@ class AuthnServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAuthorizationServers(self, request, context):
+        """The authorization servers whose tokens are accepted, with the scopes that
+        mean something here (RFC 9728).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchRevocations(self, request_iterator, context):
         """A lease on what has been revoked (R12): the client pings, each answer says
         which credentials ended since the revision that the ping names.
@@ -172,6 +185,11 @@ def add_AuthnServiceServicer_to_server(servicer, server):
                     servicer.GetJwks,
                     request_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.GetJwksRequest.FromString,
                     response_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.GetJwksResponse.SerializeToString,
+            ),
+            'GetAuthorizationServers': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuthorizationServers,
+                    request_deserializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.GetAuthorizationServersRequest.FromString,
+                    response_serializer=kubegate_dot_authn_dot_v1_dot_authn__pb2.GetAuthorizationServersResponse.SerializeToString,
             ),
             'WatchRevocations': grpc.stream_stream_rpc_method_handler(
                     servicer.WatchRevocations,
@@ -347,6 +365,33 @@ class AuthnService:
             '/kubegate.authn.v1.AuthnService/GetJwks',
             kubegate_dot_authn_dot_v1_dot_authn__pb2.GetJwksRequest.SerializeToString,
             kubegate_dot_authn_dot_v1_dot_authn__pb2.GetJwksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuthorizationServers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authn.v1.AuthnService/GetAuthorizationServers',
+            kubegate_dot_authn_dot_v1_dot_authn__pb2.GetAuthorizationServersRequest.SerializeToString,
+            kubegate_dot_authn_dot_v1_dot_authn__pb2.GetAuthorizationServersResponse.FromString,
             options,
             channel_credentials,
             insecure,

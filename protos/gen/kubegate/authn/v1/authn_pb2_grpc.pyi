@@ -49,6 +49,10 @@ class AuthnServiceStub:
     """Exchanges a user's password for an access token (JWT)."""
     GetJwks: _grpc.UnaryUnaryMultiCallable[_authn_pb2.GetJwksRequest, _authn_pb2.GetJwksResponse]
     """Public keys of access tokens, as a JWK set (RFC 7517)."""
+    GetAuthorizationServers: _grpc.UnaryUnaryMultiCallable[_authn_pb2.GetAuthorizationServersRequest, _authn_pb2.GetAuthorizationServersResponse]
+    """The authorization servers whose tokens are accepted, with the scopes that
+    mean something here (RFC 9728).
+    """
     WatchRevocations: _grpc.StreamStreamMultiCallable[_authn_pb2.WatchRevocationsRequest, _authn_pb2.WatchRevocationsResponse]
     """A lease on what has been revoked (R12): the client pings, each answer says
     which credentials ended since the revision that the ping names.
@@ -77,6 +81,10 @@ class AuthnServiceAsyncStub(AuthnServiceStub):
     """Exchanges a user's password for an access token (JWT)."""
     GetJwks: _aio.UnaryUnaryMultiCallable[_authn_pb2.GetJwksRequest, _authn_pb2.GetJwksResponse]  # type: ignore[assignment]
     """Public keys of access tokens, as a JWK set (RFC 7517)."""
+    GetAuthorizationServers: _aio.UnaryUnaryMultiCallable[_authn_pb2.GetAuthorizationServersRequest, _authn_pb2.GetAuthorizationServersResponse]  # type: ignore[assignment]
+    """The authorization servers whose tokens are accepted, with the scopes that
+    mean something here (RFC 9728).
+    """
     WatchRevocations: _aio.StreamStreamMultiCallable[_authn_pb2.WatchRevocationsRequest, _authn_pb2.WatchRevocationsResponse]  # type: ignore[assignment]
     """A lease on what has been revoked (R12): the client pings, each answer says
     which credentials ended since the revision that the ping names.
@@ -138,6 +146,16 @@ class AuthnServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_authn_pb2.GetJwksResponse, _abc.Awaitable[_authn_pb2.GetJwksResponse]]:
         """Public keys of access tokens, as a JWK set (RFC 7517)."""
+
+    @_abc_1.abstractmethod
+    def GetAuthorizationServers(
+        self,
+        request: _authn_pb2.GetAuthorizationServersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authn_pb2.GetAuthorizationServersResponse, _abc.Awaitable[_authn_pb2.GetAuthorizationServersResponse]]:
+        """The authorization servers whose tokens are accepted, with the scopes that
+        mean something here (RFC 9728).
+        """
 
     @_abc_1.abstractmethod
     def WatchRevocations(

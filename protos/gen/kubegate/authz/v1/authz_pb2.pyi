@@ -65,6 +65,78 @@ DENIAL_REASON_TENANT: DenialReason.ValueType  # 6
 Global___DenialReason: _TypeAlias = DenialReason  # noqa: Y015
 
 @_typing.final
+class CheckGrantsRequest(_message.Message):
+    """Asks whether a credential may be made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_TOKEN_FIELD_NUMBER: _builtins.int
+    GRANTEE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    principal_token: _builtins.str
+    """Of the operator who makes it, relayed (R15)."""
+    request_id: _builtins.str
+    """Correlates the record with the request."""
+    @_builtins.property
+    def grantee(self) -> _identity_pb2.Principal:
+        """Whom the credential would prove, with everything that it carries."""
+
+    def __init__(
+        self,
+        *,
+        principal_token: _builtins.str = ...,
+        grantee: _identity_pb2.Principal | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grantee", b"grantee"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grantee", b"grantee", "principal_token", b"principal_token", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckGrantsRequest: _TypeAlias = CheckGrantsRequest  # noqa: Y015
+
+@_typing.final
+class CheckGrantsResponse(_message.Message):
+    """What stands against it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSING_FIELD_NUMBER: _builtins.int
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    UNKNOWN_ROLES_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    missing: _builtins.str
+    """The first permission that the grantee would hold and the operator does not
+    hold itself; empty where it may be made.
+    """
+    rule_id: _builtins.str
+    """The rule that lets the operator grant anything (kubegate:grants:any); empty
+    where none does.
+    """
+    policy_revision: _builtins.str
+    """Digest of the policy, as in CheckResponse."""
+    @_builtins.property
+    def unknown_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Roles of the grantee that the policy does not know: they give nothing yet."""
+
+    def __init__(
+        self,
+        *,
+        missing: _builtins.str = ...,
+        rule_id: _builtins.str = ...,
+        unknown_roles: _abc.Iterable[_builtins.str] | None = ...,
+        policy_revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "policy_revision", b"policy_revision", "rule_id", b"rule_id", "unknown_roles", b"unknown_roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckGrantsResponse: _TypeAlias = CheckGrantsResponse  # noqa: Y015
+
+@_typing.final
 class WatchPolicyRequest(_message.Message):
     """Keeps the lease."""
 
@@ -452,25 +524,129 @@ class ListAllowedResponse(_message.Message):
 
     SCOPES_FIELD_NUMBER: _builtins.int
     POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    LEASE_REVISION_FIELD_NUMBER: _builtins.int
+    CACHEABLE_UNTIL_FIELD_NUMBER: _builtins.int
     policy_revision: _builtins.str
     """Revision of the policy that answered."""
+    lease_revision: _builtins.int
+    """As in CheckResponse: the scopes may be kept while WatchPolicy vouches for
+    this revision.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.NamespaceScope]:
         """One per action, in the order asked; an empty scope means nowhere."""
+
+    @_builtins.property
+    def cacheable_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when at most; unset means not at all (R11)."""
 
     def __init__(
         self,
         *,
         scopes: _abc.Iterable[_identity_pb2.NamespaceScope] | None = ...,
         policy_revision: _builtins.str = ...,
+        lease_revision: _builtins.int = ...,
+        cacheable_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cacheable_until", b"cacheable_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_revision", b"policy_revision", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cacheable_until", b"cacheable_until", "lease_revision", b"lease_revision", "policy_revision", b"policy_revision", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAllowedResponse: _TypeAlias = ListAllowedResponse  # noqa: Y015
+
+@_typing.final
+class SuggestRolesRequest(_message.Message):
+    """Asks which roles would help."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    principal_token: _builtins.str
+    """Signed by authn."""
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.Action]:
+        """What is wanted, 100 at most."""
+
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The roles that can be had, 100 at most."""
+
+    @_builtins.property
+    def source(self) -> _identity_pb2.Source:
+        """Where the call came from."""
+
+    def __init__(
+        self,
+        *,
+        principal_token: _builtins.str = ...,
+        actions: _abc.Iterable[_identity_pb2.Action] | None = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        source: _identity_pb2.Source | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "principal_token", b"principal_token", "roles", b"roles", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestRolesRequest: _TypeAlias = SuggestRolesRequest  # noqa: Y015
+
+@_typing.final
+class SuggestRolesResponse(_message.Message):
+    """Which roles would help."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUGGESTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def suggestions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleSuggestion]:
+        """One per action, in the order asked."""
+
+    def __init__(
+        self,
+        *,
+        suggestions: _abc.Iterable[Global___RoleSuggestion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["suggestions", b"suggestions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestRolesResponse: _TypeAlias = SuggestRolesResponse  # noqa: Y015
+
+@_typing.final
+class RoleSuggestion(_message.Message):
+    """What would allow one action."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    allowed: _builtins.bool
+    """Whether the principal may do it as it is."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Roles of which each would suffice, the one that grants least first."""
+
+    def __init__(
+        self,
+        *,
+        allowed: _builtins.bool = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "roles", b"roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleSuggestion: _TypeAlias = RoleSuggestion  # noqa: Y015
 
 @_typing.final
 class BatchCheckRequest(_message.Message):

@@ -60,6 +60,16 @@ class AuthzServiceStub:
                 request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedRequest.SerializeToString,
                 response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedResponse.FromString,
                 _registered_method=True)
+        self.SuggestRoles = channel.unary_unary(
+                '/kubegate.authz.v1.AuthzService/SuggestRoles',
+                request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.SuggestRolesRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.SuggestRolesResponse.FromString,
+                _registered_method=True)
+        self.CheckGrants = channel.unary_unary(
+                '/kubegate.authz.v1.AuthzService/CheckGrants',
+                request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckGrantsRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckGrantsResponse.FromString,
+                _registered_method=True)
         self.WatchPolicy = channel.stream_stream(
                 '/kubegate.authz.v1.AuthzService/WatchPolicy',
                 request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.WatchPolicyRequest.SerializeToString,
@@ -108,6 +118,23 @@ class AuthzServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SuggestRoles(self, request, context):
+        """For each action, which of some roles would let the principal do it. Not a
+        decision, as ListAllowed: it says what is worth asking for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckGrants(self, request, context):
+        """Whether the token's principal may make a credential for somebody: nobody
+        grants beyond what he holds. Not a decision: authn, which asks before it makes
+        or hands out a credential, decides and records.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchPolicy(self, request_iterator, context):
         """A lease on the policy (R12): the client pings, each answer carries the
         revision in force.
@@ -143,6 +170,16 @@ def add_AuthzServiceServicer_to_server(servicer, server):
                     servicer.ListAllowed,
                     request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedRequest.FromString,
                     response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedResponse.SerializeToString,
+            ),
+            'SuggestRoles': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuggestRoles,
+                    request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.SuggestRolesRequest.FromString,
+                    response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.SuggestRolesResponse.SerializeToString,
+            ),
+            'CheckGrants': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckGrants,
+                    request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckGrantsRequest.FromString,
+                    response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckGrantsResponse.SerializeToString,
             ),
             'WatchPolicy': grpc.stream_stream_rpc_method_handler(
                     servicer.WatchPolicy,
@@ -286,6 +323,60 @@ class AuthzService:
             '/kubegate.authz.v1.AuthzService/ListAllowed',
             kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedRequest.SerializeToString,
             kubegate_dot_authz_dot_v1_dot_authz__pb2.ListAllowedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuggestRoles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authz.v1.AuthzService/SuggestRoles',
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.SuggestRolesRequest.SerializeToString,
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.SuggestRolesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckGrants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authz.v1.AuthzService/CheckGrants',
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckGrantsRequest.SerializeToString,
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.CheckGrantsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,15 @@ class AuthzServiceStub:
     """For each action, in which namespaces the principal may do it. Not a
     decision: nothing may be executed on its strength, and it is not recorded.
     """
+    SuggestRoles: _grpc.UnaryUnaryMultiCallable[_authz_pb2.SuggestRolesRequest, _authz_pb2.SuggestRolesResponse]
+    """For each action, which of some roles would let the principal do it. Not a
+    decision, as ListAllowed: it says what is worth asking for.
+    """
+    CheckGrants: _grpc.UnaryUnaryMultiCallable[_authz_pb2.CheckGrantsRequest, _authz_pb2.CheckGrantsResponse]
+    """Whether the token's principal may make a credential for somebody: nobody
+    grants beyond what he holds. Not a decision: authn, which asks before it makes
+    or hands out a credential, decides and records.
+    """
     WatchPolicy: _grpc.StreamStreamMultiCallable[_authz_pb2.WatchPolicyRequest, _authz_pb2.WatchPolicyResponse]
     """A lease on the policy (R12): the client pings, each answer carries the
     revision in force.
@@ -70,6 +79,15 @@ class AuthzServiceAsyncStub(AuthzServiceStub):
     ListAllowed: _aio.UnaryUnaryMultiCallable[_authz_pb2.ListAllowedRequest, _authz_pb2.ListAllowedResponse]  # type: ignore[assignment]
     """For each action, in which namespaces the principal may do it. Not a
     decision: nothing may be executed on its strength, and it is not recorded.
+    """
+    SuggestRoles: _aio.UnaryUnaryMultiCallable[_authz_pb2.SuggestRolesRequest, _authz_pb2.SuggestRolesResponse]  # type: ignore[assignment]
+    """For each action, which of some roles would let the principal do it. Not a
+    decision, as ListAllowed: it says what is worth asking for.
+    """
+    CheckGrants: _aio.UnaryUnaryMultiCallable[_authz_pb2.CheckGrantsRequest, _authz_pb2.CheckGrantsResponse]  # type: ignore[assignment]
+    """Whether the token's principal may make a credential for somebody: nobody
+    grants beyond what he holds. Not a decision: authn, which asks before it makes
+    or hands out a credential, decides and records.
     """
     WatchPolicy: _aio.StreamStreamMultiCallable[_authz_pb2.WatchPolicyRequest, _authz_pb2.WatchPolicyResponse]  # type: ignore[assignment]
     """A lease on the policy (R12): the client pings, each answer carries the
@@ -121,6 +139,27 @@ class AuthzServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_authz_pb2.ListAllowedResponse, _abc.Awaitable[_authz_pb2.ListAllowedResponse]]:
         """For each action, in which namespaces the principal may do it. Not a
         decision: nothing may be executed on its strength, and it is not recorded.
+        """
+
+    @_abc_1.abstractmethod
+    def SuggestRoles(
+        self,
+        request: _authz_pb2.SuggestRolesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authz_pb2.SuggestRolesResponse, _abc.Awaitable[_authz_pb2.SuggestRolesResponse]]:
+        """For each action, which of some roles would let the principal do it. Not a
+        decision, as ListAllowed: it says what is worth asking for.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckGrants(
+        self,
+        request: _authz_pb2.CheckGrantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authz_pb2.CheckGrantsResponse, _abc.Awaitable[_authz_pb2.CheckGrantsResponse]]:
+        """Whether the token's principal may make a credential for somebody: nobody
+        grants beyond what he holds. Not a decision: authn, which asks before it makes
+        or hands out a credential, decides and records.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,305 @@
+"""drain_node: closes a node and evicts its pods, by the rules of `kubectl drain`.
+
+Pods go one after another, each asked of its PodDisruptionBudget; what a budget holds back is tried again until the time
+is up. Policy is asked again before each round, so that a revocation ends it; however it ends, the node stays closed,
+and the answer says which pods went and which are still there. Calling it again goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta as Constraint
+
+from services.common.errors import FailedPrecondition, NotFound, PermissionDenied
+from services.mcp_core.changes import CORDON, DRAIN, EVICT
+from services.mcp_core.ports import ObjectRef
+from services.mcp_core.tools.base import (
+    Arguments,
+    Change,
+    ConfirmableArguments,
+    Invocation,
+    Need,
+    ObjectName,
+    Permission,
+    Plan,
+    Structured,
+    Tool,
+    name_argument,
+)
+from services.mcp_core.tools.node_changes import NODES, cordon
+from services.mcp_core.tools.planning import Versioned, called
+from services.mcp_core.tools.pods import PODS
+
+MIRROR = "kubernetes.io/config.mirror"
+MAX_PODS = 1000
+
+PAUSE = 1.0
+"""Seconds between two rounds."""
+
+RESERVE = 0.5
+"""Seconds before the call's deadline at which it gives up, to say how it left the node."""
+
+
+class DrainArguments(ConfirmableArguments, forbid_unknown_fields=True, frozen=True):
+    """Arguments of drain_node."""
+
+    name: ObjectName
+    delete_emptydir_data: Annotated[bool, Constraint(description="Pods may lose what they keep in emptyDir.")] = False
+    force: Annotated[bool, Constraint(description="Pods without a controller go too, for good.")] = False
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """A reference to an owner."""
+
+    kind: str
+    controller: bool = False
+
+
+class DrainedMeta(msgspec.Struct, frozen=True, rename="camel"):
+    """What is read of a pod's metadata."""
+
+    name: str
+    namespace: str
+    uid: str = ""
+    annotations: dict[str, str] = {}
+    owner_references: list[Owner] = []
+    deletion_timestamp: str = ""
+
+
+class DrainedVolume(msgspec.Struct, frozen=True, rename="camel"):
+    """What is read of a volume."""
+
+    empty_dir: Any = None
+
+
+class DrainedSpec(msgspec.Struct, frozen=True):
+    """What is read of a pod's specification."""
+
+    volumes: list[DrainedVolume] = []
+
+
+class DrainedStatus(msgspec.Struct, frozen=True):
+    """What is read of a pod's status."""
+
+    phase: str = ""
+
+
+class DrainedPod(msgspec.Struct, frozen=True):
+    """What draining reads of a pod."""
+
+    metadata: DrainedMeta
+    spec: DrainedSpec = DrainedSpec()
+    status: DrainedStatus = DrainedStatus()
+
+    @property
+    def place(self) -> str:
+        """namespace/name"""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def controller(self) -> str:
+        """The kind of its controller; "" without one."""
+        return next((owner.kind for owner in self.metadata.owner_references if owner.controller), "")
+
+    @property
+    def finished(self) -> bool:
+        """Whether it runs no more."""
+        return self.status.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class DrainPlan(Plan):
+    """The plan with the namespaces in which authz was asked for evictions."""
+
+    namespaces: frozenset[str] = frozenset()
+
+
+class Drained(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Answer of drain_node. `complete`: nothing is left but what stays. gone: evicted, and no longer there. leaving:
+    evicted, still ending. blocked: what a PodDisruptionBudget holds back, and what was not there when the call was
+    decided or would lose data. staying: of DaemonSets, and the node's own."""
+
+    node: str
+    complete: bool
+    message: str
+    gone: list[str]
+    leaving: list[str]
+    blocked: list[str]
+    staying: list[str]
+
+
+def split(pods: Sequence[DrainedPod]) -> tuple[list[DrainedPod], list[DrainedPod]]:
+    """The pods that are to go, and those that stay: a DaemonSet's would come back, a mirror is not the cluster's."""
+    stays = [
+        pod
+        for pod in pods
+        if MIRROR in pod.metadata.annotations or (pod.controller == "DaemonSet" and not pod.finished)
+    ]
+    return [pod for pod in pods if pod not in stays], stays
+
+
+def is_lone(pod: DrainedPod) -> bool:
+    """Whether nothing would bring it back."""
+    return not pod.controller and not pod.finished
+
+
+def holds_data(pod: DrainedPod) -> bool:
+    """Whether it would lose what it keeps in an emptyDir volume."""
+    return not pod.finished and any(volume.empty_dir is not None for volume in pod.spec.volumes)
+
+
+def refuse_loss(pods: Sequence[DrainedPod], arguments: Arguments) -> None:
+    """Raises FailedPrecondition for what would be lost without having been asked for."""
+    lone, holding = ([pod.place for pod in pods if loses(pod)] for loses in (is_lone, holds_data))
+    if lone and not arguments["force"]:
+        raise FailedPrecondition(
+            f"These pods have no controller and would be gone for good: {_some(lone)}. `force: true` evicts them."
+        )
+    if holding and not arguments["delete_emptydir_data"]:
+        raise FailedPrecondition(
+            f"These pods keep data in emptyDir volumes and would lose it: {_some(holding)}. "
+            "`delete_emptydir_data: true` accepts that."
+        )
+
+
+def may_go(pod: DrainedPod, arguments: Arguments, namespaces: frozenset[str]) -> bool:
+    """Whether a pod may be evicted that may have come since the call was decided."""
+    loses = (is_lone(pod) and not arguments["force"]) or (holds_data(pod) and not arguments["delete_emptydir_data"])
+    return pod.metadata.namespace in namespaces and not loses
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
+
+
+async def _pods(invocation: Invocation) -> list[DrainedPod]:
+    page = await invocation.cluster.list(
+        ObjectRef(PODS), DrainedPod, field_selector=f"spec.nodeName={invocation.arguments['name']}", limit=MAX_PODS
+    )
+    return page.items
+
+
+async def _prepare(invocation: Invocation) -> Plan:
+    ref = ObjectRef(NODES, "", invocation.arguments["name"])
+    node = await invocation.cluster.get(ref, Versioned)
+    going, staying = split(await _pods(invocation))
+    refuse_loss(going, invocation.arguments)
+    namespaces = sorted({pod.metadata.namespace for pod in going})
+    if invocation.dry_run:
+        await invocation.cluster.patch(ref, cordon(on=True), Versioned, dry_run=True)
+    return DrainPlan(
+        summary=f"Drains {called('Node', ref)}: evicts {len(going)} pods"
+        + (f" of {_some(namespaces)}." if namespaces else "."),
+        resource_version=node.metadata.resource_version,
+        confirm=True,
+        needs=tuple(Need(EVICT, namespace=namespace) for namespace in namespaces),
+        changes=tuple(Change(f"pod {pod.place}", "there", "evicted") for pod in going[:100]),
+        notes=(f"Stay: {_some([pod.place for pod in staying])}.",) if staying else (),
+        namespaces=frozenset(namespaces),
+    )
+
+
+async def _drain_node(invocation: Invocation) -> Structured:
+    plan = invocation.plan
+    assert isinstance(plan, DrainPlan)  # noqa: S101 - `prepare` of the same tool made it
+    ref = ObjectRef(NODES, "", invocation.arguments["name"])
+    await invocation.cluster.patch(ref, cordon(on=True), Versioned)
+    end = asyncio.get_running_loop().time() + (invocation.deadline.remaining() - RESERVE if invocation.deadline else 30)
+    asked: dict[str, DrainedPod] = {}
+    while True:
+        going, staying = split(await _pods(invocation))
+        blocked = await _round(invocation, going, asked, plan.namespaces, end)
+        if not going or asyncio.get_running_loop().time() + PAUSE > end:
+            return _answer(invocation, asked, going, blocked, staying)
+        await asyncio.sleep(PAUSE)
+        try:
+            await invocation.still_allowed()
+        except PermissionDenied:
+            return _answer(invocation, asked, going, blocked, staying, "policy no longer allows it")
+
+
+async def _round(
+    invocation: Invocation,
+    pods: Sequence[DrainedPod],
+    asked: dict[str, DrainedPod],
+    namespaces: frozenset[str],
+    end: float,
+) -> list[str]:
+    """Asks for the eviction of each pod that was not asked for yet; returns those that are held back."""
+    blocked = []
+    for pod in pods:
+        if pod.metadata.uid in asked or pod.metadata.deletion_timestamp:
+            continue
+        if asyncio.get_running_loop().time() > end:
+            break
+        if not may_go(pod, invocation.arguments, namespaces):
+            blocked.append(pod.place)
+            continue
+        try:
+            ref = ObjectRef(PODS, pod.metadata.namespace, pod.metadata.name)
+            await invocation.cluster.evict(ref, uid=pod.metadata.uid)
+        except FailedPrecondition:
+            blocked.append(pod.place)
+            continue
+        except NotFound:
+            pass
+        asked[pod.metadata.uid] = pod
+    return blocked
+
+
+def _answer(
+    invocation: Invocation,
+    asked: dict[str, DrainedPod],
+    going: Sequence[DrainedPod],
+    blocked: list[str],
+    staying: Sequence[DrainedPod],
+    ended: str = "the time is up",
+) -> Structured:
+    left = {pod.metadata.uid for pod in going}
+    message = "The node is closed to new pods and drained."
+    if going:
+        message = f"The node is closed to new pods, but {ended} with pods left: call again to go on."
+    return msgspec.to_builtins(  # type: ignore[no-any-return]
+        Drained(
+            node=invocation.arguments["name"],
+            complete=not going,
+            message=message,
+            gone=[pod.place for uid, pod in asked.items() if uid not in left],
+            leaving=[pod.place for pod in going if pod.place not in blocked],
+            blocked=blocked,
+            staying=[pod.place for pod in staying],
+        )
+    )
+
+
+def _needs(arguments: Arguments) -> tuple[Need, ...]:
+    return (
+        Need(DRAIN, in_cluster=True),
+        Need(Permission("list", "", "pods"), in_cluster=True),
+    )
+
+
+TOOLS = (
+    Tool(
+        name="drain_node",
+        title="Drain a node",
+        description="Closes a node to new pods and evicts those there, but for DaemonSets'. Call again to go on.",
+        arguments=DrainArguments,
+        result=Drained,
+        permission=CORDON,
+        needs=_needs,
+        offered_for=(DRAIN,),
+        prepare=_prepare,
+        run=_drain_node,
+        namespaced=False,
+        destructive=True,
+        idempotent=True,
+        resource_name=name_argument,
+    ),
+)
