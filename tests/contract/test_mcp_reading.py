@@ -21,6 +21,7 @@ __all__ = ["certificates"]
 
 ERAS = ("2026-07-28", "legacy")
 TEMPLATE = "k8s://{namespace}/{kind}/{name}"
+INITIALIZED = "mcp:notifications/initialized"
 READING = ("get_resource", "list_resources", "diagnose", "rollout_status", "rollout_history")
 KINDS = (
     Kind(Resource("", "v1", "pods"), "Pod", True, "pod", ("po",)),
@@ -57,7 +58,7 @@ async def test_a_resource_is_the_tool_s_answer(core: Served, era: str) -> None:
     assert contents.mime_type == "application/json"
     assert "web-1" in contents.text  # type: ignore[union-attr]
     assert "hunter2-canary" not in str(contents)
-    [event] = core.world.audit.events
+    [event] = [event for event in core.world.audit.events if event.action != INITIALIZED]
     assert (event.action, event.resource, event.namespace) == ("get_resource", "pods/web-1", "default")
     assert event.decision is not None
     assert event.decision.allowed
@@ -89,7 +90,9 @@ async def test_what_may_not_or_cannot_be_read_is_an_error_and_recorded(
     assert said in caught.value.message
     assert core.world.audit.last.request_id in caught.value.message
     assert caught.value.data == {"uri": uri}
-    assert [event.result for event in core.world.audit.events] == [Result.FAILURE]
+    # What the cluster does not have has been asked of it.
+    result = Result.ERROR if said == "none" else Result.FAILURE
+    assert [event.result for event in core.world.audit.events if event.action != INITIALIZED] == [result]
 
 
 @pytest.mark.req("I6.4", "I6.8")
@@ -116,16 +119,16 @@ async def test_a_prompt_calls_its_tools_and_is_shown_to_who_may_call_them(core: 
                 await client.get_prompt("diagnose_pod", arguments)
         with pytest.raises(MCPError, match="no prompt"):
             await client.get_prompt("no_such", {})
-        assert {(event.action, event.result) for event in core.world.audit.events} == {
-            ("mcp:prompts/get", Result.FAILURE)
-        }
+        noted = {(event.action, event.result) for event in core.world.audit.events if event.action != INITIALIZED}
+        assert noted == {("mcp:prompts/get", Result.FAILURE)}
     core.world.authz.scopes["rollout_history"] = Scope()
     async with core.client(era, BOB) as client:
         assert [prompt.name for prompt in (await client.list_prompts()).prompts] == ["diagnose_pod"]
         core.world.audit.events.clear()
         with pytest.raises(MCPError, match="k8s:pods:list"):
             await client.get_prompt("diagnose_pod", {"namespace": "prod", "pod": "api-1"})
-    assert [(event.action, event.result) for event in core.world.audit.events] == [("diagnose", Result.FAILURE)]
+    noted = {(event.action, event.result) for event in core.world.audit.events if event.action != INITIALIZED}
+    assert noted == {("diagnose", Result.FAILURE)}
 
 
 async def complete(core: Served, era: str, key: str, name: str, value: str, **others: str) -> list[str]:
@@ -180,7 +183,7 @@ async def test_what_is_away_and_what_breaks_is_said_in_a_fixed_sentence(
         core.world.authz.error = None
         monkeypatch.setattr(core.world.authz, "list_allowed", broken)
         monkeypatch.setattr(core.world.authz, "check", broken)
-        for call in calls:
+        for call in (calls[0], calls[4]):
             with pytest.raises(MCPError) as caught:
                 await call()
             assert "hunter2" not in str(caught.value)
