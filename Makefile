@@ -106,6 +106,10 @@ bench-authn: setup  ## Authenticate for key, JWT and cached; client-credential g
 bench-audit: setup  ## durable events a second over mTLS, with 10^4 and 10^6 stored, and queries; table and JSON (< 5 min)
 	@$(BIN)/python -m bench.audit $(ARGS)
 
+.PHONY: bench-telemetry
+bench-telemetry: setup  ## CPU a request with metrics and traces on and off, in turns; table, and JSON in bench/out (< 5 min)
+	@$(BIN)/python -m bench.telemetry $(ARGS)
+
 .PHONY: soak
 soak: setup  ## an hour's load with memory watched, then `audit verify`; 1,000 kills of audit; audit with 10^7 events; ARGS='--seconds 600' shortens the first
 	@$(BIN)/python -m bench.soak $(ARGS)

@@ -200,9 +200,10 @@ def main() -> None:
     """Prints a table and writes bench/out/authz.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement over mTLS")
+    parser.add_argument("--roles", type=int, nargs="+", default=SIZES, help="sizes of the policy")
     parser.add_argument("--out", type=Path, default=Path("bench/out/authz.json"))
     args = parser.parse_args()
-    engine = {roles: in_process(roles) for roles in SIZES}
+    engine = {roles: in_process(roles) for roles in args.roles}
     print("in process, microseconds a decision")
     print(f"{'roles':>7} {'hot':>8} {'new place':>10} {'new principal':>14} {'load s':>8}")
     for roles, row in engine.items():
@@ -213,7 +214,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     print("\nover mTLS, every decision recorded")
     print(f"{'roles':>7} {'method':>12} {'a call':>7} {'in flight':>10} {'decisions/s':>12} {'server CPU us':>14}")
-    for roles in SIZES:
+    for roles in args.roles:
         with tempfile.TemporaryDirectory() as directory:
             for row in _run(over_mtls(roles, args.seconds, Path(directory))):
                 rows.append(row)

@@ -83,9 +83,20 @@ def bench_stack() -> Iterator[BenchStack]:
             _kubegate(home, "down")
 
 
-def _timed_up(home: Path) -> float:
+@contextmanager
+def started(*options: str) -> Iterator[BenchStack]:
+    """A stack that is started once, with options of `kubegate up`."""
+    with tempfile.TemporaryDirectory(prefix="kubegate-bench-") as directory:
+        home = Path(directory) / "home"
+        try:
+            yield BenchStack(home, _timed_up(home, *options), 0.0)
+        finally:
+            _kubegate(home, "down")
+
+
+def _timed_up(home: Path, *options: str) -> float:
     began = time.monotonic()
-    done = _kubegate(home, "up", "--detach", "--port", "0")
+    done = _kubegate(home, "up", "--detach", "--port", "0", *options)
     if done.returncode != 0:
         raise SystemExit(f"bench: the stack did not start\n{done.stderr}")
     return time.monotonic() - began

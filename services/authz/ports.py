@@ -188,3 +188,56 @@ class Store(Protocol):
     async def records(self, tenant: str | None, limit: int) -> list[Record]:
         """Elevations, newest first; of one tenant, or of all for None."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An idempotency key of one person, and the digest of what it stands for."""
+
+    issuer: str
+    subject: str
+    text: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """A confirmation that is to be used. ``expires``: seconds since 1970."""
+
+    id: str
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A key that is taken. Times are seconds since 1970; ``outcome`` is empty until somebody has said it."""
+
+    id: str
+    digest: bytes
+    request_id: str
+    claimed_at: float
+    deadline: float
+    outcome: str = ""
+
+
+class OnceStore(Protocol):
+    """Each call is one transaction that is durable when it returns."""
+
+    async def recall(self, key: Key, now: float) -> Claim | None:
+        """Who took a key, unless it is forgotten at ``now``."""
+        ...
+
+    async def claim(
+        self, key: Key | None, claim: Claim, confirmation: Confirmation | None, now: float, forget: float
+    ) -> Claim | bool:
+        """Uses the confirmation and takes the key until ``forget``: True. Otherwise changes nothing and returns the
+        claim that has the key, or False where the confirmation was used before."""
+        ...
+
+    async def settle(self, claim_id: str, outcome: str) -> None:
+        """Stores how a claim ended, unless that is stored."""
+        ...
+
+    async def release(self, claim_id: str) -> None:
+        """Forgets a claim whose outcome is not stored."""
+        ...

@@ -134,16 +134,18 @@ def to_action(action: identity_pb2.Action) -> Action:
     # Looked at in this order because most actions have no attributes, and a batch has many actions.
     if action.HasField("attributes") and action.attributes.HasField("replicas"):
         replicas = action.attributes.replicas
-    return Action(
-        action.group,
-        action.resource,
-        action.verb,
-        action.subresource,
-        action.namespace,
-        action.name,
-        action.cluster,
-        action.tool,
-        replicas,
+    return Action._make(
+        (
+            action.group,
+            action.resource,
+            action.verb,
+            action.subresource,
+            action.namespace,
+            action.name,
+            action.cluster,
+            action.tool,
+            replicas,
+        )
     )
 
 
@@ -192,8 +194,11 @@ def from_answer(answer: Answer) -> authz_pb2.CheckResponse:
 def from_decision(decision: Decision) -> authz_pb2.CheckResponse:
     """A decision as a message."""
     match decision:
-        case Allowed(rule_id=rule_id, role=role):
-            return authz_pb2.CheckResponse(allowed=authz_pb2.Allowed(rule_id=rule_id, role=role))
+        case Allowed():
+            response = authz_pb2.CheckResponse()
+            # Set in place: half the time of a message that is copied into another.
+            response.allowed.rule_id, response.allowed.role = decision.rule_id, decision.role
+            return response
         case Denied(reason, explanation, permission, namespace):
             missing = authz_pb2.Grant(permission=permission, namespace=namespace) if permission else None
             return authz_pb2.CheckResponse(

@@ -7,6 +7,8 @@ from kubegate.authz.v1 import (
     authz_pb2_grpc,
     elevation_pb2,
     elevation_pb2_grpc,
+    once_pb2,
+    once_pb2_grpc,
     policy_admin_pb2,
     policy_admin_pb2_grpc,
 )
@@ -14,12 +16,15 @@ from services.authz.adapters.audit_log import AuditLog
 from services.authz.adapters.counted import CountedRecorder
 from services.authz.adapters.policy_file import PolicyFile
 from services.authz.adapters.principal_tokens import PrincipalTokens
+from services.authz.adapters.sqlite_once import SqliteOnce
 from services.authz.adapters.sqlite_store import SqliteStore
 from services.authz.admin_servicer import ElevationServicer, PolicyAdminServicer
 from services.authz.admission import Admission
 from services.authz.config import AuthzConfig
 from services.authz.elevations import Elevations
 from services.authz.in_force import InForce
+from services.authz.once import Once
+from services.authz.once_servicer import OnceServicer
 from services.authz.policy_admin import PolicyAdmin
 from services.authz.service import AuthzService
 from services.authz.servicer import AuthzServicer
@@ -74,6 +79,11 @@ async def main(config: AuthzConfig) -> None:
         elevation_pb2_grpc.add_ElevationServiceServicer_to_server,
         ElevationServicer(elevations, clock),
         elevation_pb2.DESCRIPTOR.services_by_name["ElevationService"].full_name,
+    )
+    server.add(
+        once_pb2_grpc.add_OnceServiceServicer_to_server,
+        OnceServicer(Once(service, SqliteOnce(store), clock)),
+        once_pb2.DESCRIPTOR.services_by_name["OnceService"].full_name,
     )
     try:
         metrics.follow(metrics.POLICY_REJECTED, lambda: float(bool(in_force.rejected)))

@@ -186,9 +186,10 @@ def _place_secrets(layout: HomeLayout) -> None:
         path = layout.service("authn") / name
         if not path.exists():
             write_private(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
-    mask_key = layout.service("audit") / "mask.key"
-    if not mask_key.exists():
-        write_private(mask_key, base64.b64encode(secrets.token_bytes(32)) + b"\n")
+    core = layout.service("mcp-core")
+    for path in (layout.service("audit") / "mask.key", core / "confirmation.key", core / "request-state.key"):
+        if not path.exists():
+            write_private(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
     signing_key = layout.service("audit") / "signing.key"
     if not signing_key.exists():
         pem = Ed25519PrivateKey.generate().private_bytes(
@@ -297,5 +298,7 @@ def _configs(placing: Placing, edge_port: int, kubeconfig: Path, policy: Path) -
             "authz": peer("authz"),
             "audit": peer("audit"),
             "cluster": {"name": "default", "kubeconfig": str(kubeconfig)},
+            "confirmation_key_file": "confirmation.key",
+            "request_state_key_files": ["request-state.key"],
         },
     }

@@ -23,12 +23,16 @@ from services.cli.home import CLUSTER, EMBEDDED_KINDS, EMBEDDED_NAMESPACES, LOOP
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import NEGATIVE, emit_json, emit_table, fail, run
 from services.cli.placing import Placing, on_loopback
+from services.cli.service_status import ask, expiry, last_error, uptime
 from services.cli.stack import Stack
 from services.cli.starting import bring_up
 from services.cli.welcome import welcome
 from services.common.runtime_errors import StartupError
 
 DEFAULT_PORT = 8443
+
+TOLD = ("version", "started_at", "uptime_seconds", "revision", "head", "certificates", "last_error")
+"""What a service itself says, where it can be scraped; null where not."""
 
 
 def up(
@@ -116,15 +120,19 @@ def down(home: Home = DEFAULT_HOME) -> None:
 
 
 def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
-    """Show each service of the stack: running, ready, and if not, why."""
+    """Show each service of the stack: running, ready, and if not, why; version, uptime, revision of what it decides by,
+    end of its certificate, head of the audit log, last error."""
 
     async def collect() -> list[dict[str, Any]]:
         async with Stack.load(home) as stack:
             rows = []
-            for name, address in stack.layout.read_endpoints()["services"].items():
+            endpoints = stack.layout.read_endpoints()
+            for name, address in endpoints["services"].items():
                 process = supervisor.find(stack.layout, name)
                 problems = await stack.problems(name) if process else []
                 notices = await stack.notices(name) if process and not problems else []
+                url = endpoints.get("metrics", {}).get(name, "")
+                told = await asyncio.to_thread(ask, name, url, stack.layout.operator) if process and url else {}
                 rows.append(
                     {
                         "service": name,
@@ -133,6 +141,7 @@ def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
                         "pid": process.pid if process else None,
                         "problems": problems,
                         "notices": notices,
+                        **{key: told.get(key) for key in TOLD},
                     }
                 )
             return rows
@@ -142,13 +151,22 @@ def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
         emit_json(rows)
     else:
         emit_table(
-            ("SERVICE", "STATE", "ADDRESS", "PID", "PROBLEMS"),
+            (
+                *("SERVICE", "STATE", "VERSION", "UPTIME", "REVISION", "CERTIFICATE", "AUDIT HEAD", "ADDRESS", "PID"),
+                *("LAST ERROR", "PROBLEMS"),
+            ),
             [
                 (
                     row["service"],
                     row["state"],
+                    row["version"] or "",
+                    uptime(row),
+                    row["revision"] or "",
+                    expiry(row),
+                    row["head"] or "",
                     row["address"],
                     str(row["pid"] or ""),
+                    last_error(row),
                     "; ".join([*row["problems"], *row["notices"]]),
                 )
                 for row in rows

@@ -21,6 +21,7 @@ from services.common.errors import (
 from services.common.grpc_client import Peer
 from services.common.grpc_stream import StreamClient
 from services.common.ids import uuid7
+from services.common.telemetry.trace_context import CURRENT
 
 LIMIT = 2048
 """Events in flight at most."""
@@ -67,6 +68,8 @@ class AuditClient:
             event.event_id = uuid7()
         if not event.HasField("timestamp"):
             event.timestamp.CopyFrom(timestamp(self._clock.now()))
+        if not event.trace_id and (here := CURRENT.get()) is not None:
+            event.trace_id = here.trace_id
         request = audit_pb2.AppendRequest(event=event, principal_token=principal_token)
         await self._stream.ask(request, deadline, event.request_id)
         return event.event_id

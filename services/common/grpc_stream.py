@@ -256,6 +256,7 @@ class StreamClient(Generic[Request, Response]):
         self._max_age = max_age
         self._now = now
         self._name = method_of(request_type)
+        STREAM_RECONNECTS.labels(self._name)
         self._stream: _Stream | None = None
         self._broken = False
         self._renew_at = 0.0

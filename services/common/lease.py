@@ -92,6 +92,7 @@ class Lease:
 
     async def keep(self) -> None:
         """Runs until cancelled: pings, applies answers, opens lost streams again."""
+        LEASE_LOST.labels(self._peer.name)
         follow(LEASE_FRESH.labels(self._peer.name), lambda: float(self.fresh()))
         while True:
             call: Any = None

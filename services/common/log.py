@@ -57,6 +57,8 @@ def _place(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
 
 def configure(service: str, level: int = logging.INFO) -> None:
     """Sends the process's logs, the standard library's included, through the redactor to standard error."""
+    for name in sorted(_COUNTED):
+        LOGGED.labels(name)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

@@ -2,73 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
 import ssl
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
-import jwt
 from aiohttp import web
 
 from services.dev_cluster import errors
-from services.dev_cluster.clock import stamp
-from services.dev_cluster.kinds import SERVICE_ACCOUNT, Object
 from services.dev_cluster.rbac import AUTHENTICATED, UNAUTHENTICATED, Action, Rbac, User
-from services.dev_cluster.store import Store
+from services.dev_cluster.service_accounts import PREFIX, Tokens, account_user
 
 ANONYMOUS = User("system:anonymous", (UNAUTHENTICATED,))
-SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
-ISSUER = "https://kubernetes.default.svc.cluster.local"
 _AUTHN = "authentication.k8s.io"
-
-
-def _service_account_user(namespace: str, name: str, uid: str = "") -> User:
-    groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
-    return User(f"{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}", groups, uid)
-
-
-class Tokens:
-    """Service account tokens, signed with a key that lives and dies with this process."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._key = secrets.token_bytes(32)
-
-    def issue(self, account: Object, spec: Object) -> Object:
-        """The status of a TokenRequest for a service account."""
-        now = int(self._store.clock.now())
-        meta = account["metadata"]
-        expires = now + max(600, min(int(spec.get("expirationSeconds") or 3600), 86_400))
-        claims = {
-            "iss": ISSUER,
-            "aud": spec.get("audiences") or [ISSUER],
-            "sub": f"{SERVICE_ACCOUNT_PREFIX}{meta['namespace']}:{meta['name']}",
-            "iat": now,
-            "nbf": now,
-            "exp": expires,
-            "jti": secrets.token_hex(16),
-            "kubernetes.io": {
-                "namespace": meta["namespace"],
-                "serviceaccount": {"name": meta["name"], "uid": meta["uid"]},
-            },
-        }
-        return {"token": jwt.encode(claims, self._key, "HS256"), "expirationTimestamp": stamp(expires)}
-
-    def user(self, token: str) -> User | None:
-        """The account a token speaks for; None when it is no good or its account is gone."""
-        required = ["exp", "aud", "sub", "kubernetes.io"]
-        try:
-            claims: dict[str, Any] = jwt.decode(
-                token, self._key, ["HS256"], audience=ISSUER, issuer=ISSUER, options={"require": required}
-            )
-        except jwt.InvalidTokenError:
-            return None
-        namespace, subject = claims["kubernetes.io"]["namespace"], claims["kubernetes.io"]["serviceaccount"]
-        account = self._store.get(SERVICE_ACCOUNT, namespace, subject["name"])
-        if account is None or account["metadata"]["uid"] != subject["uid"]:
-            return None
-        return _service_account_user(namespace, subject["name"], subject["uid"])
 
 
 def _certificate_user(transport: Any) -> User | None:
@@ -118,12 +64,10 @@ class Authenticator:
             if groups or uid or extra:
                 raise errors.bad_request("impersonating groups, uid or extra needs Impersonate-User")
             return caller
-        account = (
-            name.removeprefix(SERVICE_ACCOUNT_PREFIX).split(":") if name.startswith(SERVICE_ACCOUNT_PREFIX) else []
-        )
+        account = name.removeprefix(PREFIX).split(":") if name.startswith(PREFIX) else []
         if len(account) == 2:
             self.require(caller, Action("impersonate", "", "serviceaccounts", namespace=account[0], name=account[1]))
-            implied = _service_account_user(*account).groups
+            implied = account_user(*account).groups
         else:
             self.require(caller, Action("impersonate", "", "users", name=name))
             implied = (AUTHENTICATED,)

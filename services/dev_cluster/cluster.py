@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from services.dev_cluster import custom
-from services.dev_cluster.auth import Authenticator, Tokens
+from services.dev_cluster.auth import Authenticator
 from services.dev_cluster.clock import Clock
 from services.dev_cluster.controllers import Controllers
 from services.dev_cluster.rbac import Rbac
 from services.dev_cluster.reviews import Reviews
+from services.dev_cluster.service_accounts import Tokens
 from services.dev_cluster.store import Store
 from services.dev_cluster.writes import Writer
 

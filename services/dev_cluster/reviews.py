@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from services.dev_cluster.auth import ISSUER, Tokens
 from services.dev_cluster.errors import bad_request
 from services.dev_cluster.kinds import Kind, Object
 from services.dev_cluster.rbac import Action, Rbac, User
+from services.dev_cluster.service_accounts import ISSUER, Tokens
 
 
 class Reviews:

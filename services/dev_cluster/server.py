@@ -14,6 +14,7 @@ from services.dev_cluster.cluster import Cluster
 from services.dev_cluster.kinds import Object
 from services.dev_cluster.rbac import Action
 from services.dev_cluster.rest import Rest
+from services.dev_cluster.service_accounts import DISCOVERY_PATH, JWKS_PATH
 from services.dev_cluster.watches import Watches
 
 MAX_BODY = 3 * 1024 * 1024
@@ -80,7 +81,7 @@ class Server:
         return "\n".join([f"# TYPE {name} counter", *lines, ""])
 
     def _document(self, request: web.Request) -> web.Response:
-        """Everything that is not a resource: version, discovery, OpenAPI."""
+        """Everything that is not a resource: version, discovery, OpenAPI, the issuer of ServiceAccount tokens."""
         path = request.path.rstrip("/")
         if path in ("/api", "/apis") and f"g={discovery.AGGREGATED};v=v2;" in request.headers.get("Accept", ""):
             form = f"application/json;g={discovery.AGGREGATED};v=v2;as=APIGroupDiscoveryList"
@@ -90,7 +91,12 @@ class Server:
         parts = path.split("/")[1:]
         if path == "/metrics":
             return web.Response(text=self._metrics())
-        if path == "/version":
+        if path == JWKS_PATH:
+            # RFC 7517, section 8.5.1: the media type that key sets have.
+            return web.json_response(self._cluster.tokens.jwks(), content_type="application/jwk-set+json")
+        if path == DISCOVERY_PATH:
+            found = self._cluster.tokens.discovery(request.host)
+        elif path == "/version":
             found = discovery.version()
         elif path == "/api":
             found = discovery.core_versions()

@@ -77,6 +77,9 @@ class Config(Model):
     authz: PeerAddress
     audit: PeerAddress
     cluster: ClusterConfig
+    confirmation_key_file: FilePath
+    """Seals confirmations (R16): a base64 key of 32 bytes a line, the same file for every replica. The first seals, all
+    open, so that a new one can be put first."""
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
     """Host names that clients may use, with any port; others get 421."""
     allowed_origins: tuple[str, ...] = ()
@@ -106,6 +109,13 @@ class Config(Model):
     address_file: FilePath | None = None
     """Where to write the bound host:port after start."""
     telemetry: TelemetryConfig = TelemetryConfig()
+
+    @pydantic.field_validator("confirmation_key_file")
+    @classmethod
+    def _key_is_there(cls, path: FilePath) -> FilePath:
+        if not os.access(path, os.R_OK):
+            raise ValueError(f"cannot read {path}; `kubegate up` makes it, or `openssl rand -base64 32` (mode 0600)")
+        return path
 
     @pydantic.field_validator("allowed_hosts")
     @classmethod

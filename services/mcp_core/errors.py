@@ -50,16 +50,6 @@ class ActionDenied(PermissionDenied):
         self.scopes: tuple[str, ...] = ()
 
 
-class ConfirmationUnavailable(FailedPrecondition):
-    """The call must be confirmed, and its client cannot be asked (R16)."""
-
-    def __init__(self, summary: str) -> None:
-        super().__init__(
-            f"{summary} This must be confirmed by a person, and your client cannot be asked: nothing was done. Use a "
-            "client that supports elicitation, or the REST interface; `dry_run: true` shows what would change."
-        )
-
-
 class NotRecorded(DomainError):
     """It may have been executed, and its record is not durable, so the answer is withheld (R20).
 

@@ -17,6 +17,7 @@ from services.common.errors import DomainError, Internal, InvalidArgument, Unaut
 from services.common.ids import uuid7
 from services.common.log import get_logger
 from services.common.telemetry.trace_context import CURRENT, TraceContext
+from services.mcp_core.confirmation import Asking, Way
 from services.mcp_core.edge.credentials import NoCredential, credential
 from services.mcp_core.edge.guard import (
     AmbiguousLength,
@@ -52,6 +53,9 @@ from services.mcp_core.readiness import Readiness
 from services.mcp_core.tools.base import Tool
 
 TOOLS_PATH = "/mcp/tools/"
+
+ASKING = Asking(Way.TOKEN)
+"""REST asks for a confirmation with 428, and gets it as argument."""
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -273,8 +277,11 @@ class Edge:
         except DomainError as error:
             await self._pipeline.note(caller, name, result_of(error), error.public_message)
             raise
-        answer = await self._pipeline.call(caller, name, arguments)
-        return json_response(answer.structured)
+        answer = await self._pipeline.call(caller, name, arguments, ASKING)
+        response = json_response(answer.structured)
+        if answer.replay_of:
+            response.headers.append((b"kubegate-replay-of", answer.replay_of.encode()))
+        return response
 
     async def _resources(self, request: Request, context: RequestContext) -> Response:
         caller = await self._authenticated(request, context)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -55,7 +55,11 @@ log = get_logger("journal")
 
 @dataclass(slots=True)
 class Entry:
-    """The record of one call while it is being written. ``executing``: from the moment when the cluster may act."""
+    """The record of one call while it is being written.
+
+    executing: from the moment when the cluster may act. claim_id: of its idempotency key, if it took one.
+    when_durable: what is to follow the durable outcome, and never fails.
+    """
 
     caller: Caller
     action: str
@@ -70,6 +74,9 @@ class Entry:
     executing: bool = False
     intent_id: str = ""
     intent_append: asyncio.Task[None] | None = None
+    kind: Kind = Kind.MCP_REQUEST
+    claim_id: str = ""
+    when_durable: Callable[[], Awaitable[None]] | None = None
 
     @property
     def may_have_changed(self) -> bool:
@@ -227,19 +234,23 @@ class Journal:
                 "record not durable", request_id=event.request_id, code=error.code.name, reason=error.public_message
             )
             if entry.may_have_changed:
-                self._spawn(self._persist(event, entry.caller.token))
+                self._spawn(self._persist(event, entry))
             raise
+        if entry.when_durable is not None:
+            await entry.when_durable()
 
-    async def _persist(self, event: Event, token: str) -> None:
+    async def _persist(self, event: Event, entry: Entry) -> None:
         give_up = self._clock.monotonic() + PERSIST_SECONDS
         pause = FIRST_PAUSE
         while self._clock.monotonic() < give_up:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
             try:
-                await self._recorder.append(event, token, Deadline.after(RECORD_SECONDS))
+                await self._recorder.append(event, entry.caller.token, Deadline.after(RECORD_SECONDS))
             except DomainError:
                 continue
+            if entry.when_durable is not None:
+                await entry.when_durable()
             log.info("record durable after all", request_id=event.request_id, event_id=event.event_id)
             return
         log.error("record of an executed call lost", request_id=event.request_id, intent_id=event.intent_id)
@@ -254,7 +265,7 @@ class Journal:
         return Event(
             event_id=event_id,
             timestamp=now,
-            kind=Kind.MCP_REQUEST,
+            kind=entry.kind,
             user=bounded(entry.caller.principal.user, MAX_NAME),
             action=entry.action,
             resource=bounded(entry.resource, MAX_NAME),

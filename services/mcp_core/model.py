@@ -290,12 +290,14 @@ class Event:
 class ToolAnswer:
     """What a tool gave: structured content valid under its output schema, and the same as text.
 
-    blocks: MCP content instead of the text, for what no text can say, such as an image.
+    blocks: MCP content instead of the text, for what no text can say, such as an image. replay_of: the request that
+    gave it, where it is the recorded answer of an earlier one (R20).
     """
 
     structured: Mapping[str, object]
     text: str
     blocks: tuple[Mapping[str, object], ...] = ()
+    replay_of: str = ""
 
 
 Report = Callable[[float, float | None, str], Awaitable[None]]

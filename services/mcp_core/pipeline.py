@@ -4,7 +4,7 @@
 1. authn proves the credential; from here on only the principal and its short-lived token exist.
 2. Tool and arguments resolve to an action; what is unknown or incomplete is refused, nothing is guessed.
 3. authz decides the action. What changes something then looks ahead, which may show further permissions that authz
-   decides, and that a person has to confirm.
+   decides, and that a person has to confirm (``gate``).
 4. A mutation's intent is durable before anything happens.
 5. The tool runs against the cluster as the caller, within what the deadline leaves beside the record.
 6. The outcome is durable before the answer leaves; refusals of steps 2 to 5 are outcomes too.
@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -35,16 +34,16 @@ from services.common.errors import (
 from services.common.log import get_logger
 from services.mcp_core.catalog import Catalog
 from services.mcp_core.confirmation import Asking, Confirmations
+from services.mcp_core.decided import denials, write_decision
 from services.mcp_core.errors import ActionDenied, InputRequired, OutcomeUnknown
+from services.mcp_core.gate import Change, Gate, in_time
 from services.mcp_core.journal import RECORD_SECONDS, Entry, Journal, bounded
 from services.mcp_core.model import (
     ALONE,
     AccessToken,
-    Action,
     Allowed,
     Caller,
     Credential,
-    DecisionNote,
     Dialogue,
     Kind,
     RequestContext,
@@ -53,10 +52,19 @@ from services.mcp_core.model import (
 )
 from services.mcp_core.naming import impersonation
 from services.mcp_core.offers import Offer, Offers
-from services.mcp_core.placement import Denial, Placement, further, place, placed, resolve
-from services.mcp_core.ports import Authenticator, Authorizer, Cluster, ClusterSession, Impersonation, Recorder
-from services.mcp_core.step_up import missing_scopes
-from services.mcp_core.tools import check_output, preview_of, split_controls, validate
+from services.mcp_core.once import Once, outcome_of
+from services.mcp_core.placement import Denial, Placement, place, placed, resolve
+from services.mcp_core.ports import (
+    Authenticator,
+    Authorizer,
+    Cluster,
+    ClusterSession,
+    Impersonation,
+    Keeper,
+    Recorder,
+    Sealer,
+)
+from services.mcp_core.tools import check_output, split_controls, validate
 from services.mcp_core.tools.base import Arguments, Invocation, Tool
 
 T = TypeVar("T")
@@ -78,6 +86,8 @@ class Pipeline:
         authorizer: Authorizer,
         recorder: Recorder,
         cluster: Cluster,
+        keeper: Keeper,
+        sealer: Sealer,
         clock: Clock,
     ) -> None:
         self._registry = registry
@@ -87,7 +97,8 @@ class Pipeline:
         self._catalog = Catalog(cluster, clock)
         self._offers = Offers(registry, authorizer, self._catalog, cluster.name)
         self._journal = Journal(recorder, clock)
-        self._confirmations = Confirmations()
+        self._once = Once(keeper, clock)
+        self._gate = Gate(cluster.name, authorizer, Confirmations(sealer, clock), self._once)
 
     async def authenticate(self, context: RequestContext, credential: Credential) -> Caller:
         """Step 1. The caller of this method drops the credential when it returns or raises.
@@ -153,14 +164,18 @@ class Pipeline:
         """What the caller may use. Derived from authz, enforced at ``call``. Raises as ``Offers.of``."""
         return await self._offers.of(caller)
 
-    async def note(self, caller: Caller, action: str, result: Result, error: str = "") -> None:
-        """Records a request other than a tool call, such as tools/list, before its answer leaves.
+    async def note(self, caller: Caller, action: str, result: Result, error: str = "", violation: str = "") -> None:
+        """Records a request other than a tool call, such as tools/list, before its answer leaves. ``violation``: which,
+        where no honest client sends it.
 
         Raises:
             Unavailable: it is not durable; the answer is to be withheld.
         """
         entry = self._journal.open(caller, action)
         entry.result, entry.error = result, error
+        if violation:
+            entry.kind = Kind.SECURITY_VIOLATION
+            entry.metadata["violation_type"] = violation
         await self._journal.close(entry)
 
     def gone(self, caller: Caller, action: str) -> None:
@@ -181,6 +196,7 @@ class Pipeline:
         else it can be asked, and how it hears of progress.
 
         Raises:
+            ConfirmationNeeded: a person has to confirm this first.
             DomainError: with a message for the caller. What was refused, broke or was cancelled has been
                 recorded all the same; ``NotRecorded`` means executed but not known to be recorded (R20).
         """
@@ -193,10 +209,12 @@ class Pipeline:
             entry.error = "The caller went away before the call was finished."
             if not entry.executing:
                 entry.result = Result.FAILURE
+            self._close_claim(entry, None, None)
             self._journal.abandon(entry)
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded and becomes one of ours
             failure = _settle(entry, error)
+        self._close_claim(entry, answer, failure)
         if failure is not None and entry.intent_id and not entry.executing:
             # The intent may be durable although nobody told us: close it, but do not wait for a store that is away.
             self._journal.abandon(entry)
@@ -209,6 +227,7 @@ class Pipeline:
     async def drain(self, seconds: float) -> None:
         """Waits for records in flight, at shutdown."""
         await self._journal.drain(seconds)
+        await self._once.drain(seconds)
 
     async def _decide_and_execute(
         self,
@@ -236,11 +255,11 @@ class Pipeline:
         entry.metadata |= {"permission_check": ",".join(checked), "arguments": _further(tool.recorded(arguments))}
         entry.metadata |= {"dry_run": "true" if controls.dry_run else "", "idempotency_key": controls.idempotency_key}
 
-        async with self._denials(entry, placed(action, needs)):
+        async with denials(self._authorizer, entry, placed(action, needs)):
             placement = await place(  # 3
                 self._authorizer, self._cluster, caller, tool, action, kind=kind, needs=needs
             )
-        _write_decision(entry, placement)
+        write_decision(entry, placement)
 
         deadline = caller.context.deadline.child(RECORD_SECONDS)
 
@@ -260,46 +279,34 @@ class Pipeline:
             controls.dry_run,
             dialogue=replace(dialogue, report=None),
         )
-        if tool.prepare is not None:
-            plan = await _in_time(tool.prepare(call), deadline)
-            if plan.needs:
-                checked += [str(need.permission) for need in plan.needs]
-                entry.metadata["permission_check"] = ",".join(checked)
-                async with self._denials(entry, placed(action, (*needs, *plan.needs))):
-                    placement = await further(self._authorizer, caller, placement, plan.needs)  # 3
-                _write_decision(entry, placement)
-            if controls.dry_run:
-                entry.result = Result.SUCCESS
-                return preview_of(plan)
-            if plan.confirm:
-                await self._confirmations.require(caller, tool, plan, asking)
-            session = self._session(caller, placement, deadline)
-            call = replace(call, plan=plan, granted=placement.granted, cluster=session)
+        if not tool.read_only:
+            passed = await self._gate.admit(entry, Change(caller, tool, controls, asking, call, placement))
+            if isinstance(passed, ToolAnswer):
+                return passed
+            session = self._session(caller, passed.placement, deadline)
+            call = replace(passed.invocation, cluster=session)
         if entry.mutation or tool.waits:
             await self._journal.intent(entry)  # 4
             # Nothing is told of a call before it is on record (R19).
             call = replace(call, dialogue=dialogue)
 
         entry.executing = True
-        structured = await _in_time(tool.run(call), deadline)  # 5
+        structured = await in_time(tool.run(call), deadline)  # 5
         check_output(tool, structured)
         answer = ToolAnswer(structured, tool.text(structured), tool.blocks(structured) if tool.blocks else ())
         entry.result = Result.SUCCESS
         return answer
 
-    @asynccontextmanager
-    async def _denials(self, entry: Entry, actions: Sequence[Action]) -> AsyncIterator[None]:
-        """Writes a denial of authz into the entry, and into the denial which scopes would help. ``actions``: what
-        the call cannot do without, the first of them what it is about."""
-        try:
-            yield
-        except Denial as denial:
-            said, permission = denial.decision, str(actions[0].permission)
-            entry.decision = DecisionNote(False, said.reason, said.revision, said.missing_permission or permission)
-            entry.metadata["authz_event_id"] = said.event_id
-            denial.scopes = await missing_scopes(self._authorizer, entry.caller, actions)
-            entry.metadata["missing_scopes"] = " ".join(denial.scopes)
-            raise
+    def _close_claim(self, entry: Entry, answer: ToolAnswer | None, failure: DomainError | None) -> None:
+        """Sees to it that the outcome is stored beside the idempotency key when its record is durable (R20)."""
+        claim_id = entry.claim_id
+        if not claim_id:
+            return
+        if not entry.executing:
+            self._once.release(claim_id)
+            return
+        outcome = outcome_of(entry, answer, failure)
+        entry.when_durable = lambda: self._once.settle(claim_id, outcome)
 
     def _session(self, caller: Caller, placement: Placement, deadline: Deadline) -> ClusterSession:
         if placement.own_account:
@@ -316,25 +323,6 @@ class Pipeline:
             failure = _public(error, context.request_id)
             await self._journal.anonymous(context, Kind.MCP_REQUEST, action, Result.ERROR, failure.public_message)
             raise failure from error
-
-
-async def _in_time(work: Awaitable[T], deadline: Deadline) -> T:
-    try:
-        async with asyncio.timeout(deadline.remaining()):
-            return await work
-    except TimeoutError:
-        raise DeadlineExceeded("The cluster did not answer in time.") from None
-
-
-def _write_decision(entry: Entry, placement: Placement) -> None:
-    said = placement.decisions
-    rules = sorted({decision.rule for decision in said if isinstance(decision, Allowed)})
-    entry.decision = DecisionNote(True, ",".join(rules), said[0].revision, str(placement.action.permission))
-    entry.metadata["authz_event_id"] = ",".join(decision.event_id for decision in said[:8])
-    if any(isinstance(decision, Allowed) and decision.cached for decision in said):
-        entry.metadata["cached"] = "true"
-    if placement.namespaces != (entry.namespace,):
-        entry.metadata["namespaces"] = ",".join(placement.namespaces)
 
 
 def _impersonate(caller: Caller, roles: tuple[str, ...]) -> Impersonation:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from services.common.deadline import Deadline
@@ -253,4 +254,66 @@ class Recorder(Protocol):
 
     async def append_folded(self, key: tuple[str, ...], event: Event, deadline: Deadline) -> None:
         """The same for anonymous failures; those with one key become one counted event (R25)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An idempotency key that is taken. Times are seconds since 1970; `outcome` is "" until it was settled.
+
+    same: by a call of the same tool with the same arguments; if not, nothing else is told.
+    """
+
+    same: bool
+    request_id: str = ""
+    claimed_at: float = 0.0
+    deadline: float = 0.0
+    outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A confirmation that is to be used. `expires`: seconds since 1970."""
+
+    id: str
+    expires: float
+
+
+class Spent(Enum):
+    """Why a confirmation cannot be used."""
+
+    USED = "used"
+    EXPIRED = "expired"
+
+
+class Keeper(Protocol):
+    """What happens at most once, kept by authz for all replicas of the core. Raises as `Authorizer.check`."""
+
+    async def recall(self, caller: Caller, key: str, digest: bytes) -> Taken | None:
+        """Who took the caller's key; digest: of tool and arguments."""
+        ...
+
+    async def claim(
+        self, caller: Caller, key: str, digest: bytes, confirmed: Confirmed | None, until: float
+    ) -> str | Taken | Spent:
+        """Takes the key, if there is one, and uses the confirmation, both or neither: the id of the claim ("" without
+        a key), or why not. until: when the call is over, in seconds since 1970."""
+        ...
+
+    async def settle(self, claim_id: str, outcome: str, deadline: Deadline) -> None:
+        """Stores how a claim ended."""
+        ...
+
+    async def release(self, claim_id: str, deadline: Deadline) -> None:
+        """Gives a key back, since nothing was done."""
+        ...
+
+
+class Sealer(Protocol):
+    """Seals what passes through a client's hands, with a key that all replicas share."""
+
+    def seal(self, content: bytes) -> str: ...
+
+    def open(self, token: str) -> bytes | None:
+        """The content, or None for whatever was not sealed here or was altered since."""
         ...

@@ -26,6 +26,8 @@ from services.mcp_core.adapters.measured import (
     MeasuredRecorder,
     measured_tools,
 )
+from services.mcp_core.adapters.once import AuthzKeeper
+from services.mcp_core.adapters.sealing import FernetSealer
 from services.mcp_core.config import Config
 from services.mcp_core.decision_cache import CachedAuthorizer
 from services.mcp_core.edge.connections import ConnectionLimits
@@ -50,10 +52,11 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
     """Serves until cancelled. ``packed``: what is served over the tools of the configuration.
 
     Raises:
-        StartupError: a certificate, the kubeconfig or the port cannot be used.
+        StartupError: a certificate, the kubeconfig, a secret or the port cannot be used.
     """
     clock = SystemClock()
     context = tls_context(config.tls.cert_file, config.tls.key_file, config.client_ca_file)
+    sealer = FernetSealer(config.confirmation_key_file)
     listener = bind(config.listen)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(listener.close)
@@ -95,6 +98,8 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
             authorizer=MeasuredAuthorizer(decisions),
             recorder=MeasuredRecorder(AuditAdapter(audit), (*pack.tools, *ACTIONS.values(), INVALID, "resources")),
             cluster=cluster,
+            keeper=AuthzKeeper(authz_peer),
+            sealer=sealer,
             clock=clock,
         )
         closing.push_async_callback(pipeline.drain, DRAIN_SECONDS)

@@ -453,7 +453,7 @@ async def test_the_logs_key_is_rotated_by_a_handover_that_both_keys_sign(rig: Ri
         await rig.start()
 
 
-@pytest.mark.req("I4.4")
+@pytest.mark.req("R13", "I4.4")
 async def test_a_reader_of_one_tenant_sees_its_own_events_and_no_proof_of_the_whole_log(rig: Rig) -> None:
     await fill(rig)
     await rig.append("service/mcp-core", event(), token("carol", "service/mcp-core", tenant="blue"))

@@ -12,6 +12,7 @@ from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 import trustme
 import yaml
@@ -438,3 +439,16 @@ def test_a_custom_kind_lives_and_dies_with_its_definition(admin: Client) -> None
     admin.out("apply", "-f", "-", stdin=DEFINITION)
     assert admin.raw("GET", path)[0] == 404
     admin.out("delete", "crd", "gadgets.try.example.com")
+
+
+def test_whoever_may_reads_the_keys_of_service_account_tokens(admin: Client, anonymous: Client) -> None:
+    paths = ("/.well-known/openid-configuration", "/openid/v1/jwks")
+    for path in paths:
+        assert anonymous.raw("GET", path)[0] == 403
+    bearer = f"Bearer {admin.out('create', 'token', 'default', '-n', 'staging').strip()}"
+    discovered, keys = (anonymous.raw("GET", path, Authorization=bearer) for path in paths)
+    assert discovered[1]["jwks_uri"].endswith("/openid/v1/jwks")
+    [key] = keys[1]["keys"]
+    assert sorted(key) == ["alg", "e", "kid", "kty", "n", "use"], "and nothing private"
+    header = jwt.get_unverified_header(bearer.removeprefix("Bearer "))
+    assert header == {"alg": "RS256", "kid": key["kid"]}

@@ -19,6 +19,7 @@ import pytest
 import trustme
 import yaml
 
+from services.cli.pki import write_private
 from tests.fakes.mesh import Mesh
 
 PATIENCE = 30.0
@@ -44,6 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "users": [{"name": "x", "user": {"token": "nobody"}}],
     }
     (directory / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    write_private(directory / "confirmation.key", base64.b64encode(bytes(32)))
     return directory
 
 
@@ -61,6 +63,7 @@ def configuration(**changes: Any) -> dict[str, Any]:
         "authz": peer("authz"),
         "audit": peer("audit"),
         "cluster": {"kubeconfig": "kubeconfig"},
+        "confirmation_key_file": "confirmation.key",
         "address_file": "address",
     } | changes
 

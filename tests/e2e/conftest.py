@@ -10,13 +10,26 @@ import pytest
 
 from tests.e2e.stack import RunningStack
 from tests.e2e.trusting import TrustingStack
+from tests.fakes.otlp_receiver import OtlpReceiver
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+def spans() -> Iterator[OtlpReceiver]:
+    """What the shared stack exports: every trace of the whole session."""
+    receiver = OtlpReceiver()
+    receiver.start()
+    yield receiver
+    receiver.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, spans: OtlpReceiver) -> Iterator[RunningStack]:
     """Shared: a test may create keys and change workloads in namespaces of its own choosing, nothing else."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    running = RunningStack.up(tmp_path_factory.mktemp("stack") / "home")
+    # How often the SDK sends what it has; five seconds would be waiting.
+    os.environ["OTEL_BSP_SCHEDULE_DELAY"] = "200"
+    running = RunningStack.up(tmp_path_factory.mktemp("stack") / "home", "--otlp", spans.address)
+    del os.environ["OTEL_BSP_SCHEDULE_DELAY"]
     yield running
     running.down()
 

@@ -9,6 +9,9 @@ from services.common.telemetry.bounded import Bounded
 from services.common.telemetry.metrics import AUDIT_BATCH, AUDIT_COMMIT, AUDIT_EVENTS, AUDIT_REFUSED
 
 _writer = Bounded(32)
+for _code in ("ALREADY_EXISTS", "UNAVAILABLE"):
+    # Series begin at zero, so that the first one is a rise.
+    AUDIT_REFUSED.labels(_code)
 
 
 def count_commit(drafts: Sequence[Draft], answers: Sequence[Ack | DomainError], seconds: float) -> None:

@@ -206,22 +206,38 @@ def _parts(actions: Sequence[Action], decisions: Sequence[Decision]) -> Iterator
 
     A line: rule, verb, group, resource, subresource, namespace, name, replicas, cluster; separated by tabs.
     """
+    every = [
+        f"{decision.rule_id}\t{verb}\t{group}\t{resource}\t{subresource}\t{namespace}\t{name}\t"
+        f"{'' if replicas is None else replicas}\t{cluster}"
+        for (group, resource, verb, subresource, namespace, name, cluster, _tool, replicas), decision in zip(
+            actions, decisions, strict=True
+        )
+    ]
+    if not _plain(every):
+        every = [_bounded_line(action, decision) for action, decision in zip(actions, decisions, strict=True)]
     lines: list[str] = []
     size = 0
-    for action, decision in zip(actions, decisions, strict=True):
-        replicas = "" if action.replicas is None else str(action.replicas)
-        kind = f"{action.verb}\t{action.group}\t{action.resource}\t{action.subresource}"
-        line = f"{decision.rule_id}\t{kind}\t{action.namespace}\t{action.name}\t{replicas}\t{action.cluster}"
-        if len(line) > MAX_TEXT or not line.replace("\t", "", TABS).isprintable():
-            values = (decision.rule_id, action.verb, action.group, action.resource, action.subresource)
-            places = (action.namespace, action.name, replicas, action.cluster)
-            line = "\t".join([_bounded(value) for value in (*values, *places)])
+    for line in every:
         if size + len(line) >= MAX_PART and lines:
             yield "\n".join(lines)
             lines, size = [], 0
         lines.append(line)
         size += len(line) + 1
     yield "\n".join(lines)
+
+
+def _plain(lines: Sequence[str]) -> bool:
+    """Whether every line is short, printable, and has no separators but ours: seen at once, for it is the rule."""
+    text = "".join(lines)
+    if text.count("\t") != TABS * len(lines) or len(max(lines, key=len)) > MAX_TEXT:
+        return False
+    return text.replace("\t", "").isprintable()
+
+
+def _bounded_line(action: Action, decision: Decision) -> str:
+    replicas = "" if action.replicas is None else str(action.replicas)
+    values = (decision.rule_id, action.verb, action.group, action.resource, action.subresource)
+    return "\t".join([_bounded(value) for value in (*values, action.namespace, action.name, replicas, action.cluster)])
 
 
 def _resource(action: Action) -> str:

@@ -1,4 +1,5 @@
-"""authz's store: elevations, and the revision of everything that can alter a decision, in one SQLite file.
+"""authz's store: elevations, and the revision of everything that can alter a decision, in one SQLite file; also what
+`sqlite_once` keeps there.
 
 WAL and ``synchronous=FULL``: what a call has returned survives a crash. Every change is one transaction that
 also adds a revision, so revisions are in the order of commits (R12), and who comes second finds nothing to do.
@@ -46,6 +47,25 @@ CREATE TABLE IF NOT EXISTS elevations (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS elevations_open ON elevations (state, expires);
 CREATE INDEX IF NOT EXISTS elevations_person ON elevations (issuer, subject, state);
+CREATE TABLE IF NOT EXISTS used_confirmations (
+  id TEXT PRIMARY KEY,
+  forget REAL NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS used_confirmations_forget ON used_confirmations (forget);
+CREATE TABLE IF NOT EXISTS claims (
+  issuer TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  key TEXT NOT NULL,
+  forget REAL NOT NULL,
+  id TEXT NOT NULL UNIQUE,
+  digest BLOB NOT NULL,
+  request_id TEXT NOT NULL,
+  claimed_at REAL NOT NULL,
+  deadline REAL NOT NULL,
+  outcome TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY (issuer, subject, key)
+) STRICT;
+CREATE INDEX IF NOT EXISTS claims_forget ON claims (forget);
 """
 _COLUMNS = (
     "id, state, issuer, subject, tenant, role, namespaces, duration, justification, requested_at, expires, "
@@ -69,11 +89,11 @@ class SqliteStore:
 
     async def revision(self) -> int:
         """The newest revision, by a read begun now."""
-        return await self._run(_revision)
+        return await self.run(_revision)
 
     async def touch(self) -> None:
         """Commits a write that changes nothing. Raises Unavailable where it cannot be written."""
-        await self._run(lambda connection: connection.execute("UPDATE revisions SET at = at WHERE revision = 1"))
+        await self.run(lambda connection: connection.execute("UPDATE revisions SET at = at WHERE revision = 1"))
 
     async def adopted(self, policy_revision: str) -> int:
         """Notes that a policy is in force; returns the new revision."""
@@ -82,7 +102,7 @@ class SqliteStore:
             _bump(connection, f"policy {policy_revision}")
             return _revision(connection)
 
-        return await self._run(work)
+        return await self.run(work)
 
     async def active(self, now: float) -> tuple[int, list[Elevation]]:
         """The elevations in force and the revision of which that is true."""
@@ -98,7 +118,7 @@ class SqliteStore:
             ]
             return _revision(connection), found
 
-        return await self._run(work)
+        return await self.run(work)
 
     async def add(self, record: Record, *, at_most: int) -> bool:
         """Stores a request, unless its person has ``at_most`` open ones at ``requested_at``."""
@@ -131,7 +151,7 @@ class SqliteStore:
             )
             return True
 
-        return await self._run(work)
+        return await self.run(work)
 
     async def find(self, elevation_id: str) -> Record | None:
         """One elevation."""
@@ -141,7 +161,7 @@ class SqliteStore:
             row = connection.execute(sql, (elevation_id,)).fetchone()
             return _record(row) if row is not None else None
 
-        return await self._run(work)
+        return await self.run(work)
 
     async def approve(self, elevation_id: str, by: str, now: float, expires: float) -> bool:
         """Activates a request that may still be approved; False where it is no such thing any more."""
@@ -154,7 +174,7 @@ class SqliteStore:
             ).rowcount
             return _changed(connection, changed, f"elevation {elevation_id} approved")
 
-        return await self._run(work)
+        return await self.run(work)
 
     async def revoke(self, elevation_id: str, by: str, now: float) -> bool:
         """Ends what is requested or active; False where it has ended."""
@@ -167,7 +187,7 @@ class SqliteStore:
             ).rowcount
             return _changed(connection, changed, f"elevation {elevation_id} revoked")
 
-        return await self._run(work)
+        return await self.run(work)
 
     async def records(self, tenant: str | None, limit: int) -> list[Record]:
         """Elevations, newest first; of one tenant, or of all for None."""
@@ -176,14 +196,20 @@ class SqliteStore:
             sql = f"SELECT {_COLUMNS} FROM elevations WHERE ?1 IS NULL OR tenant = ?1 ORDER BY id DESC LIMIT ?2"  # noqa: S608
             return [_record(row) for row in connection.execute(sql, (tenant, limit)).fetchall()]
 
-        return await self._run(work)
+        return await self.run(work)
 
     async def close(self) -> None:
         """Closes the file."""
         async with self._lock:
             self._connection.close()
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Does some work as one transaction, durable when this returns.
+
+        Raises:
+            Unavailable: the store failed; nothing was changed.
+        """
+
         def transaction() -> T:
             self._connection.execute("BEGIN IMMEDIATE")
             try:

@@ -156,7 +156,7 @@ class Engine:
         tenancy concern nobody in it, who is not to hear of them either (R13)."""
         if not self._denies:
             return []
-        found = {id(rule) for text in permission.covered_by for rule in self._denies.get(text, ())}
+        found = {id(rule) for text in permission.denied_by for rule in self._denies.get(text, ())}
         return [
             rule
             for rule in self.policy.deny

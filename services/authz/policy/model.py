@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from services.authz.policy.conditions import Condition
 from services.authz.policy.scope import EVERYWHERE, NOWHERE, Scope
@@ -139,11 +140,11 @@ class Principal:
         return f"{self.issuer}:{self.subject}"
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """What somebody wants to do, fully resolved (R10). ``tool`` matters for the credential's cap only.
 
-    ``replicas``: asked for; None where the action asks for none.
+    ``replicas``: asked for; None where the action asks for none. A tuple, for a frozen dataclass takes three times as
+    long to make, and a batch makes a hundred.
     """
 
     group: str

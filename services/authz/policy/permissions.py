@@ -37,6 +37,7 @@ class Kind:
     generic: bool = True  # whether `k8s:resources:<verb>` covers it
     per_tenant: bool = False  # whether a tenant's principal may, and the service then shows it its tenant only (R13)
     custom: bool = False  # not in the table: only the cluster knows whether it has namespaces
+    by_name: bool = False  # whether no wildcard covers it, not even `kubegate:*`
 
 
 KINDS: tuple[Kind, ...] = (
@@ -88,6 +89,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(KUBEGATE, "audit", ("read",), namespaced=False, per_tenant=True),
     Kind(KUBEGATE, "audit", ("attest",), namespaced=False),
     Kind(KUBEGATE, "secrets", ("reveal",)),
+    Kind(KUBEGATE, "confirm", ("handle",), by_name=True),
     Kind(KUBEGATE, "danger", ("privileged-pod",)),
     Kind(
         KUBEGATE,
@@ -100,13 +102,15 @@ KINDS: tuple[Kind, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """One thing that can be allowed. ``covered_by`` holds every text that a grant may use for it."""
+    """One thing that can be allowed. ``covered_by`` holds every text that a grant may use for it, ``denied_by`` every
+    text of a deny rule that takes it away."""
 
     text: str
     kind: Kind
     subresource: str
     verb: str
     covered_by: frozenset[str]
+    denied_by: frozenset[str]
 
     @property
     def collection(self) -> bool:
@@ -132,14 +136,16 @@ def _permission(kind: Kind, subresource: str, verb: str) -> Permission:
     if kind.group == KUBEGATE:
         area = f"kubegate:{kind.resource}"
         text = f"{area}:{verb}"
-        return Permission(text, kind, subresource, verb, frozenset({text, f"{area}:*", "kubegate:*"}))
+        every = frozenset({text, f"{area}:*", "kubegate:*"})
+        return Permission(text, kind, subresource, verb, frozenset({text}) if kind.by_name else every, every)
     verbs = {verb, "list"} if verb in _READ else {verb}
     resources = [kind.resource]
     if kind.generic and kind.namespaced and not subresource:
         resources.append("resources")
     covered_by = {f"k8s:{resource}:{each}" for resource in resources for each in (*verbs, "*")}
     text = f"k8s:{kind.resource}:{verb}"
-    return Permission(text, kind, subresource, verb, frozenset({*covered_by, "k8s:*"}))
+    every = frozenset({*covered_by, "k8s:*"})
+    return Permission(text, kind, subresource, verb, every, every)
 
 
 def _table() -> Iterator[tuple[Key, Permission]]:
@@ -168,7 +174,7 @@ def _custom(key: Key) -> Permission | None:
         return None
     named = Kind(group, f"{resource}.{group}", custom=True)
     made = _permission(named, "", verb)
-    return Permission(made.text, Kind(group, resource, custom=True), "", verb, made.covered_by)
+    return Permission(made.text, Kind(group, resource, custom=True), "", verb, made.covered_by, made.denied_by)
 
 
 class _Permissions(dict[Key, Permission]):

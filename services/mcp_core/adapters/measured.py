@@ -151,6 +151,8 @@ class MeasuredRecorder:
                 raise
         if event.phase is not Phase.INTENT:
             TOOL_CALLS.labels(self._action(event.action), event.result.value).inc()
+        if event.kind is Kind.SECURITY_VIOLATION:
+            SECURITY_VIOLATIONS.labels(_violation(event.metadata.get("violation_type", "")), _user(event.user)).inc()
 
     async def append_folded(self, key: tuple[str, ...], event: Event, deadline: Deadline) -> None:
         many = int(event.metadata.get("throttled", "1"))

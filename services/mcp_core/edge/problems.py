@@ -7,9 +7,11 @@ from http import HTTPStatus
 from typing import Any
 
 from services.common.errors import Code, DomainError
+from services.mcp_core.confirmation import CONFIRM_SECONDS, ConfirmationNeeded
 from services.mcp_core.edge.guard import AmbiguousLength, HeadersTooLarge, Misdirected, UnknownVersion
 from services.mcp_core.edge.wire import BodyTooLarge, Headers, Response, SlowBody, dump_json
 from services.mcp_core.errors import ActionDenied, ClusterRejected
+from services.mcp_core.tools import preview_of
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -35,6 +37,7 @@ _OF_TYPE: tuple[tuple[type[DomainError], int], ...] = (
     (HeadersTooLarge, 431),
     (UnknownVersion, 505),
     (ClusterRejected, 422),
+    (ConfirmationNeeded, 428),
 )
 
 
@@ -67,6 +70,13 @@ def problem(error: DomainError, request_id: str, challenges: Headers | None = No
     headers = [*(challenges or [])]
     if isinstance(error, ActionDenied) and error.permission:
         body["missing"] = {"permission": error.permission, "namespace": error.namespace}
+    if isinstance(error, ConfirmationNeeded):
+        body["detail"] += " Send the same arguments again with `confirm`."
+        body |= {
+            "confirm": error.token,
+            "expires_in": int(CONFIRM_SECONDS),
+            "preview": preview_of(error.plan).structured,
+        }
     if isinstance(error, NotRouted):
         headers += error.headers
     if isinstance(error, AmbiguousLength):

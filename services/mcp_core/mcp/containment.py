@@ -43,7 +43,9 @@ def containing(pipeline: Pipeline) -> ServerMiddleware[Any]:
         if exchange.streamed and not exchange.recorded:
             exchange.recorded = True
             try:
-                await pipeline.note(exchange.caller, exchange.action, exchange.result, exchange.error)
+                await pipeline.note(
+                    exchange.caller, exchange.action, exchange.result, exchange.error, exchange.violation
+                )
             except DomainError as error:
                 raise MCPError(code=types.INTERNAL_ERROR, message=sentence(error, exchange)) from error
 
@@ -56,6 +58,9 @@ async def _contained(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -
         return await call_next(ctx)
     except MCPError as error:
         exchange.result, exchange.error = Result.FAILURE, f"JSON-RPC error {error.error.code}"
+        if isinstance(error.error.data, dict) and error.error.data.get("reason") == "invalid_request_state":
+            # Forged, altered, of another's or another call: the SDK's boundary tells only its log which (R16).
+            exchange.error, exchange.violation = "requestState refused", "request_state_refused"
         raise
     except ValidationError:
         exchange.result, exchange.error = Result.FAILURE, f"JSON-RPC error {types.INVALID_PARAMS}"

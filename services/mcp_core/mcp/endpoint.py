@@ -94,7 +94,9 @@ class McpEndpoint:
                 exchange.result, exchange.error = Result.FAILURE, f"refused with HTTP status {response.status}"
             if exchange.action == INVALID and exchange.result is Result.SUCCESS:
                 exchange.result, exchange.error = Result.FAILURE, "not a request that is served"
-            await self._pipeline.note(exchange.caller, exchange.action, exchange.result, exchange.error)
+            await self._pipeline.note(
+                exchange.caller, exchange.action, exchange.result, exchange.error, exchange.violation
+            )
         if exchange.step_up is not None:
             raise exchange.step_up
         return response

@@ -29,7 +29,7 @@ Key = tuple[Any, ...]
 class Exchange:
     """One HTTP request.
 
-    action, result, error: for its record; recorded: the pipeline has written that, or will whatever happens.
+    action, result, error, violation: for its record; recorded: the pipeline has written that, or will whatever happens.
     modern: of 2026-07-28 or newer, by the header, as the SDK routes. number: the JSON-RPC id. streamed: the answer
     may be a stream of events. handled: a handler of ours, or the SDK's routing, has seen it. step_up: a denial that
     the client can have lifted by its authorization server, which takes an HTTP 403 (MCP authorization).
@@ -40,6 +40,7 @@ class Exchange:
     recorded: bool = False
     result: Result = Result.SUCCESS
     error: str = ""
+    violation: str = ""
     modern: bool = False
     number: str | int | None = None
     streamed: bool = False

@@ -9,7 +9,9 @@ import mcp_types as types
 from mcp.server.context import ServerRequestContext
 
 from services.common.errors import DomainError
+from services.mcp_core.confirmation import ConfirmationNeeded, Way
 from services.mcp_core.errors import InputRequired
+from services.mcp_core.mcp.confirming import asking_of, handle, round_trip
 from services.mcp_core.mcp.dialogue import ask, dialogue_of
 from services.mcp_core.mcp.exchange import exchange_of, sentence
 from services.mcp_core.mcp.listed import listed
@@ -47,11 +49,16 @@ class ToolHandlers:
         """One call; denials and other errors of ours are answers that the model can read."""
         exchange = exchange_of(ctx)
         dialogue = dialogue_of(ctx, exchange, params)
+        asking = asking_of(dialogue, ctx.session.client_capabilities)
         exchange.recorded = True
         try:
             answer = await exchange.run(
-                self._pipeline.call(exchange.caller, params.name, params.arguments or {}, dialogue=dialogue)
+                self._pipeline.call(exchange.caller, params.name, params.arguments or {}, asking, dialogue)
             )
+        except ConfirmationNeeded as needed:
+            if needed.way is Way.STATE:
+                return ask(round_trip(needed), exchange, dialogue.can)
+            return _failed(handle(needed))
         except InputRequired as needed:
             if exchange.modern:
                 return ask(needed, exchange, dialogue.can)

@@ -3,7 +3,7 @@
 import pytest
 
 from services.authz.policy.engine import Engine
-from services.authz.policy.model import Action, Allowed, Decision, Denied, Policy, Principal, Reason, Role
+from services.authz.policy.model import Action, Allowed, Decision, Denied, DenyRule, Policy, Principal, Reason, Role
 from services.authz.policy.permissions import KINDS, PERMISSIONS
 from services.authz.policy.scope import EVERYWHERE, NOWHERE, Scope
 
@@ -170,10 +170,10 @@ def test_no_k8s_wildcard_reaches_administration_or_what_is_dangerous() -> None:
     assert ("kubegate", "secrets", "", "reveal") in outside
     assert ("kubegate", "danger", "", "delete-namespace") in outside
     for group, resource, subresource, verb in outside:
-        namespaced = PERMISSIONS[group, resource, subresource, verb].kind.namespaced
-        action = Action(group, resource, verb, subresource, "default" if namespaced else "")
+        kind = PERMISSIONS[group, resource, subresource, verb].kind
+        action = Action(group, resource, verb, subresource, "default" if kind.namespaced else "")
         assert not allows(("k8s:*", "k8s:secrets:*", "k8s:resources:*"), action)
-        assert allows("kubegate:*", action)
+        assert allows("kubegate:*", action) is not kind.by_name
         assert allows(f"kubegate:{resource}:{verb}", action)
     assert not allows("kubegate:*", LIST_PODS)
     assert not allows("kubegate:keys:*", Action("kubegate", "audit", "read"))
@@ -314,3 +314,13 @@ def test_two_issuers_with_the_same_subject_are_two_people() -> None:
         )
     ]
     assert names == ["alice", "https://idp.example:alice", "kubegate:https://idp.example:alice"]
+
+
+@pytest.mark.req("R16", "I8.3")
+def test_only_by_name_may_somebody_have_handles_and_any_deny_takes_them_away() -> None:
+    handle = Action("kubegate", "confirm", "handle", namespace="default")
+    assert allows("kubegate:confirm:handle", handle, ("default",))
+    assert not allows(("kubegate:*", "k8s:*"), handle)
+    for text in ("kubegate:confirm:handle", "kubegate:*"):
+        policy = Policy((role("kubegate:confirm:handle"),), "rev", deny=(DenyRule("no", (text,), EVERYWHERE),))
+        assert isinstance(Engine(policy).decide(holder(), handle), Denied)

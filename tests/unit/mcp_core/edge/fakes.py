@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -34,7 +34,19 @@ from services.mcp_core.model import (
     Suggestion,
 )
 from services.mcp_core.pipeline import Pipeline
-from services.mcp_core.ports import Columns, Impersonation, Kind, LogText, ObjectRef, Page, Resource, Row
+from services.mcp_core.ports import (
+    Columns,
+    Confirmed,
+    Impersonation,
+    Kind,
+    LogText,
+    ObjectRef,
+    Page,
+    Resource,
+    Row,
+    Spent,
+    Taken,
+)
 from services.mcp_core.readiness import Readiness
 from services.mcp_core.tools.base import (
     Invocation,
@@ -279,6 +291,76 @@ class FakeCluster:
         """Nothing to close."""
 
 
+class FakeKeeper:
+    """authz's store in memory. `error`: what every call raises."""
+
+    def __init__(self, log: Log, clock: FakeClock) -> None:
+        self.log = log
+        self.clock = clock
+        self.error: DomainError | None = None
+        self.used: set[str] = set()
+        self.taken: dict[tuple[str, str], tuple[str, bytes, Taken]] = {}
+
+    async def recall(self, caller: Caller, key: str, digest: bytes) -> Taken | None:
+        self._called("recall")
+        found = self.taken.get((caller.principal.user, key))
+        return self._shown(found, digest) if found is not None else None
+
+    async def claim(
+        self, caller: Caller, key: str, digest: bytes, confirmed: Confirmed | None, until: float
+    ) -> str | Taken | Spent:
+        self._called("claim")
+        if key and (found := self.taken.get((caller.principal.user, key))) is not None:
+            return self._shown(found, digest)
+        if confirmed is not None:
+            if confirmed.expires <= self.clock.now().timestamp():
+                return Spent.EXPIRED
+            if confirmed.id in self.used:
+                return Spent.USED
+            self.used.add(confirmed.id)
+        if not key:
+            return ""
+        claim_id = f"claim-{len(self.taken)}"
+        now = self.clock.now().timestamp()
+        taken = Taken(True, caller.context.request_id, now, until)
+        self.taken[caller.principal.user, key] = claim_id, digest, taken
+        return claim_id
+
+    async def settle(self, claim_id: str, outcome: str, deadline: Deadline) -> None:
+        self._called("settle")
+        for key, (found, digest, taken) in self.taken.items():
+            if found == claim_id and not taken.outcome:
+                self.taken[key] = claim_id, digest, replace(taken, outcome=outcome)
+
+    async def release(self, claim_id: str, deadline: Deadline) -> None:
+        self._called("release")
+        self.taken = {key: each for key, each in self.taken.items() if each[0] != claim_id}
+
+    def _called(self, step: Step) -> None:
+        if self.error:
+            raise self.error
+        self.log.append(step)
+
+    @staticmethod
+    def _shown(found: tuple[str, bytes, Taken], digest: bytes) -> Taken:
+        return found[2] if found[1] == digest else Taken(False)
+
+
+class FakeSealer:
+    """Seals legibly, so that tests can see into it; opens only what it sealed."""
+
+    def __init__(self) -> None:
+        self.sealed: dict[str, bytes] = {}
+
+    def seal(self, content: bytes) -> str:
+        token = f"sealed-{len(self.sealed)}"
+        self.sealed[token] = content
+        return token
+
+    def open(self, token: str) -> bytes | None:
+        return self.sealed.get(token)
+
+
 @dataclass
 class World:
     """The core on fakes. `run`: what both tools do when they are executed."""
@@ -299,6 +381,8 @@ class World:
         self.authz = FakeAuthorizer(self.log)
         self.audit = FakeRecorder(self.log)
         self.cluster = FakeCluster()
+        self.keeper = FakeKeeper(self.log, self.clock)
+        self.sealer = FakeSealer()
         look = Tool(
             name="look",
             title="Look",
@@ -330,6 +414,8 @@ class World:
             authorizer=self.authz,
             recorder=self.audit,
             cluster=self.cluster,
+            keeper=self.keeper,
+            sealer=self.sealer,
             clock=self.clock,
         )
 

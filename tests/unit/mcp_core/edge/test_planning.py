@@ -2,65 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import pytest
 
-from services.common.errors import FailedPrecondition, NotFound
+from services.common.errors import NotFound
 from services.mcp_core.errors import ActionDenied
 from services.mcp_core.model import Phase, Result
-from services.mcp_core.tools.base import (
-    Change,
-    ConfirmableArguments,
-    Invocation,
-    Need,
-    Permission,
-    Plan,
-    name_argument,
-)
-from tests.unit.mcp_core.edge.fakes import BOB, World
+from services.mcp_core.tools.base import Change, Need, Permission, Plan
+from tests.unit.mcp_core.edge.fakes import BOB
+from tests.unit.mcp_core.edge.planned import CALL, Planned
 
 DANGER = Permission("privileged-pod", "kubegate", "danger")
-
-
-class Arguments(ConfirmableArguments, forbid_unknown_fields=True, frozen=True):
-    """Arguments of the planned change."""
-
-    name: str
-    namespace: str
-
-
-CALL = {"name": "web", "namespace": "default"}
-
-
-class Planned:
-    """A world whose tool `change` looks ahead; `plan` is what it sees."""
-
-    def __init__(self, plan: Plan | Exception) -> None:
-        self.world = World()
-        self.plan = plan
-        self.prepared: list[Invocation] = []
-        self.world.registry["change"] = replace(
-            self.world.registry["change"], arguments=Arguments, prepare=self._prepare, resource_name=name_argument
-        )
-
-    async def _prepare(self, invocation: Invocation) -> Plan:
-        self.world.log.append("prepare")
-        self.prepared.append(invocation)
-        if isinstance(self.plan, Exception):
-            raise self.plan
-        return self.plan
-
-    async def call(self, credential: str = "", **arguments: Any) -> Any:
-        caller = await (self.world.caller(credential) if credential else self.world.caller())
-        return await self.world.pipeline.call(caller, "change", {**CALL, **arguments})
 
 
 async def test_the_look_ahead_comes_after_the_decision_and_before_the_intent() -> None:
     planned = Planned(Plan("Scales web to 3.", "17"))
     await planned.call(idempotency_key="one-two-three")
-    assert planned.world.log == ["check", "prepare", "intent", "execute", "outcome"]
+    assert planned.world.log == ["check", "recall", "prepare", "claim", "intent", "execute", "outcome", "settle"]
     (invocation,) = planned.world.invocations
     assert invocation.plan.resource_version == "17"
     assert dict(invocation.arguments) == CALL
@@ -116,15 +73,6 @@ async def test_what_the_look_ahead_shows_to_be_needed_is_decided_too() -> None:
 async def test_a_look_ahead_that_fails_ends_the_call_before_anything_happens() -> None:
     planned = Planned(NotFound("There is no such pod."))
     with pytest.raises(NotFound):
-        await planned.call()
-    assert planned.world.log == ["check", "prepare", "record"]
-    assert planned.world.audit.last.result is Result.FAILURE
-
-
-@pytest.mark.req("I8.3", "R16")
-async def test_what_must_be_confirmed_and_cannot_be_is_refused() -> None:
-    planned = Planned(Plan("Deletes web.", "17", confirm=True))
-    with pytest.raises(FailedPrecondition, match=r"Deletes web\. This must be confirmed"):
         await planned.call()
     assert planned.world.log == ["check", "prepare", "record"]
     assert planned.world.audit.last.result is Result.FAILURE

@@ -1,0 +1,86 @@
+"""Alert rules: valid, each tested firing and quiet by promtool, each with a page of the runbooks (I9.11, I9.12)."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.fakes.prometheus import promtool
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "deploy" / "prometheus"
+PAGES = ROOT / "docs" / "runbooks"
+
+
+def alerts() -> list[dict[str, Any]]:
+    document = yaml.safe_load((RULES / "security.yaml").read_text(encoding="utf-8"))
+    return [rule for group in document["groups"] for rule in group["rules"]]
+
+
+def by_name(name: str) -> dict[str, Any]:
+    [found] = [rule for rule in alerts() if rule["alert"] == name]
+    return found
+
+
+@pytest.mark.req("I9.11")
+def test_promtool_accepts_rules_and_configuration() -> None:
+    done = promtool("check", "rules", "security.yaml", cwd=RULES)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = promtool("check", "config", "--syntax-only", "prometheus.yaml", cwd=RULES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.req("I9.11")
+def test_every_rule_passes_its_cases() -> None:
+    done = promtool("test", "rules", "security.test.yaml", cwd=RULES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.req("I9.11")
+def test_each_alert_has_a_firing_and_a_quiet_case() -> None:
+    document = yaml.safe_load((RULES / "security.test.yaml").read_text(encoding="utf-8"))
+    cases = [case for test in document["tests"] for case in test["promql_expr_test"]]
+    for rule in alerts():
+        mine = [case for case in cases if f'alertname="{rule["alert"]}",alertstate="firing"' in case["expr"]]
+        assert any(case["exp_samples"] for case in mine), f"{rule['alert']}: no case in which it fires"
+        assert any(not case["exp_samples"] for case in mine), f"{rule['alert']}: no case in which it is quiet"
+
+
+@pytest.mark.req("I9.11")
+def test_the_promised_alerts_have_their_thresholds() -> None:
+    failed = by_name("HighFailedAuthentications")
+    assert failed["expr"] == 'sum(rate(mcp_authentication_attempts_total{result="failure"}[5m])) > 10'
+    assert (failed["for"], failed["labels"]["severity"]) == ("2m", "warning")
+    denied = by_name("UnauthorizedAccess")
+    assert denied["expr"].endswith("> 5")
+    assert 'increase(mcp_authorization_checks_total{result="denied"}[5m])' in denied["expr"]
+    assert (denied["for"], denied["labels"]["severity"]) == ("1m", "critical")
+    violation = by_name("SecurityViolation")
+    assert violation["expr"].endswith("> 0")
+    assert "increase(mcp_security_violations_total[1m])" in violation["expr"]
+    assert ("for" in violation, violation["labels"]["severity"]) == (False, "critical")
+
+
+@pytest.mark.req("I9.12")
+def test_rules_and_runbooks_name_each_other() -> None:
+    linked = {rule["alert"]: rule["annotations"]["runbook_url"] for rule in alerts()}
+    assert linked == {name: f"docs/runbooks/{name}.md" for name in linked}
+    assert {page.stem for page in PAGES.glob("*.md")} == {*linked, "README"}
+    index = (PAGES / "README.md").read_text(encoding="utf-8")
+    for name in linked:
+        text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+        assert text.startswith(f"# {name}\n")
+        for part in ("**Means.**", "**Look.**", "**Do.**", "```sh\n"):
+            assert part in text, f"{name}: no {part}"
+        severity = by_name(name)["labels"]["severity"]
+        assert f"| [{name}]({name}.md) | {severity} |" in index
+
+
+@pytest.mark.req("I9.12")
+def test_every_annotation_explains_itself() -> None:
+    for rule in alerts():
+        annotations = rule["annotations"]
+        assert set(annotations) == {"summary", "description", "runbook_url"}
+        assert re.fullmatch(r"[A-Z].+\.", annotations["description"]), rule["alert"]
