@@ -49,6 +49,12 @@ class Config(Model):
         default="main", pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", description="name of this log, signed with it"
     )
     address_file: FilePath | None = Field(default=None, description="gets the bound host:port")
+    retention_days: int | None = Field(
+        default=None,
+        ge=7,
+        le=36_500,
+        description="delete whole segments of events that are older, with a signed tombstone; default: never",
+    )
     telemetry: TelemetryConfig = TelemetryConfig()
     queue_limit: int = Field(default=8192, ge=16, le=1_000_000, description="events waiting for a commit")
 

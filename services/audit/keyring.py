@@ -87,6 +87,19 @@ class KeyRing:
         serving = [key for key, row in zip(self._keys, self._rows, strict=True) if row.first <= number]
         return serving[-1].open(note)
 
+    def text_of(self, note: str) -> str:
+        """The text of a note that one of the log's keys signed.
+
+        Raises:
+            BadCheckpoint: none did.
+        """
+        for key in reversed(self._keys):
+            try:
+                return key.verify(note)
+            except BadCheckpoint:
+                continue
+        raise BadCheckpoint("not signed by a key of this log")
+
     def open_any(self, note: str) -> Checkpoint:
         """A signed root of whatever number, such as one that was published.
 

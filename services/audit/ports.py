@@ -129,6 +129,17 @@ class Orphan:
     deadline: str
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A legal hold: nothing from ``since`` on (RFC 3339; empty: nothing at all) is deleted."""
+
+    id: str
+    since: str
+    reason: str
+    user: str
+    placed: str
+
+
 class Log(Protocol):
     """The durable log."""
 
@@ -194,6 +205,32 @@ class Log(Protocol):
 
     async def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
         """At most ``limit`` records with ``first <= sequence < end``, in the order asked."""
+        ...
+
+    async def retire(self, until: str, most: int) -> int:
+        """Deletes at most so many segments of records that are older than a time (RFC 3339) and under no legal hold;
+        returns how many. Once it is none, the mirror has lost them too.
+
+        Raises:
+            Unavailable: nothing was deleted, or it is not known.
+        """
+        ...
+
+    async def retired(self, first: int, most: int) -> Sequence[bytes]:
+        """Leaf hashes of deleted records, at most so many segments from a segment on."""
+        ...
+
+    async def tombstone(self) -> str:
+        """The newest tombstone, or nothing."""
+        ...
+
+    async def holds(self) -> Sequence[Hold]:
+        """Legal holds in force."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """Leaf index of the first record that retention has not deleted."""
         ...
 
     async def grown(self, size: int) -> None:

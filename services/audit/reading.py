@@ -10,21 +10,19 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from services.audit import canonical
+from services.audit.authorizing import ATTEST, Authorizer, Reader
 from services.audit.event import Event, EventType, Identity, Result
 from services.audit.masking import Masker
-from services.audit.ports import Count, Draft, Filter, Log, Policy, Principals, Proof, Record
+from services.audit.ports import Count, Draft, Filter, Log, Principals, Proof, Record
 from services.audit.receipt import receipt
 from services.audit.service import as_identity
 from services.audit.slots import Slots
-from services.audit.writers import AUDIT, check_party
+from services.audit.writers import AUDIT
 from services.common.clock import Clock
-from services.common.deadline import Deadline
 from services.common.errors import (
     AlreadyExists,
-    DomainError,
     InvalidArgument,
     NotFound,
-    PermissionDenied,
     Unauthenticated,
 )
 from services.common.ids import uuid7
@@ -43,21 +41,8 @@ TAIL_PAUSE = 0.1
 """Seconds between two looks of a tail at a log that grows: a look for every commit would cost the writers more than
 their commits."""
 
-READ = "kubegate:audit:read"
-ATTEST = "kubegate:audit:attest"
-
 _MOMENT = ("timestamp", "request_id", "principal")
 """What differs when the same attestation is sent again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """Who reads: the certificate's SPIFFE path and the principal token beside it (R15)."""
-
-    peer: str
-    token: str
-    request_id: str
-    deadline: Deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +61,9 @@ class Attestation:
 class AuditReading:
     """Gives records to readers that policy allows."""
 
-    def __init__(self, log: Log, principals: Principals, policy: Policy, clock: Clock, masker: Masker) -> None:
-        self._masker = masker
-        self._log = log
-        self._principals = principals
-        self._policy = policy
-        self._clock = clock
+    def __init__(self, log: Log, authorizer: Authorizer, principals: Principals, clock: Clock, masker: Masker) -> None:
+        self._log, self._authorizer, self._principals = log, authorizer, principals
+        self._clock, self._masker = clock, masker
         self._readings = Slots("Readings", total=32, each=8)
         self._tails = Slots("Tails", total=64, each=16)
 
@@ -101,7 +83,7 @@ class AuditReading:
             bounds = await self._log.bounds()
             # A foreign cursor is refused before anything is recorded.
             await self._log.search(Filter(), cursor=cursor, bounds=bounds, limit=1, descending=descending)
-            identity = await self._authorize(reader, "audit.Query", filter_.described())
+            identity = await self._authorizer.authorize(reader, "audit.Query", filter_.described())
             filter_ = _within(identity, filter_)
             left = min(limit or DEFAULT_LIMIT, MAX_LIMIT)
             while True:
@@ -130,7 +112,7 @@ class AuditReading:
         """
         with self._tails.of(reader.peer):
             position = self._log.size if from_sequence is None else from_sequence
-            identity = await self._authorize(reader, "audit.Tail", filter_.described())
+            identity = await self._authorizer.authorize(reader, "audit.Tail", filter_.described())
             async for records in self._followed(reader, identity, _within(identity, filter_), position):
                 yield records
 
@@ -171,10 +153,8 @@ class AuditReading:
         described = {**filter_.described(), "proofs": str(proofs).lower()}
         with self._readings.of(reader.peer):
             size, checkpoint = self._log.size, self._log.checkpoint
-            identity = await self._authorize(reader, "audit.Export", described)
+            identity = await self._authorizer.authorize(reader, "audit.Export", described, whole_log=proofs)
             filter_ = _within(identity, filter_)
-            if proofs:
-                _whole_log(identity)
             position = 0
             if not size:
                 yield (), ()
@@ -198,7 +178,7 @@ class AuditReading:
             raise InvalidArgument("Each field can be counted by once.")
         asked = {"by": ",".join(by), "bucket_seconds": str(bucket_seconds)}
         with self._readings.of(reader.peer):
-            identity = await self._authorize(reader, "audit.Stats", {**filter_.described(), **asked})
+            identity = await self._authorizer.authorize(reader, "audit.Stats", {**filter_.described(), **asked})
             counts = await self._log.count(_within(identity, filter_), by, bucket_seconds, MAX_COUNTS + 1)
         if len(counts) > MAX_COUNTS:
             raise InvalidArgument(f"That is more than {MAX_COUNTS} counts; restrict the time or widen the span.")
@@ -207,8 +187,8 @@ class AuditReading:
     async def inclusion(self, reader: Reader, sequence: int) -> tuple[Record, Proof]:
         """A record and how it leads to the newest signed root. Raises as ``query``, and NotFound."""
         with self._readings.of(reader.peer):
-            identity = await self._authorize(reader, "audit.GetInclusionProof", {"sequence": str(sequence)})
-            _whole_log(identity)
+            asked = {"sequence": str(sequence)}
+            await self._authorizer.authorize(reader, "audit.GetInclusionProof", asked, whole_log=True)
             return await self._log.inclusion(sequence)
 
     async def consistency(self, reader: Reader, old_size: int) -> Proof:
@@ -229,7 +209,7 @@ class AuditReading:
     async def _receipt(self, reader: Reader, writer: str, event_id: str) -> str:
         if reader.peer.startswith("operator/"):
             asked = {"writer": writer[:1024], "event_id": event_id[:1024]}
-            _whole_log(await self._authorize(reader, "audit.GetReceipt", asked))
+            await self._authorizer.authorize(reader, "audit.GetReceipt", asked, whole_log=True)
         elif writer not in ("", reader.peer):
             raise NotFound("There is no such event of yours.")
         record = await self._log.find(writer or reader.peer, event_id)
@@ -270,7 +250,7 @@ class AuditReading:
         if not (attestation.framework and attestation.control):
             raise InvalidArgument("A compliance event names its framework and its control.")
         described = {"framework": attestation.framework[:1024], "control": attestation.control[:1024]}
-        identity = await self._authorize(reader, "audit.LogComplianceEvent", described, ATTEST)
+        identity = await self._authorizer.authorize(reader, "audit.LogComplianceEvent", described, ATTEST)
         fields = as_identity(identity.fields(), self._masker.mask(event.fields(AUDIT)))
         if known := await self._log.find(AUDIT, event.event_id):
             # Sent again under its id it is the same event, whenever that is (R8).
@@ -281,54 +261,9 @@ class AuditReading:
         ack = await self._log.append(Draft(fields))
         return ack.event_id, ack.sequence
 
-    async def _authorize(
-        self, reader: Reader, action: str, described: Mapping[str, str], permission: str = READ
-    ) -> Identity:
-        """Certificate AND token AND policy (R15); the reading is recorded, refused or not."""
-        event = Event(
-            event_id=uuid7(),
-            timestamp=self._clock.now(),
-            event_type=EventType.ADMIN,
-            action=action,
-            resource="audit",
-            result=Result.SUCCESS,
-            metadata={"operator": reader.peer, "permission": permission} | dict(described),
-            request_id=reader.request_id,
-        )
-        # What is asked for too large to record is refused before anybody is asked.
-        event.check()
-        identity: Identity | None = None
-        try:
-            if not reader.token:
-                raise Unauthenticated("Reading the audit log needs a principal token beside the certificate.")
-            identity = await self._principals.verify(reader.token)
-            check_party(reader.peer, identity)
-            await self._policy.check(permission.rpartition(":")[2], reader.token, reader.request_id, reader.deadline)
-        except DomainError as error:
-            refused = isinstance(error, PermissionDenied | Unauthenticated)
-            event = replace(
-                event,
-                result=Result.FAILURE if refused else Result.ERROR,
-                error_message=error.public_message,
-            )
-            await self._record_own(event, identity)
-            raise
-        await self._record_own(event, identity)
-        return identity
-
-    async def _record_own(self, event: Event, identity: Identity | None) -> None:
-        # What was looked for may be a secret that somebody fears to find.
-        fields = self._masker.mask(event.fields(AUDIT))
-        await self._log.append(Draft(as_identity(identity.fields(), fields) if identity else fields))
-
 
 def _within(identity: Identity, filter_: Filter) -> Filter:
     """R13: the tenant's own events, whatever the filter asks for."""
     if not identity.tenant:
         return filter_
     return replace(filter_, equal={**filter_.equal, "tenant": identity.tenant})
-
-
-def _whole_log(identity: Identity) -> None:
-    if identity.tenant:
-        raise PermissionDenied("Proofs speak of the whole log, which readers of one tenant may not see.")

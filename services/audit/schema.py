@@ -10,8 +10,8 @@ from typing import Any
 APPLICATION_ID = 0x6B676175
 """``PRAGMA application_id``: "kgau"."""
 
-VERSION = 2
-"""``PRAGMA user_version``. 2: keys, epoch and nodes; ``adapters/migrate.py`` brings version 1 along."""
+VERSION = 3
+"""``PRAGMA user_version``. 2: keys, epoch and nodes. 3: retention. ``adapters/migrate.py`` brings those along."""
 
 COLUMNS = (
     "writer",
@@ -50,6 +50,13 @@ CREATE TABLE nodes (
 """
 """Every eighth level of the tree, for proofs (``proofs``)."""
 
+RETENTION = """
+CREATE TABLE retired (segment INTEGER PRIMARY KEY, leaves BLOB NOT NULL) STRICT;
+CREATE TABLE tombstones (number INTEGER PRIMARY KEY, size INTEGER NOT NULL, note TEXT NOT NULL) STRICT;
+CREATE INDEX events_holds ON events (action) WHERE action IN ('audit.PlaceHold', 'audit.ReleaseHold');
+"""
+"""What is kept of deleted events (``retention``), and the way to the records of legal holds."""
+
 BY_USER = "CREATE INDEX events_by_user ON events (user);"
 
 TABLES = f"""
@@ -78,6 +85,7 @@ CREATE TABLE checkpoints (
   note TEXT NOT NULL
 ) STRICT;
 {NODES}
+{RETENTION}
 """
 
 

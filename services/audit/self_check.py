@@ -95,11 +95,11 @@ class SelfCheck:
         if before is not None:
             await self._extends(before)
         size = checkpoint.size
-        first = self._next if self._next < size else 0
+        first = max(self._next if self._next < size else 0, self._log.first)
         end = min(first + WINDOW, size)
         await self._window(first, end, checkpoint)
         self._next = end if end < size else 0
-        await self._window(max(size - WINDOW, end), size, checkpoint)
+        await self._window(max(size - WINDOW, end, self._log.first), size, checkpoint)
         self._before = checkpoint
 
     async def _extends(self, before: Checkpoint) -> None:
@@ -117,6 +117,8 @@ class SelfCheck:
             return
         records = await self._log.page(Filter(), first=first, end=end, limit=end - first, descending=False)
         numbers = [record.sequence for record in records]
+        if self._log.first > first:
+            return  # Deleted by retention meanwhile.
         if numbers != list(range(first, end)):
             missing = next(number for number in range(first, end) if number not in set(numbers))
             raise Altered(f"event {missing} is missing")

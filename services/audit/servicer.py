@@ -6,9 +6,11 @@ from typing import Any
 
 from kubegate.audit.v1 import audit_pb2, audit_pb2_grpc
 from services.audit import translate
+from services.audit.authorizing import Reader
 from services.audit.files import CsvFile, ProofFile, json_lines
+from services.audit.keeping import AuditKeeping
 from services.audit.ports import Ack
-from services.audit.reading import Attestation, AuditReading, Reader
+from services.audit.reading import Attestation, AuditReading
 from services.audit.service import AuditService, Item
 from services.common.call import PRINCIPAL_TOKEN_METADATA, current_call
 from services.common.errors import DomainError, InvalidArgument
@@ -21,9 +23,8 @@ IN_FLIGHT = 2048
 class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     """The RPCs of ``kubegate.audit.v1.AuditService``."""
 
-    def __init__(self, service: AuditService, reading: AuditReading) -> None:
-        self._service = service
-        self._reading = reading
+    def __init__(self, service: AuditService, reading: AuditReading, keeping: AuditKeeping) -> None:
+        self._service, self._reading, self._keeping = service, reading, keeping
 
     async def Append(self, request: audit_pb2.AppendRequest, context: Any) -> audit_pb2.AppendResponse:
         event = translate.event(request.event)
@@ -145,6 +146,35 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         )
         event_id, sequence = await self._reading.attest(_reader(), attestation)
         return audit_pb2.LogComplianceEventResponse(event_id=event_id, sequence=sequence)
+
+    async def GetRetention(
+        self, request: audit_pb2.GetRetentionRequest, context: Any
+    ) -> audit_pb2.GetRetentionResponse:
+        kept = await self._keeping.show(_reader())
+        return audit_pb2.GetRetentionResponse(
+            days=kept.days,
+            first_sequence=kept.first,
+            size=kept.size,
+            tombstone=kept.tombstone,
+            holds=map(translate.hold, kept.holds),
+        )
+
+    async def GetRetiredLeaves(
+        self, request: audit_pb2.GetRetiredLeavesRequest, context: Any
+    ) -> AsyncIterator[audit_pb2.GetRetiredLeavesResponse]:
+        async for leaves in self._keeping.leaves(_reader()):
+            yield audit_pb2.GetRetiredLeavesResponse(leaves=leaves)
+
+    async def PlaceHold(self, request: audit_pb2.PlaceHoldRequest, context: Any) -> audit_pb2.PlaceHoldResponse:
+        since = translate.time(request.since, "since") if request.HasField("since") else None
+        return audit_pb2.PlaceHoldResponse(id=await self._keeping.hold(_reader(), request.reason, since))
+
+    async def ReleaseHold(self, request: audit_pb2.ReleaseHoldRequest, context: Any) -> audit_pb2.ReleaseHoldResponse:
+        await self._keeping.release(_reader(), request.id, request.reason)
+        return audit_pb2.ReleaseHoldResponse()
+
+    async def Retire(self, request: audit_pb2.RetireRequest, context: Any) -> audit_pb2.RetireResponse:
+        return audit_pb2.RetireResponse(events=await self._keeping.retire(_reader()))
 
 
 def _ack(ack: Ack) -> audit_pb2.AppendResponse:

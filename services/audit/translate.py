@@ -11,7 +11,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from kubegate.audit.v1 import audit_pb2
 from services.audit.event import Decision, Event, EventType, Phase, Result
 from services.audit.paths import parts
-from services.audit.ports import Count, Filter, Record
+from services.audit.ports import Count, Filter, Hold, Record
 from services.common.errors import InvalidArgument
 
 MESSAGE_BYTES = 512 * 1024
@@ -184,6 +184,15 @@ def row(count: Count) -> audit_pb2.StatsRow:
     message = audit_pb2.StatsRow(values=count.values, count=count.count)
     if count.bucket is not None:
         message.bucket.seconds = count.bucket
+    return message
+
+
+def hold(found: Hold) -> audit_pb2.Hold:
+    """A legal hold."""
+    message = audit_pb2.Hold(id=found.id, reason=found.reason, user=found.user)
+    message.placed_at.FromJsonString(found.placed)
+    if found.since:
+        message.since.FromJsonString(found.since)
     return message
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import sys
+from functools import partial
 from pathlib import Path
 
 from kubegate.audit.v1 import audit_pb2, audit_pb2_grpc
@@ -15,8 +16,10 @@ from services.audit.adapters.postgres.store import PostgresStore
 from services.audit.adapters.principals import TokenPrincipals
 from services.audit.adapters.publisher import Publisher, check_not_behind, published
 from services.audit.adapters.sqlite_store import SqliteStore
+from services.audit.authorizing import Authorizer
 from services.audit.checkpoint import BadKey, NoteSigner, origin_of
 from services.audit.config import Config
+from services.audit.keeping import AuditKeeping
 from services.audit.masking import Masker
 from services.audit.orphans import OrphanWatch
 from services.audit.reading import AuditReading
@@ -55,14 +58,14 @@ async def main(config: Config) -> None:
     store = _store(config)
     try:
         check_not_behind(store, config.published, config.witnesses)
-        mirror = Mirror(config.mirror, store.events())
+        intents = store.reads()
+        mirror = Mirror(config.mirror, store.events(), store.first, partial(intents.nodes, 0))
     except BaseException:
         store.close()
         raise
     log = GroupCommitLog(store, mirror, queue_limit=config.queue_limit)
     telemetry = Telemetry("audit", config.telemetry, config.tls, metrics.AUDIT)
     check = SelfCheck(log, store.keys, clock)
-    intents = store.reads()
     publisher = Publisher(config.published, log)
     logger.info(
         "store opened",
@@ -79,13 +82,15 @@ async def main(config: Config) -> None:
     principals = TokenPrincipals(LivePrincipalVerifier(keys, lease, clock), keys.problems)
     masker = Masker(_mask_key(config))
     service = AuditService(log, principals, masker, clock)
-    reading = AuditReading(log, principals, AuthzPolicy(authz), clock, masker)
+    authorizer = Authorizer(log, principals, AuthzPolicy(authz), clock, masker)
+    reading = AuditReading(log, authorizer, principals, clock, masker)
+    keeping = AuditKeeping(log, authorizer, clock, config.retention_days)
 
     problems = lambda: [*log.problems(), *publisher.problems(), *keys.problems(), *lease.problems()]
     server = GrpcServer(config.listen, config.tls, problems, notices=check.notices)
     server.add(
         audit_pb2_grpc.add_AuditServiceServicer_to_server,
-        AuditServicer(service, reading),
+        AuditServicer(service, reading, keeping),
         audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
     )
     try:
@@ -97,6 +102,7 @@ async def main(config: Config) -> None:
             tasks.create_task(keys.keep_fresh())
             tasks.create_task(lease.keep())
             tasks.create_task(publisher.run())
+            tasks.create_task(keeping.run())
             tasks.create_task(check.run())
             tasks.create_task(OrphanWatch(intents, clock).run())
             await server.until_stopped(STOP_GRACE)

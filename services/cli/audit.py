@@ -5,12 +5,11 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import typer
-from grpc import aio
 
-from kubegate.audit.v1 import audit_pb2, audit_pb2_grpc
+from kubegate.audit.v1 import audit_pb2
 from services.audit.verify import size_of
-from services.cli import audit_files
-from services.cli.audit_calls import head, query_records
+from services.cli.audit_calls import head, query_records, stream
+from services.cli.audit_files import export, receipt, stats
 from services.cli.audit_filter import (
     Action,
     Field,
@@ -25,12 +24,15 @@ from services.cli.audit_filter import (
     User,
     event_filter,
 )
+from services.cli.audit_retention import hold, release, retention, retire
+from services.cli.audit_verify import verify
+from services.cli.audit_witness import witness
 from services.cli.options import DEFAULT_HOME, Home, Json
-from services.cli.output import emit_json, run
+from services.cli.output import emit_json, printable, run
 from services.cli.stack import Stack
 
 app = typer.Typer(no_args_is_help=True, help="What happened: read, follow, export and verify the record.")
-for command in audit_files.COMMANDS:
+for command in (export, verify, receipt, witness, stats, retention, retire, hold, release):
     app.command()(command)
 
 
@@ -116,15 +118,9 @@ def tail(
 
 async def _tail(stack: Stack, filter_: audit_pb2.Filter, position: int) -> AsyncIterator[tuple[int, bytes]]:
     """New records until the token ends."""
-    metadata = await stack.admin_metadata()
-    audit = stack.peer("audit")
-    request = audit_pb2.TailRequest(filter=filter_, from_sequence=position)
-    try:
-        async for response in audit_pb2_grpc.AuditServiceStub(audit.channel()).Tail(request, metadata=metadata):
-            for record in response.records:
-                yield record.sequence, record.canonical_json
-    except aio.AioRpcError as error:
-        raise audit.error(error) from None
+    async for response in stream(stack, "Tail", audit_pb2.TailRequest(filter=filter_, from_sequence=position)):
+        for record in response.records:
+            yield record.sequence, record.canonical_json
 
 
 def _line(record: bytes) -> str:
@@ -138,4 +134,4 @@ def _line(record: bytes) -> str:
         f"{event['sequence']:>6}  {event['timestamp'][:23]}Z  {event['result']:<7}  {event['event_type']:<14}  "
         f"{user}{asserted}  {event['action']}{phase}  {place}  {event['error_message']}"
     )
-    return "".join(char if char.isprintable() else "\ufffd" for char in text.rstrip())
+    return printable(text.rstrip().replace("\n", "\ufffd"))

@@ -39,6 +39,11 @@ def emit_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str
     Console(width=_WIDEST).print(table if table.row_count else empty, markup=False)
 
 
+def printable(text: str) -> str:
+    """A text that others wrote, safe for a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
+
+
 def fail(message: str, code: int = MISUSE) -> NoReturn:
     """Ends the command with a message on standard error."""
     print(f"kubegate: {message}", file=sys.stderr)

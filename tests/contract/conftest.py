@@ -1,10 +1,20 @@
-"""What several contract tests share: one PostgreSQL server, for it takes seconds to make."""
+"""What several contract tests share: a PostgreSQL server, for it takes seconds to make, and stores in both engines."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from services.audit.adapters.engine import Store
+from services.audit.adapters.postgres.store import PostgresStore
+from services.audit.adapters.sqlite_store import SqliteStore
+from services.audit.checkpoint import NoteSigner
 from tests.fakes.postgres import Postgres
+from tests.unit.audit.support import signer
+
+Open = Callable[..., Any]
+"""Opens the same store again and again."""
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +26,27 @@ def postgres() -> Iterator[Postgres]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Opens the same store again and again; what is left open is closed."""
+    opened: list[Store] = []
+    url = request.getfixturevalue("postgres").socket_url() if request.param == "postgres" else ""
+
+    def open_(by: NoteSigner | None = None, previous: NoteSigner | None = None, **options: Any) -> Store:
+        by = by or signer()
+        store: Store
+        if url:
+            store = PostgresStore(url, "test", by, previous, **options)
+        else:
+            store = SqliteStore(tmp_path / "audit.db", by, previous, **options)
+        opened.append(store)
+        return store
+
+    yield open_
+    for store in opened:
+        try:
+            store.close()
+        except OSError:
+            pass  # closed by the test

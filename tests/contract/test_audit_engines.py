@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kubegate.audit.v1 import audit_pb2
 from services.audit import canonical
 from services.audit.adapters.batch import StoreBroken
-from services.audit.adapters.engine import Reads, Store
+from services.audit.adapters.engine import Reads
 from services.audit.adapters.group_commit import GroupCommitLog
 from services.audit.adapters.mirror import Mirror
 from services.audit.adapters.postgres.connection import check_url, describe
 from services.audit.adapters.postgres.store import PostgresStore
-from services.audit.adapters.sqlite_store import CHUNK, SqliteStore
+from services.audit.adapters.sqlite_store import CHUNK
 from services.audit.checkpoint import NoteSigner, origin_of
 from services.audit.event import Result
 from services.audit.merkle import Tree, check_inclusion, leaf_hash
@@ -34,38 +34,13 @@ from services.audit.verify.database import verify_database
 from services.audit.writers import AUTHN, CORE
 from services.common.errors import AlreadyExists, InvalidArgument, Unavailable
 from services.common.runtime_errors import StartupError
+from tests.contract.conftest import Open
 from tests.fakes.audit_rig import SIGNING_KEY, Rig
 from tests.fakes.audit_rig import event as wire_event
 from tests.fakes.clock import FakeClock
 from tests.fakes.mesh import Mesh
 from tests.fakes.postgres import Postgres
 from tests.unit.audit.support import NOW, draft, event, intent, outcome, signer
-
-Open = Callable[..., Any]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    """Opens the same store again and again; what is left open is closed."""
-    opened: list[Store] = []
-    url = request.getfixturevalue("postgres").socket_url() if request.param == "postgres" else ""
-
-    def open_(by: NoteSigner | None = None, previous: NoteSigner | None = None, **options: Any) -> Store:
-        by = by or signer()
-        store: Store
-        if url:
-            store = PostgresStore(url, "test", by, previous, **options)
-        else:
-            store = SqliteStore(tmp_path / "audit.db", by, previous, **options)
-        opened.append(store)
-        return store
-
-    yield open_
-    for store in opened:
-        try:
-            store.close()
-        except OSError:
-            pass  # closed by the test
 
 
 def sequences(answers: Sequence[Any]) -> list[int]:

@@ -20,6 +20,7 @@ from services.audit.merkle import check_consistency, check_inclusion, leaf_hash
 from services.audit.receipt import BadReceipt, check
 from services.audit.verify import Altered, verify_export, verify_store
 from services.audit.witness import Cosigner
+from services.common.call import PRINCIPAL_TOKEN_METADATA
 from services.common.errors import (
     AlreadyExists,
     InvalidArgument,
@@ -467,3 +468,29 @@ async def test_a_reader_of_one_tenant_sees_its_own_events_and_no_proof_of_the_wh
         await rig.parts("Export", audit_pb2.ExportRequest(format=LINES, proofs=True))
     counts = await rig.call("Stats", audit_pb2.StatsRequest(by=[audit_pb2.STATS_FIELD_USER]))
     assert {row.values[0] for row in counts.rows} == {"carol", "admin"}
+    parts = await rig.parts("Export", audit_pb2.ExportRequest(format=LINES))
+    lines = b"".join(part.data for part in parts).splitlines()
+    assert {json.loads(line)["tenant"] for line in lines} == {"blue"}
+    metadata = ((PRINCIPAL_TOKEN_METADATA, token("admin", "operator/alice", tenant="blue")),)
+    tail = rig.stub("operator/alice").Tail(audit_pb2.TailRequest(from_sequence=0), timeout=10, metadata=metadata)
+    records = (await tail.read()).records
+    assert records
+    assert {json.loads(record.canonical_json)["tenant"] for record in records} == {"blue"}
+    tail.cancel()
+    # What speaks of everybody's events is refused, and the refusals are on record as such.
+    for method, request in (
+        ("GetReceipt", audit_pb2.GetReceiptRequest(writer="service/mcp-core", event_id=uuid7())),
+        ("GetRetention", audit_pb2.GetRetentionRequest()),
+        ("PlaceHold", audit_pb2.PlaceHoldRequest(reason="x")),
+        ("ReleaseHold", audit_pb2.ReleaseHoldRequest(id="x", reason="x")),
+        ("Retire", audit_pb2.RetireRequest()),
+    ):
+        with pytest.raises(PermissionDenied, match="one tenant"):
+            await rig.call(method, request)
+    with pytest.raises(PermissionDenied):
+        await rig.parts("GetRetiredLeaves", audit_pb2.GetRetiredLeavesRequest())
+    refused = await rig.query(filter=filter_(result=audit_pb2.RESULT_FAILURE))
+    assert [each["action"].removeprefix("audit.") for each in refused] == [
+        "GetInclusionProof", "Export", "GetReceipt", "GetRetention", "PlaceHold", "ReleaseHold", "Retire",
+        "GetRetiredLeaves",
+    ]  # fmt: skip

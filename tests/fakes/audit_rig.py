@@ -50,7 +50,7 @@ class Authn(Leases, authn_pb2_grpc.AuthnServiceServicer):
 
 
 class Authz(authz_pb2_grpc.AuthzServiceServicer):
-    """Lets admin read and attest, auditor read, and nobody anything else."""
+    """Lets admin do everything, auditor read, and nobody anything else."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -59,7 +59,7 @@ class Authz(authz_pb2_grpc.AuthzServiceServicer):
         claims = jwt.decode(request.principal_token, options={"verify_signature": False})
         action = f"{request.action.group}:{request.action.resource}:{request.action.verb}"
         self.asked.append((current_call().peer, action))
-        allowed = {"admin": ("read", "attest"), "auditor": ("read",)}.get(claims["sub"], ())
+        allowed = {"admin": ("read", "attest", "hold", "retire"), "auditor": ("read",)}.get(claims["sub"], ())
         if action in [f"kubegate:audit:{verb}" for verb in allowed]:
             return authz_pb2.CheckResponse(allowed=authz_pb2.Allowed(rule_id="role:admin#1"))
         return authz_pb2.CheckResponse(denied=authz_pb2.Denied(explanation="no grant"))
@@ -104,6 +104,8 @@ class Rig:
         self.signing_key = SIGNING_KEY
         self.previous: Path | None = None
         self.witnesses: list[dict[str, Any]] = []
+        self.retention_days: int | None = None
+        self.listen = "127.0.0.1:0"
         self.database = ""
         """URL of a PostgreSQL database to use instead of a SQLite file."""
 
@@ -126,7 +128,7 @@ class Rig:
             write_private(self.directory / "mask.key", b"mask")
             write_private(key, self.signing_key.private_bytes(*formats, serialization.NoEncryption()))
         values: dict[str, Any] = {
-            "listen": "127.0.0.1:0",
+            "listen": self.listen,
             "tls": self.mesh.tls("service/audit"),
             "store": self.directory / "audit.db",
             "mirror": self.directory / "audit.log",
@@ -135,6 +137,7 @@ class Rig:
             "mask_key_file": self.directory / "mask.key",
             "previous_signing_key_file": self.previous,
             "witnesses": self.witnesses,
+            "retention_days": self.retention_days,
             "address_file": self.directory / "address",
         }
         if self.database:

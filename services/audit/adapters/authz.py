@@ -6,7 +6,12 @@ from services.common.deadline import Deadline
 from services.common.errors import PermissionDenied
 from services.common.grpc_client import Peer
 
-_DOES = {"read": "Reading the audit log", "attest": "Attesting compliance"}
+_DOES = {
+    "read": "Reading the audit log",
+    "attest": "Attesting compliance",
+    "hold": "Placing and releasing legal holds",
+    "retire": "Deleting events by retention",
+}
 
 
 class AuthzPolicy:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from services.audit.adapters.batch import Committed
 from services.audit.keyring import KeyRing
-from services.audit.ports import Count, Draft, Filter, Found, Orphan, Record
+from services.audit.ports import Count, Draft, Filter, Found, Hold, Orphan, Record
 
 
 class Reads(Protocol):
@@ -44,6 +44,18 @@ class Reads(Protocol):
         """Intents over all logs of the engine whose deadline lay before a time and that have no outcome (R21)."""
         ...
 
+    def retired(self, first: int, most: int) -> Sequence[bytes]:
+        """Leaf hashes of deleted events of this log, at most so many segments from a segment on."""
+        ...
+
+    def tombstone(self) -> str:
+        """The newest tombstone of this log, or nothing."""
+        ...
+
+    def holds(self) -> Sequence[Hold]:
+        """Legal holds in force, over all logs of the engine."""
+        ...
+
     def close(self) -> None:
         """Closes the connection."""
         ...
@@ -63,8 +75,18 @@ class Store(Protocol):
     """The newest signed tree head."""
 
     @property
+    def first(self) -> int:
+        """Leaf index of the first record that retention has not deleted."""
+        ...
+
+    @property
     def size(self) -> int:
-        """Number of committed records."""
+        """Number of committed records, deleted ones included."""
+        ...
+
+    def retire(self, until: str, most: int) -> int:
+        """Deletes at most so many segments of records older than a time; returns how many. After an error, ``recover``
+        comes first."""
         ...
 
     def commit(self, drafts: Sequence[Draft]) -> Committed:

@@ -20,7 +20,7 @@ from services.audit.adapters.batch import StoreBroken
 from services.audit.adapters.commit_metrics import count_commit
 from services.audit.adapters.engine import Store
 from services.audit.adapters.mirror import Mirror
-from services.audit.ports import Ack, Capacity, Count, Draft, Filter, Found, Proof, Record
+from services.audit.ports import Ack, Capacity, Count, Draft, Filter, Found, Hold, Proof, Record
 from services.audit.proofs import Prover
 from services.common.errors import DomainError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from services.common.log import get_logger
@@ -58,6 +58,7 @@ class GroupCommitLog:
         self._wake = threading.Condition()
         self._reserved: deque[_Waiting] = deque()
         self._ordinary: deque[_Waiting] = deque()
+        self._retiring: deque[tuple[str, int, asyncio.Future[int]]] = deque()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
         self._thread.start()
@@ -153,8 +154,10 @@ class GroupCommitLog:
             raise NotFound(f"There is no event {sequence}; the log holds {size}.")
 
         def work() -> tuple[Record, Proof]:
-            (record,) = self._pages.page(Filter(), first=sequence, end=sequence + 1, limit=1, descending=False)
-            return record, Proof(Prover(self._pages.nodes, size).inclusion(sequence), checkpoint)
+            found = self._pages.page(Filter(), first=sequence, end=sequence + 1, limit=1, descending=False)
+            if not found:
+                raise NotFound(f"Event {sequence} was deleted by retention; its leaf hash stays in the tree.")
+            return found[0], Proof(Prover(self._pages.nodes, size).inclusion(sequence), checkpoint)
 
         return await self._read(work)
 
@@ -178,6 +181,28 @@ class GroupCommitLog:
         while self._size <= size:
             await self._growth.wait()
 
+    @property
+    def first(self) -> int:
+        return self._store.first
+
+    async def retire(self, until: str, most: int) -> int:
+        done: asyncio.Future[int] = self._loop.create_future()
+        with self._wake:
+            if self._stopping:
+                raise Unavailable("The audit service is stopping; nothing was deleted.")
+            self._retiring.append((until, most, done))
+            self._wake.notify()
+        return await done
+
+    async def retired(self, first: int, most: int) -> Sequence[bytes]:
+        return await self._read(self._pages.retired, first, most)
+
+    async def tombstone(self) -> str:
+        return await self._read(self._pages.tombstone)
+
+    async def holds(self) -> Sequence[Hold]:
+        return await self._read(self._pages.holds)
+
     async def stop(self) -> None:
         """Commits what waits, refuses the rest, and closes the files."""
         with self._wake:
@@ -195,14 +220,16 @@ class GroupCommitLog:
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not (self._reserved or self._ordinary or self._stopping):
+                while not (self._reserved or self._ordinary or self._retiring or self._stopping):
                     if not self._wake.wait(RETRY if self.problems() else None):
                         break
                 batch = [*self._reserved, *self._ordinary]
                 self._reserved.clear()
                 self._ordinary.clear()
+                retiring = [*self._retiring]
+                self._retiring.clear()
                 taken_at = time.monotonic()
-                if self._stopping and not batch:
+                if self._stopping and not (batch or retiring):
                     return
             drafts = [draft for drafts, _ in batch for draft in drafts]
             began = time.perf_counter()
@@ -213,6 +240,38 @@ class GroupCommitLog:
             if drafts:
                 count_commit(drafts, answers, time.perf_counter() - began)
             self._tell(batch, answers, taken_at)
+            for until, most, future in retiring:
+                self._retire(until, most, future)
+
+    def _retire(self, until: str, most: int, future: "asyncio.Future[int]") -> None:
+        error: DomainError | None = None
+        count = 0
+        try:
+            if self._store_problem:
+                raise Unavailable("The audit store cannot be written; nothing was deleted.")
+            count = self._store.retire(until, most)
+        except DomainError as refusal:
+            error = refusal
+        except Exception as failure:  # noqa: BLE001 - see _failed
+            self._failed(failure, ())
+            error = Unavailable("The audit store could not delete events; it is opened anew, then try again.")
+        if not count:
+            self._cut_mirror()
+
+        def tell() -> None:
+            if not future.done():
+                future.set_exception(error) if error else future.set_result(count)
+
+        self._loop.call_soon_threadsafe(tell)
+
+    def _cut_mirror(self) -> None:
+        """When all that is to be deleted is, for it rewrites the file. What fails is done at the next time or start."""
+        if self._mirror.first >= self._store.first or self._mirror.size < self._store.first:
+            return
+        try:
+            self._mirror.cut(self._store.first)
+        except OSError as error:
+            _report("deleted events stay in the mirror for now", reason=str(error))
 
     def _commit(self, drafts: Sequence[Draft]) -> _Answers:
         answers: _Answers

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.audit.merkle import Tree
-from services.audit.schema import BY_USER, KEYS, NODES
+from services.audit.schema import BY_USER, KEYS, NODES, RETENTION
 
 
 def _to_2(connection: Any) -> None:
@@ -24,5 +24,11 @@ def _to_2(connection: Any) -> None:
     connection.executemany("INSERT INTO nodes VALUES (?, ?, ?)", Tree().extend(leaves)[1])
 
 
-STEPS: Mapping[int, Callable[[Any], None]] = {1: _to_2}
+def _to_3(connection: Any) -> None:
+    """Retention and legal holds."""
+    for statement in filter(str.strip, RETENTION.split(";")):
+        connection.execute(statement)
+
+
+STEPS: Mapping[int, Callable[[Any], None]] = {1: _to_2, 2: _to_3}
 """Version -> what leads to the next one. Runs within the transaction that also raises ``user_version``."""

@@ -17,6 +17,7 @@ from services.audit.adapters.migrate import STEPS
 from services.audit.checkpoint import BadCheckpoint, NoteSigner
 from services.audit.keyring import ALL_KEYS, KeyRing, KeyRow, hand_over, ring
 from services.audit.merkle import Tree
+from services.audit.retention import Retired, read_retired, signed_anew
 from services.audit.schema import APPLICATION_ID, TABLES, VERSION
 from services.common.log import get_logger
 from services.common.runtime_errors import StartupError
@@ -50,6 +51,8 @@ class Opened:
     note: str
     keys: KeyRing
     epoch: int
+    gone: Tree
+    """Over the events that retention deleted."""
 
 
 Connect = Callable[[Path], Any]
@@ -230,13 +233,21 @@ def _checked(path: Path, connection: Any, signer: NoteSigner, previous: NoteSign
     if found.handover is not None:
         values = (len(found.keys), found.handover.vkey, found.handover.first, found.handover.handover)
         connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", values)
+        if found.retired.note:
+            # The new key speaks for what the old one deleted, so that an export can be verified with it alone.
+            connection.execute(ADD_TOMBSTONE, (found.retired.size, signed_anew(found.retired, signer)))
     keys = found.keys.followed_by(found.handover)
-    return Opened(connection, found.tree, found.number, found.note, keys, found.epoch + 1)
+    return Opened(connection, found.tree, found.number, found.note, keys, found.epoch + 1, found.retired.tree)
+
+
+ADD_TOMBSTONE = "INSERT INTO tombstones SELECT count(*), ?, ? FROM tombstones"
+"""The next tombstone: its size and note."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedLog:
-    """A log that leads to its last signed root; ``handover`` is the row of a key that is to follow."""
+    """A log that leads to its last signed root; ``handover`` is the row of a key that is to follow, ``retired`` what is
+    kept of events that retention deleted."""
 
     tree: Tree
     number: int
@@ -244,6 +255,7 @@ class CheckedLog:
     keys: KeyRing
     epoch: int
     handover: KeyRow | None
+    retired: Retired
 
 
 def check_log(name: str, connection: Any, signer: NoteSigner, previous: NoteSigner | None) -> CheckedLog:
@@ -261,7 +273,11 @@ def check_log(name: str, connection: Any, signer: NoteSigner, previous: NoteSign
         checkpoint = keys.open(*last)
     except BadCheckpoint as error:
         raise damaged(name, f"its last signed root is not valid ({error})") from error
-    tree = Tree.of(_leaves(name, connection))
+    try:
+        retired = read_retired(connection, keys)
+    except BadCheckpoint as error:
+        raise damaged(name, str(error)) from error
+    tree = Tree.of(_leaves(name, connection, retired))
     if tree.size != checkpoint.size:
         raise damaged(name, f"it holds {tree.size} events, its last signed root covers {checkpoint.size}")
     if tree.root() != checkpoint.root:
@@ -269,12 +285,13 @@ def check_log(name: str, connection: Any, signer: NoteSigner, previous: NoteSign
     handover = None
     if keys.newest != signer.verifier and previous is not None:
         handover = hand_over(previous, signer, last[0] + 1)
-    return CheckedLog(tree, last[0], last[1], keys, epoch, handover)
+    return CheckedLog(tree, last[0], last[1], keys, epoch, handover, retired)
 
 
-def _leaves(name: str, connection: Any) -> Iterator[bytes]:
+def _leaves(name: str, connection: Any, retired: Retired) -> Iterator[bytes]:
+    yield from retired.leaves()
     rows = connection.execute("SELECT sequence, leaf FROM events ORDER BY sequence")
-    for position, (sequence, leaf) in enumerate(rows):
+    for position, (sequence, leaf) in enumerate(rows, retired.size):
         if sequence != position:
             raise damaged(name, f"event {position} is missing")
         yield leaf

@@ -11,7 +11,8 @@ from typing import Any
 
 from services.audit.adapters.sql_filter import COUNTED, SqliteDialect, conditions
 from services.audit.event import rfc3339
-from services.audit.ports import Count, Filter, Found, Orphan, Record
+from services.audit.ports import Count, Filter, Found, Hold, Orphan, Record
+from services.audit.retention import SEGMENT, in_force, slice_of
 from services.common.errors import InvalidArgument, Unavailable
 
 SCAN = 20_000
@@ -32,6 +33,11 @@ AND NOT EXISTS (
   SELECT 1 FROM events o WHERE o.phase = 'outcome' AND o.writer = i.writer AND o.intent_id = i.event_id)
 ORDER BY i.sequence
 """
+
+HOLD_EVENTS = "SELECT event FROM events WHERE action IN ('audit.PlaceHold', 'audit.ReleaseHold') ORDER BY sequence"
+"""Records of legal holds; the condition is that of their index."""
+
+_RETIRED = "SELECT segment, leaves FROM retired WHERE segment >= ? AND segment <= ? ORDER BY segment"
 
 _OUTCOME = "SELECT event_id FROM events WHERE phase = 'outcome' AND writer = ? AND intent_id = ? LIMIT 1"
 
@@ -113,10 +119,27 @@ class SqliteReads:
         """Kept nodes of the tree, for ``Prover``."""
         if level == 0:
             query, parameters = "SELECT leaf FROM events WHERE sequence >= ? AND sequence < ? ORDER BY sequence", ()
-        else:
-            query = "SELECT hash FROM nodes WHERE level = ? AND position >= ? AND position < ? ORDER BY position"
-            parameters = (level,)  # type: ignore[assignment]
+            kept = [row[0] for row in self._all(query, (first, end))]
+            if len(kept) == end - first:
+                return kept
+            gone = self._all(_RETIRED, (first // SEGMENT, (end - 1) // SEGMENT))
+            return [*slice_of(gone, first, end), *kept]
+        query = "SELECT hash FROM nodes WHERE level = ? AND position >= ? AND position < ? ORDER BY position"
+        parameters = (level,)  # type: ignore[assignment]
         return [row[0] for row in self._all(query, (*parameters, first, end))]
+
+    def retired(self, first: int, most: int) -> Sequence[bytes]:
+        """Leaf hashes of deleted events, at most so many segments from a segment on."""
+        return [leaves for _, leaves in self._all(_RETIRED, (first, first + most - 1))]
+
+    def tombstone(self) -> str:
+        """The newest tombstone, or nothing."""
+        rows = self._all("SELECT note FROM tombstones ORDER BY number DESC LIMIT 1", ())
+        return rows[0][0] if rows else ""
+
+    def holds(self) -> Sequence[Hold]:
+        """Legal holds in force."""
+        return in_force(row[0] for row in self._all(HOLD_EVENTS, ()))
 
     def orphans(self, before: datetime) -> Sequence[Orphan]:
         """Intents whose deadline lay before a time and that have no outcome (R21)."""

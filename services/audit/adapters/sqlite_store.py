@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from services.audit.adapters.batch import Batch, Committed, Key, StoreBroken, build
-from services.audit.adapters.opening import Connect, connect, lock, open_checked
-from services.audit.adapters.sqlite_reads import SqliteReads
+from services.audit.adapters.opening import ADD_TOMBSTONE, Connect, connect, lock, open_checked
+from services.audit.adapters.sqlite_reads import HOLD_EVENTS, SqliteReads
 from services.audit.checkpoint import NoteSigner
 from services.audit.keyring import ALL_KEYS, ring
 from services.audit.ports import Draft
 from services.audit.proofs import Prover
+from services.audit.retention import SEGMENT, Tombstone, deletable, in_force, limit, read_retired, split
 from services.audit.schema import COLUMNS
 
 _ROW = f"(?, ?, ?{', ?' * len(COLUMNS)})"
@@ -64,11 +65,17 @@ class SqliteStore:
         self._connection, self._tree = opened.connection, opened.tree
         self._number, self.checkpoint = opened.number, opened.note
         self.keys, self.epoch = opened.keys, opened.epoch
+        self._gone = opened.gone
 
     @property
     def size(self) -> int:
         """Number of committed records."""
         return self._tree.size
+
+    @property
+    def first(self) -> int:
+        """Leaf index of the first record that retention has not deleted."""
+        return self._gone.size
 
     def commit(self, drafts: Sequence[Draft]) -> Committed:
         """Stores drafts in one transaction, each of them once however often it comes; fsynced on return.
@@ -145,8 +152,33 @@ class SqliteStore:
         tree, _ = self._tree.extend(leaf for _, leaf in rows)
         if ring(self._connection.execute(ALL_KEYS)).open(number, note).root != tree.root():
             raise StoreBroken(f"{self.path} does not match its signed root")
+        self._gone = read_retired(self._connection, self.keys).tree
         self._tree, self._number, self.checkpoint = tree, number, note
         return [event for event, _ in rows]
+
+    def retire(self, until: str, most: int) -> int:
+        """Deletes at most ``most`` segments from the beginning of the log on, all of whose events are older than
+        ``until`` (RFC 3339) and under no hold; returns how many. Raises as ``commit``; nothing is deleted then."""
+        self._begin()
+        until = limit(until, in_force(row[0] for row in self._connection.execute(HOLD_EVENTS).fetchall()))
+        segments = deletable(self._connection, self.first, self.size, until, most)
+        if not segments:
+            self._connection.execute("ROLLBACK")
+            return 0
+        end = self.first + len(segments) * SEGMENT
+        # What is deleted is not to be read from the file's free pages either.
+        self._connection.execute("PRAGMA secure_delete = ON")
+        rows = [(self.first // SEGMENT + number, leaves) for number, leaves in enumerate(segments)]
+        self._connection.executemany("INSERT INTO retired VALUES (?, ?)", rows)
+        self._connection.execute("DELETE FROM events WHERE sequence < ?", (end,))
+        gone, _ = self._gone.extend(leaf for segment in segments for leaf in split(segment))
+        note = Tombstone(self._signer.verifier.name, end, gone.root(), until).sign(self._signer)
+        self._connection.execute(ADD_TOMBSTONE, (end, note))
+        self._finish()
+        self._gone = gone
+        self._connection.execute("PRAGMA secure_delete = OFF")
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return len(segments)
 
     def events(self, first: int = 0) -> Iterator[bytes]:
         """The canonical JSON of committed records, from a leaf index on."""

@@ -20,12 +20,14 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found intact. ``root`` is that of the last signed tree head that was reached."""
+    """What was found intact. ``root`` is that of the last signed tree head that was reached; ``retired`` of the
+    events were deleted by retention, and their leaf hashes are left."""
 
     events: int
     checkpoints: int
     root: bytes
     mirrored: int | None = None
+    retired: int = 0
 
 
 def record(event: bytes, expected: int, name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from services.audit.checkpoint import BadCheckpoint, Checkpoint, NoteVerifier
 from services.audit.merkle import BadProof, Tree, check_inclusion, leaf_hash
+from services.audit.retention import Tombstone
 from services.audit.verify.findings import Altered, Report, Unreadable, record
 from services.audit.verify.store import leaves_of
 
@@ -18,16 +19,19 @@ from services.audit.verify.store import leaves_of
 class Leaves:
     """Leaf hashes that lead to a signed root: from the store, or from the proof beside an export.
 
-    ``complete``: the export must have all of them; else it may end earlier.
+    ``complete``: the export must have all of them; else it may end earlier. ``first``: events before it were deleted
+    by retention.
     """
 
     hashes: Sequence[bytes]
     complete: bool
+    first: int = 0
 
     @classmethod
     def of_store(cls, path: Path, verifier: NoteVerifier, heads: Mapping[str, str] = MappingProxyType({})) -> "Leaves":
         """The leaves of a store, which is checked first, with ``heads``. Raises as ``verify_store``."""
-        return cls(leaves_of(path, verifier, heads), complete=False)
+        hashes, first = leaves_of(path, verifier, heads)
+        return cls(hashes, complete=False, first=first)
 
     @classmethod
     def of_proof(cls, text: str, verifier: NoteVerifier) -> "Leaves":
@@ -48,7 +52,7 @@ class Leaves:
             raise Altered(f"the signed root of the export is altered: {error}") from error
         if (head.size, head.root) != (len(hashes), Tree.of(hashes).root()):
             raise Altered("the proof is altered: its leaves do not lead to its signed root")
-        return cls(hashes, complete=True)
+        return cls(hashes, complete=True, first=_first(value, hashes, verifier))
 
     def check_heads(self, heads: Mapping[str, str], verifier: NoteVerifier) -> None:
         """Checks that they lead to tree heads that were kept elsewhere, by where those lie.
@@ -76,18 +80,20 @@ def size_of(note: str) -> int:
     return _head(note).size
 
 
-def prove(note: str, events: Iterable[bytes]) -> str:
-    """What makes an export verifiable by itself: the signed tree head and the leaves that lead to it, as JSON.
+def prove(note: str, events: Iterable[bytes], retired: Iterable[bytes] = (), tombstone: str = "") -> str:
+    """What makes an export verifiable by itself: the signed tree head and the leaves that lead to it, as JSON; and of
+    deleted events their leaf hashes and the signed ``tombstone``.
 
     Raises:
         Altered: the events do not lead to it.
     """
-    leaves = [leaf_hash(event) for event in events]
+    leaves = [*retired, *(leaf_hash(event) for event in events)]
     head = _head(note)
     if (head.size, head.root) != (len(leaves), Tree.of(leaves).root()):
         raise Altered(f"the {len(leaves)} events that the service sent do not lead to its signed root")
     encoded = [base64.b64encode(leaf).decode() for leaf in leaves]
-    return json.dumps({"checkpoint": note, "leaves": encoded}, indent=0) + "\n"
+    kept = {"tombstone": tombstone} if tombstone else {}
+    return json.dumps({"checkpoint": note, **kept, "leaves": encoded}, indent=0) + "\n"
 
 
 def _head(note: str) -> Checkpoint:
@@ -103,20 +109,34 @@ def verify_lines(lines: Iterable[bytes], leaves: Leaves) -> Report:
     Raises:
         Altered: names the first event that is altered, missing or out of place.
     """
-    count = 0
-    for line in lines:
+    count = leaves.first
+    for number, line in enumerate(lines, 1):
         if not line.endswith(b"\n"):
             raise Altered(f"event {count} is altered: its line is cut off", count)
         event = line[:-1]
-        record(event, count, f"event {count} (line {count + 1})")
+        record(event, count, f"event {count} (line {number})")
         if count >= len(leaves.hashes):
-            raise Altered(f"event {count} (line {count + 1}) is not in the log", count)
+            raise Altered(f"event {count} (line {number}) is not in the log", count)
         if leaf_hash(event) != leaves.hashes[count]:
-            raise Altered(f"event {count} (line {count + 1}) is altered: it does not hash to its leaf", count)
+            raise Altered(f"event {count} (line {number}) is altered: it does not hash to its leaf", count)
         count += 1
     if leaves.complete and count < len(leaves.hashes):
         raise Altered(f"event {count} is missing: the signed root covers {len(leaves.hashes)} events", count)
-    return Report(count, 1, Tree.of(leaves.hashes).root())
+    return Report(count, 1, Tree.of(leaves.hashes).root(), retired=leaves.first)
+
+
+def _first(value: Mapping[str, Any], hashes: Sequence[bytes], verifier: NoteVerifier) -> int:
+    """The first event that is not deleted, as the log's signed tombstone in a proof says."""
+    if "tombstone" not in value:
+        return 0
+    try:
+        tombstone = Tombstone.parse(verifier.verify(str(value["tombstone"])))
+    except BadCheckpoint as error:
+        raise Altered(f"the tombstone of deleted events is altered: {error}") from error
+    gone = hashes[: tombstone.size]
+    if tombstone.origin != verifier.name or (tombstone.size, tombstone.root) != (len(gone), Tree.of(gone).root()):
+        raise Altered("the tombstone of deleted events is of others than the proof has")
+    return tombstone.size
 
 
 def verify_export(

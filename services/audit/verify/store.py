@@ -13,6 +13,7 @@ from services.audit import layout
 from services.audit.checkpoint import BadCheckpoint, Checkpoint, NoteVerifier
 from services.audit.keyring import ALL_KEYS, KeyRing, ring
 from services.audit.merkle import Node, Tree, leaf_hash
+from services.audit.retention import read_retired, split
 from services.audit.schema import APPLICATION_ID, COLUMNS, VERSION, derive
 from services.audit.verify.findings import Altered, Report, Unreadable, record
 
@@ -75,13 +76,16 @@ def check_tables(
         lines.close()
 
 
-def leaves_of(path: Path, verifier: NoteVerifier, heads: Mapping[str, str]) -> Sequence[bytes]:
-    """The leaf hashes of a store, which is verified first, with ``heads``. Raises as ``verify_store``."""
+def leaves_of(path: Path, verifier: NoteVerifier, heads: Mapping[str, str]) -> tuple[Sequence[bytes], int]:
+    """The leaf hashes of a store, which is verified first, with ``heads``, and how many of
+    them are of deleted events. Raises as ``verify_store``."""
     size = verify_store(path, verifier, heads=heads).events
     connection = _connect(path, _left_by(path))
     try:
+        segments = connection.execute("SELECT leaves FROM retired ORDER BY segment").fetchall()
         rows = connection.execute("SELECT leaf FROM events WHERE sequence < ? ORDER BY sequence", (size,))
-        return [row[0] for row in rows]
+        gone = [leaf for (segment,) in segments for leaf in split(segment)]
+        return [*gone, *(row[0] for row in rows)], len(gone)
     finally:
         connection.close()
 
@@ -94,7 +98,7 @@ class _StoreCheck:
         self._seen: dict[int, list[tuple[str, Checkpoint]]] = {}
         """Tree heads kept elsewhere, by their size."""
         self._tree = Tree()
-        self._nodes = 0
+        self._nodes = self._retired = 0
         self._proven = 0
         """Leaves under the last signed root that was reached."""
         self._suspect: int | None = None
@@ -110,10 +114,8 @@ class _StoreCheck:
         if head is None or head.size != 0 or head.root != self._tree.root():
             raise Altered("signed root 0 (of the empty log) is missing or altered", 0)
         head = next(checkpoints, None)
-        columns = ", ".join(f'"{name}"' for name in COLUMNS)
-        query = f"SELECT sequence, event, leaf, {columns} FROM events ORDER BY sequence"  # noqa: S608
-        for row in self._connection.execute(query):
-            self._take(row[0], row[1], row[2], row[3:])
+        for leaf in self._leaves():
+            self._grow(leaf)
             if head is not None and head.size == self._tree.size:
                 self._reach(head)
                 count, head = count + 1, next(checkpoints, None)
@@ -136,7 +138,24 @@ class _StoreCheck:
             raise Altered(f"the events are intact, but the file's structure is not: {structure}")
         self._connection.execute("COMMIT")
         self._check_rest_of_mirror()
-        return Report(self._tree.size, count, self._tree.root(), self._mirror.taken if self._mirror.there else None)
+        mirrored = self._mirror.taken if self._mirror.there else None
+        return Report(self._tree.size, count, self._tree.root(), mirrored, self._retired)
+
+    def _leaves(self) -> Iterator[bytes]:
+        """Leaf hashes in order: those that are left of deleted events, then those of events that check out."""
+        try:
+            retired = read_retired(self._connection, self._keys)
+        except BadCheckpoint as error:
+            raise Altered(f"what is left of deleted events is altered: {error}", 0) from error
+        self._retired = retired.size
+        for leaf in retired.leaves():
+            self._mirror.skip(leaf)
+            yield leaf
+        columns = ", ".join(f'"{name}"' for name in COLUMNS)
+        query = f"SELECT sequence, event, leaf, {columns} FROM events ORDER BY sequence"  # noqa: S608
+        for row in self._connection.execute(query):
+            self._take(row[0], row[1], row[2], row[3:])
+            yield row[2]
 
     def _check_identity(self) -> KeyRing:
         (application,) = self._connection.execute("PRAGMA application_id").fetchone()
@@ -197,6 +216,8 @@ class _StoreCheck:
                 raise Altered(f"event {expected} is altered: its column {name} does not agree with it", expected)
         if self._suspect is None and not self._mirror.agrees(event):
             self._suspect = expected
+
+    def _grow(self, leaf: bytes) -> None:
         self._tree, nodes = self._tree.extend((leaf,))
         for node in nodes:
             self._check_node(node)
@@ -248,7 +269,7 @@ class _Mirror:
 
     def __init__(self, file: BinaryIO | None, name: Path | None, state: "_State") -> None:
         self.there, self.name, self._file, self._state = file is not None, name, file, state
-        self.taken = 0
+        self.taken = self._deleted = 0
         self.lags_by_crash = False
         self._got = b""
 
@@ -269,13 +290,25 @@ class _Mirror:
         self.lags_by_crash = self._state is _State.CRASHED and _torn(self._got, event)
         return False
 
+    def skip(self, leaf: bytes) -> None:
+        """Passes by the line of a deleted event, which a crash may have left there."""
+        if self._file is None:
+            return
+        start = self._file.tell()
+        line = self._file.readline()
+        if leaf_hash(line[:-1]) == leaf:
+            self.taken += 1
+        else:
+            self._file.seek(start)
+            self._deleted += 1
+
     def complaint(self) -> str:
         """What is wrong with the line that did not agree, once the store is known to be right."""
+        line, event = self.taken + 1, self.taken + self._deleted
         if not self._got.endswith(b"\n"):
-            what = f"event {self.taken} is missing: the mirror ends before line {self.taken + 1}"
+            what = f"event {event} is missing: the mirror ends before line {line}"
         else:
-            line = self.taken + 1
-            what = f"event {self.taken} is altered, missing or out of place: line {line} differs from the store"
+            what = f"event {event} is altered, missing or out of place: line {line} differs from the store"
         return f"{self.name}: {what}; the store is intact up to there"
 
     def rest(self) -> Iterator[bytes]:

@@ -87,7 +87,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(KUBEGATE, "policy", ("explain",), namespaced=False, per_tenant=True),
     Kind(KUBEGATE, "elevations", ("request", "approve", "revoke", "list"), namespaced=False, per_tenant=True),
     Kind(KUBEGATE, "audit", ("read",), namespaced=False, per_tenant=True),
-    Kind(KUBEGATE, "audit", ("attest",), namespaced=False),
+    Kind(KUBEGATE, "audit", ("attest", "hold", "retire"), namespaced=False),
     Kind(KUBEGATE, "secrets", ("reveal",)),
     Kind(KUBEGATE, "confirm", ("handle",), by_name=True),
     Kind(KUBEGATE, "danger", ("privileged-pod",)),

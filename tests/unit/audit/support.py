@@ -15,7 +15,8 @@ from services.audit.adapters.sqlite_reads import cursor_at, span
 from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.checkpoint import NoteSigner, origin_of
 from services.audit.event import Event, EventType, Identity, Phase, Result
-from services.audit.ports import Ack, Count, Draft, Filter, Found, Proof, Record
+from services.audit.ports import Ack, Count, Draft, Filter, Found, Hold, Proof, Record
+from services.audit.retention import in_force
 from services.audit.writers import CORE
 from services.common.deadline import Deadline
 from services.common.errors import DomainError, NotFound, PermissionDenied, Unauthenticated
@@ -137,6 +138,22 @@ class MemoryLog:
 
     async def consistency(self, old_size: int) -> Proof:
         return Proof([], self.checkpoint)
+
+    async def retire(self, until: str, most: int) -> int:
+        raise NotImplementedError
+
+    async def retired(self, first: int, most: int) -> Sequence[bytes]:
+        return ()
+
+    async def tombstone(self) -> str:
+        return ""
+
+    async def holds(self) -> Sequence[Hold]:
+        return in_force(canonical.encode(record) for record in self.records)
+
+    @property
+    def first(self) -> int:
+        return 0
 
     async def grown(self, size: int) -> None:
         while self.size <= size:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from services.audit.authorizing import Authorizer, Reader
 from services.audit.event import Decision, EventType, Identity, Result
 from services.audit.masking import Masker
 from services.audit.orphans import GRACE
 from services.audit.ports import Ack, Capacity, Draft, Filter
-from services.audit.reading import PAGE, AuditReading, Reader
+from services.audit.reading import PAGE, AuditReading
 from services.audit.service import AuditService
 from services.audit.writers import AUTHN, AUTHZ, CORE
 from services.common.deadline import Deadline
@@ -46,7 +47,8 @@ class Rig:
         self.policy = FixedPolicy("admin")
         masker = Masker(b"mask")
         self.service = AuditService(self.log, self.principals, masker, self.clock)
-        self.reading = AuditReading(self.log, self.principals, self.policy, self.clock, masker)
+        self.authorizer = Authorizer(self.log, self.principals, self.policy, self.clock, masker)
+        self.reading = AuditReading(self.log, self.authorizer, self.principals, self.clock, masker)
 
     async def append(self, writer: str, token: str = "", **changes: Any) -> dict[str, Any]:
         ack = await self.service.append(writer, event(**changes), token)

@@ -266,6 +266,9 @@ def test_a_store_of_the_first_version_is_brought_along_with_nodes_and_keys(tmp_p
     fill(tmp_path, [300, 3])
     path = tmp_path / "audit.db"
     _sql(
+        "DROP TABLE retired",
+        "DROP TABLE tombstones",
+        "DROP INDEX events_holds",
         "DROP TABLE nodes",
         "DROP TABLE keys",
         "DROP TABLE log",
@@ -286,6 +289,9 @@ def test_a_store_of_the_first_version_that_does_not_check_out_is_left_as_it_was(
     fill(tmp_path, [3])
     path = tmp_path / "audit.db"
     _sql(
+        "DROP TABLE retired",
+        "DROP TABLE tombstones",
+        "DROP INDEX events_holds",
         "DROP TABLE nodes",
         "DROP TABLE keys",
         "DROP TABLE log",

@@ -79,6 +79,8 @@ class LogView:
             ("keys", "number, vkey, first, handover FROM audit_keys"),
             ("events", f"sequence, event, leaf, {columns} FROM audit_events"),
             ("checkpoints", "number, size, root, note FROM audit_checkpoints"),
+            ("retired", "segment, leaves FROM audit_retired"),
+            ("tombstones", "number, size, note FROM audit_tombstones"),
             ("nodes", "level, position, hash FROM audit_nodes"),
         ):
             statement = "CREATE OR REPLACE TEMP VIEW {} AS SELECT " + what + " WHERE log_id = {}"

@@ -10,6 +10,8 @@ _KEYS = {
     "audit_event_keys": "PRIMARY KEY (writer, event_id, log_id)",
     "audit_checkpoints": "PRIMARY KEY (log_id, number)",
     "audit_nodes": "PRIMARY KEY (log_id, level, position)",
+    "audit_retired": "PRIMARY KEY (log_id, segment)",
+    "audit_tombstones": "PRIMARY KEY (log_id, number)",
 }
 
 _RELATIONS = """

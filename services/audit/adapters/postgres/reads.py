@@ -17,7 +17,8 @@ import psycopg
 from services.audit.adapters.postgres.connection import Connection, connect
 from services.audit.adapters.sql_filter import COUNTED, Condition, conditions
 from services.audit.event import rfc3339
-from services.audit.ports import Count, Filter, Found, Orphan, Record
+from services.audit.ports import Count, Filter, Found, Hold, Orphan, Record
+from services.audit.retention import SEGMENT, in_force, slice_of
 from services.common.errors import InvalidArgument, Unavailable
 from services.common.runtime_errors import StartupError
 
@@ -42,6 +43,16 @@ AND NOT EXISTS (SELECT 1 FROM audit_events o
   WHERE o.phase = 'outcome' AND o.writer = i.writer AND o.intent_id = i.event_id)
 ORDER BY i.timestamp, i.log_id, i.sequence
 """
+
+HOLD_EVENTS = (
+    b"SELECT event FROM audit_events WHERE action IN ('audit.PlaceHold', 'audit.ReleaseHold') "
+    b"ORDER BY timestamp, log_id, sequence"
+)
+"""Records of legal holds in all logs; the condition is that of their index."""
+
+_RETIRED = (
+    "SELECT segment, leaves FROM audit_retired WHERE log_id = %s AND segment >= %s AND segment <= %s ORDER BY segment"
+)
 
 _OUTCOME = "SELECT event_id FROM audit_events WHERE phase = 'outcome' AND writer = %s AND intent_id = %s LIMIT 1"
 
@@ -168,12 +179,30 @@ class PostgresReads:
             query = (
                 "SELECT leaf FROM audit_events WHERE log_id = %s AND sequence >= %s AND sequence < %s ORDER BY sequence"
             )
-            return [row[0] for row in self._all(query, (self._log_id, first, end))]
+            kept = [row[0] for row in self._all(query, (self._log_id, first, end))]
+            if len(kept) == end - first:
+                return kept
+            gone = self._all(_RETIRED, (self._log_id, first // SEGMENT, (end - 1) // SEGMENT))
+            return [*slice_of(gone, first, end), *kept]
         query = (
             "SELECT hash FROM audit_nodes WHERE log_id = %s AND level = %s AND position >= %s AND position < %s "
             "ORDER BY position"
         )
         return [row[0] for row in self._all(query, (self._log_id, level, first, end))]
+
+    def retired(self, first: int, most: int) -> Sequence[bytes]:
+        """Leaf hashes of deleted events of this log, at most so many segments from a segment on."""
+        return [leaves for _, leaves in self._all(_RETIRED, (self._log_id, first, first + most - 1))]
+
+    def tombstone(self) -> str:
+        """The newest tombstone of this log, or nothing."""
+        query = "SELECT note FROM audit_tombstones WHERE log_id = %s ORDER BY number DESC LIMIT 1"
+        rows = self._all(query, (self._log_id,))
+        return rows[0][0] if rows else ""
+
+    def holds(self) -> Sequence[Hold]:
+        """Legal holds in force, of all logs."""
+        return in_force(row[0] for row in self._all(HOLD_EVENTS.decode(), ()))
 
     def orphans(self, before: datetime) -> Sequence[Orphan]:
         """Intents of all logs whose deadline lay before a time and that have no outcome in any (R21)."""

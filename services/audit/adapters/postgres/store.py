@@ -12,13 +12,23 @@ from services.audit.adapters.opening import check_log, damaged
 from services.audit.adapters.postgres import layout
 from services.audit.adapters.postgres.connection import LogView, check_url, connect, describe
 from services.audit.adapters.postgres.migrations import migrate
-from services.audit.adapters.postgres.reads import PostgresReads
+from services.audit.adapters.postgres.reads import HOLD_EVENTS, PostgresReads
 from services.audit.checkpoint import NoteSigner
 from services.audit.event import Phase
 from services.audit.keyring import ALL_KEYS, KeyRow, ring
 from services.audit.merkle import Tree
 from services.audit.ports import Draft
 from services.audit.proofs import Prover
+from services.audit.retention import (
+    SEGMENT,
+    Tombstone,
+    deletable,
+    in_force,
+    limit,
+    read_retired,
+    signed_anew,
+    split,
+)
 from services.audit.schema import COLUMNS
 from services.common.errors import AlreadyExists
 from services.common.runtime_errors import StartupError
@@ -107,10 +117,13 @@ class PostgresStore:
             log = check_log(self.name, view, self._signer, previous)
             if log.handover is not None:
                 self._insert_key(len(log.keys), log.handover)
+                if log.retired.note:
+                    self._insert_tombstone(log.retired.size, signed_anew(log.retired, self._signer))
             self.keys = log.keys.followed_by(log.handover)
             self.epoch = log.epoch + 1
             self._connection.execute("UPDATE audit_logs SET epoch = %s WHERE log_id = %s", (self.epoch, self._log_id))
         self._tree, self._number, self.checkpoint = log.tree, log.number, log.note
+        self._gone = log.retired.tree
 
     def _lock(self) -> None:
         """Waits a moment: the session of a process that has just ended may not have ended yet."""
@@ -139,10 +152,21 @@ class PostgresStore:
         values = (self._log_id, number, size, root, note)
         self._connection.execute("INSERT INTO audit_checkpoints VALUES (%s, %s, %s, %s, %s)", values)
 
+    def _insert_tombstone(self, size: int, note: str) -> None:
+        values = (self._log_id, size, note, self._log_id)
+        self._connection.execute(
+            "INSERT INTO audit_tombstones SELECT %s, count(*), %s, %s FROM audit_tombstones WHERE log_id = %s", values
+        )
+
     @property
     def size(self) -> int:
-        """Number of committed records."""
+        """Number of committed records, deleted ones included."""
         return self._tree.size
+
+    @property
+    def first(self) -> int:
+        """Leaf index of the first record that retention has not deleted."""
+        return self._gone.size
 
     def commit(self, drafts: Sequence[Draft]) -> Committed:
         """Stores drafts in one transaction, each of them once however often it comes; durable on return.
@@ -274,14 +298,39 @@ class PostgresStore:
             tree, _ = self._tree.extend(leaf for _, leaf in rows)
             if ring(view.execute(ALL_KEYS)).open(number, note).root != tree.root():
                 raise StoreBroken(f"{self.name} does not match its signed root")
+            self._gone = read_retired(view, self.keys).tree
         self._tree, self._number, self.checkpoint = tree, number, note
         return [event for event, _ in rows]
+
+    def retire(self, until: str, most: int) -> int:
+        """Deletes at most ``most`` segments from the beginning of the log on, all of whose events are older than
+        ``until`` (RFC 3339) and under no hold of any log; returns how many. Raises as ``commit``."""
+        with self._connection.transaction():
+            self._fence()
+            until = limit(until, in_force(row[0] for row in self._connection.execute(HOLD_EVENTS).fetchall()))
+            segments = deletable(LogView(self._connection, self._log_id), self.first, self.size, until, most)
+            if not segments:
+                return 0
+            first, end = self.first, self.first + len(segments) * SEGMENT
+            with self._connection.cursor() as cursor, cursor.copy("COPY audit_retired FROM STDIN") as copy:
+                for number, leaves in enumerate(segments):
+                    copy.write_row((self._log_id, first // SEGMENT + number, leaves))
+            for table in ("audit_events", "audit_event_keys"):
+                query = f"DELETE FROM {table} WHERE log_id = %s AND sequence < %s"  # noqa: S608 - one of the two
+                self._connection.execute(query.encode(), (self._log_id, end))
+            gone, _ = self._gone.extend(leaf for segment in segments for leaf in split(segment))
+            self._insert_tombstone(
+                end, Tombstone(self._signer.verifier.name, end, gone.root(), until).sign(self._signer)
+            )
+            self._finish()
+        self._gone = gone
+        return len(segments)
 
     def events(self, first: int = 0) -> Iterator[bytes]:
         """The canonical JSON of committed records, from a leaf index on."""
         reads = self.reads()
         try:
-            position = first
+            position = max(first, self.first)
             while events := reads.events(position, PAGE):
                 yield from events
                 position += len(events)

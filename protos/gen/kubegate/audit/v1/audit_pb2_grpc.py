@@ -90,6 +90,31 @@ class AuditServiceStub:
                 request_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.LogComplianceEventRequest.SerializeToString,
                 response_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.LogComplianceEventResponse.FromString,
                 _registered_method=True)
+        self.GetRetention = channel.unary_unary(
+                '/kubegate.audit.v1.AuditService/GetRetention',
+                request_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetRetentionRequest.SerializeToString,
+                response_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetRetentionResponse.FromString,
+                _registered_method=True)
+        self.GetRetiredLeaves = channel.unary_stream(
+                '/kubegate.audit.v1.AuditService/GetRetiredLeaves',
+                request_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetRetiredLeavesRequest.SerializeToString,
+                response_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetRetiredLeavesResponse.FromString,
+                _registered_method=True)
+        self.PlaceHold = channel.unary_unary(
+                '/kubegate.audit.v1.AuditService/PlaceHold',
+                request_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.PlaceHoldRequest.SerializeToString,
+                response_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.PlaceHoldResponse.FromString,
+                _registered_method=True)
+        self.ReleaseHold = channel.unary_unary(
+                '/kubegate.audit.v1.AuditService/ReleaseHold',
+                request_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.ReleaseHoldRequest.SerializeToString,
+                response_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.ReleaseHoldResponse.FromString,
+                _registered_method=True)
+        self.Retire = channel.unary_unary(
+                '/kubegate.audit.v1.AuditService/Retire',
+                request_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.RetireRequest.SerializeToString,
+                response_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.RetireResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -177,6 +202,42 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRetention(self, request, context):
+        """What is kept, and what holds it. Needs kubegate:audit:read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRetiredLeaves(self, request, context):
+        """The leaf hashes that are left of deleted events. Needs kubegate:audit:read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlaceHold(self, request, context):
+        """Keeps events from deletion until released. Needs kubegate:audit:hold.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseHold(self, request, context):
+        """Ends a hold. Needs kubegate:audit:hold.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retire(self, request, context):
+        """Deletes now what the configured policy lets be deleted. Needs
+        kubegate:audit:retire.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -234,6 +295,31 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.LogComplianceEvent,
                     request_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.LogComplianceEventRequest.FromString,
                     response_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.LogComplianceEventResponse.SerializeToString,
+            ),
+            'GetRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRetention,
+                    request_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetRetentionRequest.FromString,
+                    response_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetRetentionResponse.SerializeToString,
+            ),
+            'GetRetiredLeaves': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetRetiredLeaves,
+                    request_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetRetiredLeavesRequest.FromString,
+                    response_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.GetRetiredLeavesResponse.SerializeToString,
+            ),
+            'PlaceHold': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlaceHold,
+                    request_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.PlaceHoldRequest.FromString,
+                    response_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.PlaceHoldResponse.SerializeToString,
+            ),
+            'ReleaseHold': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseHold,
+                    request_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.ReleaseHoldRequest.FromString,
+                    response_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.ReleaseHoldResponse.SerializeToString,
+            ),
+            'Retire': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retire,
+                    request_deserializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.RetireRequest.FromString,
+                    response_serializer=kubegate_dot_audit_dot_v1_dot_audit__pb2.RetireResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -534,6 +620,141 @@ class AuditService:
             '/kubegate.audit.v1.AuditService/LogComplianceEvent',
             kubegate_dot_audit_dot_v1_dot_audit__pb2.LogComplianceEventRequest.SerializeToString,
             kubegate_dot_audit_dot_v1_dot_audit__pb2.LogComplianceEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.audit.v1.AuditService/GetRetention',
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.GetRetentionRequest.SerializeToString,
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.GetRetentionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRetiredLeaves(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kubegate.audit.v1.AuditService/GetRetiredLeaves',
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.GetRetiredLeavesRequest.SerializeToString,
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.GetRetiredLeavesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlaceHold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.audit.v1.AuditService/PlaceHold',
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.PlaceHoldRequest.SerializeToString,
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.PlaceHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseHold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.audit.v1.AuditService/ReleaseHold',
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.ReleaseHoldRequest.SerializeToString,
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.ReleaseHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retire(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.audit.v1.AuditService/Retire',
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.RetireRequest.SerializeToString,
+            kubegate_dot_audit_dot_v1_dot_audit__pb2.RetireResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,18 @@ class AuditServiceStub:
     """Records that a person did something about a control: a review, an
     exception, an incident. Needs kubegate:audit:attest.
     """
+    GetRetention: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetRetentionRequest, _audit_pb2.GetRetentionResponse]
+    """What is kept, and what holds it. Needs kubegate:audit:read."""
+    GetRetiredLeaves: _grpc.UnaryStreamMultiCallable[_audit_pb2.GetRetiredLeavesRequest, _audit_pb2.GetRetiredLeavesResponse]
+    """The leaf hashes that are left of deleted events. Needs kubegate:audit:read."""
+    PlaceHold: _grpc.UnaryUnaryMultiCallable[_audit_pb2.PlaceHoldRequest, _audit_pb2.PlaceHoldResponse]
+    """Keeps events from deletion until released. Needs kubegate:audit:hold."""
+    ReleaseHold: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ReleaseHoldRequest, _audit_pb2.ReleaseHoldResponse]
+    """Ends a hold. Needs kubegate:audit:hold."""
+    Retire: _grpc.UnaryUnaryMultiCallable[_audit_pb2.RetireRequest, _audit_pb2.RetireResponse]
+    """Deletes now what the configured policy lets be deleted. Needs
+    kubegate:audit:retire.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -98,6 +110,18 @@ class AuditServiceAsyncStub(AuditServiceStub):
     LogComplianceEvent: _aio.UnaryUnaryMultiCallable[_audit_pb2.LogComplianceEventRequest, _audit_pb2.LogComplianceEventResponse]  # type: ignore[assignment]
     """Records that a person did something about a control: a review, an
     exception, an incident. Needs kubegate:audit:attest.
+    """
+    GetRetention: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetRetentionRequest, _audit_pb2.GetRetentionResponse]  # type: ignore[assignment]
+    """What is kept, and what holds it. Needs kubegate:audit:read."""
+    GetRetiredLeaves: _aio.UnaryStreamMultiCallable[_audit_pb2.GetRetiredLeavesRequest, _audit_pb2.GetRetiredLeavesResponse]  # type: ignore[assignment]
+    """The leaf hashes that are left of deleted events. Needs kubegate:audit:read."""
+    PlaceHold: _aio.UnaryUnaryMultiCallable[_audit_pb2.PlaceHoldRequest, _audit_pb2.PlaceHoldResponse]  # type: ignore[assignment]
+    """Keeps events from deletion until released. Needs kubegate:audit:hold."""
+    ReleaseHold: _aio.UnaryUnaryMultiCallable[_audit_pb2.ReleaseHoldRequest, _audit_pb2.ReleaseHoldResponse]  # type: ignore[assignment]
+    """Ends a hold. Needs kubegate:audit:hold."""
+    Retire: _aio.UnaryUnaryMultiCallable[_audit_pb2.RetireRequest, _audit_pb2.RetireResponse]  # type: ignore[assignment]
+    """Deletes now what the configured policy lets be deleted. Needs
+    kubegate:audit:retire.
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -197,6 +221,48 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_audit_pb2.LogComplianceEventResponse, _abc.Awaitable[_audit_pb2.LogComplianceEventResponse]]:
         """Records that a person did something about a control: a review, an
         exception, an incident. Needs kubegate:audit:attest.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRetention(
+        self,
+        request: _audit_pb2.GetRetentionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.GetRetentionResponse, _abc.Awaitable[_audit_pb2.GetRetentionResponse]]:
+        """What is kept, and what holds it. Needs kubegate:audit:read."""
+
+    @_abc_1.abstractmethod
+    def GetRetiredLeaves(
+        self,
+        request: _audit_pb2.GetRetiredLeavesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_pb2.GetRetiredLeavesResponse], _abc.AsyncIterator[_audit_pb2.GetRetiredLeavesResponse]]:
+        """The leaf hashes that are left of deleted events. Needs kubegate:audit:read."""
+
+    @_abc_1.abstractmethod
+    def PlaceHold(
+        self,
+        request: _audit_pb2.PlaceHoldRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.PlaceHoldResponse, _abc.Awaitable[_audit_pb2.PlaceHoldResponse]]:
+        """Keeps events from deletion until released. Needs kubegate:audit:hold."""
+
+    @_abc_1.abstractmethod
+    def ReleaseHold(
+        self,
+        request: _audit_pb2.ReleaseHoldRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ReleaseHoldResponse, _abc.Awaitable[_audit_pb2.ReleaseHoldResponse]]:
+        """Ends a hold. Needs kubegate:audit:hold."""
+
+    @_abc_1.abstractmethod
+    def Retire(
+        self,
+        request: _audit_pb2.RetireRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.RetireResponse, _abc.Awaitable[_audit_pb2.RetireResponse]]:
+        """Deletes now what the configured policy lets be deleted. Needs
+        kubegate:audit:retire.
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
