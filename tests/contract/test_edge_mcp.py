@@ -28,7 +28,7 @@ DEFAULTS = ConnectionLimits()
 ERAS = ("2026-07-28", "legacy")
 
 
-@pytest.mark.req("I2.2", "I2.4")
+@pytest.mark.req("I2.2", "I2.4", "I6.1", "I6.3")
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_client_of_each_era_lists_and_calls(served: Served, era: str) -> None:
     async with served.client(era) as client:
@@ -87,6 +87,7 @@ async def test_bad_arguments_and_unknown_tools_are_error_results(served: Served,
     assert [event.result for event in served.world.audit.events[-2:]] == [Result.FAILURE] * 2
 
 
+@pytest.mark.req("I6.7")
 @pytest.mark.parametrize("era", ERAS)
 async def test_an_exception_is_a_fixed_sentence_in_both_eras(served: Served, era: str) -> None:
     async def run(invocation: Invocation) -> Structured:
@@ -161,6 +162,7 @@ def modern(method: str, **params: Any) -> dict[str, Any]:
 ACCEPT = {"accept": "application/json, text/event-stream"}
 
 
+@pytest.mark.req("I6.1", "R10")
 async def test_policy_decides_on_the_body_whatever_the_headers_say(served: Served) -> None:
     body = modern("tools/call", name="change", arguments={"name": "web", "namespace": "default"})
     async with served.http(BOB) as http:
@@ -173,6 +175,7 @@ async def test_policy_decides_on_the_body_whatever_the_headers_say(served: Serve
     assert not served.world.invocations
 
 
+@pytest.mark.req("I6.1")
 async def test_a_2025_header_with_2026_meta_is_answered(served: Served) -> None:
     async with served.http() as http:
         headers = {**ACCEPT, "mcp-protocol-version": "2025-11-25"}
@@ -189,6 +192,7 @@ async def test_a_modern_list_is_private_to_its_caller(served: Served) -> None:
     assert result["resultType"] == "complete"
 
 
+@pytest.mark.req("I6.1")
 async def test_nothing_is_kept_between_requests(served: Served) -> None:
     """Stateless: no session id is given, and one that a client sends means nothing."""
     async with served.http() as http:
@@ -200,6 +204,7 @@ async def test_nothing_is_kept_between_requests(served: Served) -> None:
         assert (await http.delete("/mcp")).status_code == 405
 
 
+@pytest.mark.req("I6.7")
 async def test_the_same_json_rpc_id_of_two_users_at_once_never_crosses(served: Served) -> None:
     served.world.authz.scopes["look"] = Scope(patterns=("default",))
     both = asyncio.Barrier(2)

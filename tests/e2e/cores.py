@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Core:
-    """One running core of a stack."""
+    """One running core of a stack. ``base_url``: where it listens, whatever it is told to call itself."""
 
     stack: RunningStack
     base_url: str
