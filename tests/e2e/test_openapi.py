@@ -1,4 +1,4 @@
-"""/openapi.json is what REST does: schemathesis asks in every way that the document allows, and in ways that it does not.
+"""/openapi.json is what REST does: schemathesis asks in every way that the document allows, and in others.
 
 With the viewer's key, so that nothing is changed: what it may not is denied as documented.
 """
