@@ -17,7 +17,7 @@ import pytest
 
 from services.authz.policy.parse import parse_policy
 from services.cli.cluster_rbac import CORE, DIRECT, cluster_rbac
-from services.common.errors import FailedPrecondition, NotFound
+from services.common.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound
 from services.mcp_core.adapters.kubeconfig import ClusterSettings
 from services.mcp_core.adapters.kubernetes import KubernetesCluster
 from services.mcp_core.errors import ClusterDenied
@@ -268,6 +268,79 @@ async def test_the_caller_is_impersonated_and_the_clusters_own_refusal_is_said_t
     ):
         with pytest.raises(ClusterDenied, match="the cluster's own RBAC refuses"):
             await call(rig, tool, READER, **arguments)
+
+
+@pytest.mark.req("I8.1", "I8.2", "I8.6")
+async def test_workloads_and_objects_are_changed_as_previewed(rig: Rig) -> None:
+    await settled(rig, "deploy", "web")
+    web = {"name": "web", "namespace": SPACE}
+    seen = await call(rig, "set_image", **web, image="registry.k8s.io/pause:3.9", dry_run=True)
+    path = "spec.template.spec.containers[app].image"
+    assert seen["changes"] == [{"path": path, "before": IMAGE, "after": "registry.k8s.io/pause:3.9"}]
+    await call(rig, "set_image", **web, image="registry.k8s.io/pause:3.9")
+    await settled(rig, "deploy", "web")
+    await call(rig, "rollout_undo", **web)
+    await settled(rig, "deploy", "web")
+    assert (await call(rig, "get_deployment", **web))["images"] == [IMAGE]
+    await call(rig, "restart_deployment", **web)
+    await call(rig, "restart_deployment", name="db", namespace=SPACE, kind="statefulset")
+    await settled(rig, "deploy", "web")
+    stops = await call(rig, "scale_deployment", **web, replicas=0, dry_run=True)
+    assert stops["needs_confirmation"]
+    pods = (await call(rig, "list_pods", namespace=SPACE, label_selector="app=web", fields=["name"]))["pods"]
+    await call(rig, "evict_pod", name=pods[0]["name"], namespace=SPACE)
+    # Another manager's field, as this cluster tells it.
+    applied = {"metadata": {"name": "settings"}, "data": {"mode": "slow"}}
+    which: dict[str, Any] = {"kind": "configmaps", "manifest": applied, "namespace": SPACE}
+    with pytest.raises(Conflict, match=r"data\.mode is owned by kubectl"):
+        await call(rig, "apply_resource", **which)
+    seen = await call(rig, "apply_resource", **which, force=True, dry_run=True)
+    assert seen["needs_confirmation"]
+    assert seen["changes"] == [{"path": "data.mode", "before": "fast", "after": "slow"}]
+    await call(rig, "apply_resource", **which, force=True)
+    with pytest.raises(Conflict):
+        await call(
+            rig,
+            "patch_resource",
+            kind="cm",
+            name="settings",
+            namespace=SPACE,
+            patch={"data": {"mode": "x"}},
+            resource_version="1",
+        )
+    with pytest.raises(InvalidArgument, match=r"spec\.nope|unknown field"):
+        await call(rig, "patch_resource", kind="deploy", **web, patch={"spec": {"nope": 1}})
+
+
+@pytest.mark.req("I8.1", "R26")
+async def test_secrets_and_custom_kinds_are_made_and_deleted(rig: Rig) -> None:
+    made = {"name": "made", "namespace": SPACE}
+    said = [
+        await call(rig, "create_secret", **made, data={"password": CANARY}, dry_run=True),
+        await call(rig, "create_secret", **made, data={"password": CANARY}),
+        await call(rig, "update_secret", **made, data={"password": CANARY * 2}, dry_run=True),
+        await call(rig, "update_secret", **made, data={"password": CANARY * 2}),
+    ]
+    assert CANARY not in json.dumps(said)
+    assert (await call(rig, "get_secret", **made, reveal=True))["data"] == {"password": CANARY * 2}
+    await call(rig, "delete_secret", **made)
+    place: dict[str, Any] = {"kind": f"gauges.{GROUP}", "namespace": SPACE}
+    gauge = {"metadata": {"name": "two"}, "spec": {"size": 4}}
+    await call(rig, "create_resource", **place, manifest=gauge)
+    with pytest.raises(InvalidArgument):
+        await call(rig, "create_resource", **place, manifest={"metadata": {"name": "three"}, "spec": {"size": "x"}})
+    await call(rig, "patch_resource", **place, name="two", patch={"spec": {"size": 5}})
+    one = await call(rig, "get_resource", **place, name="two", fields=["spec.size"])
+    assert one["object"] == {"spec.size": 5}
+    await call(rig, "delete_resource", **place, name="two")
+
+
+@pytest.mark.req("I8.8")
+async def test_pods_are_judged_as_this_cluster_would_store_them(rig: Rig) -> None:
+    pod = {"metadata": {"name": "p"}, "spec": {"hostNetwork": True, "containers": [{"name": "a", "image": IMAGE}]}}
+    _, plan = await rig.look("create_resource", WRITER, kind="pods", namespace=SPACE, manifest=pod)
+    assert [str(need.permission) for need in plan.needs] == ["kubegate:danger:privileged-pod"]
+    assert "spec.hostNetwork is true" in plan.needs[0].why
 
 
 @pytest.mark.req("I7.5")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from kubegate.audit.v1 import audit_pb2
 from kubegate.common.v1 import identity_pb2
-from services.authz.policy.model import Action, Allowed, Decision, Denied
+from services.authz.policy.model import Action, Allowed, Decision, Denied, Reason
 from services.authz.ports import Act, Caller, Phase, Refusal, Verified
 from services.common.audit_client import AuditClient
 from services.common.deadline import Deadline
@@ -23,6 +23,9 @@ MAX_NOTE = 1_000
 
 MAX_PART = 4_000
 """Characters of one part of a batch's decisions: audit takes values of 4,096."""
+
+MAX_IMPOSSIBLE = 48
+"""Characters of each value of an impossible action in the record of a batch."""
 
 TABS = 8
 """Between the values of a batch's decision; a ninth is a caller's."""
@@ -237,7 +240,11 @@ def _plain(lines: Sequence[str]) -> bool:
 def _bounded_line(action: Action, decision: Decision) -> str:
     replicas = "" if action.replicas is None else str(action.replicas)
     values = (decision.rule_id, action.verb, action.group, action.resource, action.subresource)
-    return "\t".join([_bounded(value) for value in (*values, action.namespace, action.name, replicas, action.cluster)])
+    # What is no action at all may be as long as its caller likes: a hundred of them must still fit one record.
+    impossible = isinstance(decision, Denied) and decision.reason is Reason.INVALID_ACTION
+    limit = MAX_IMPOSSIBLE if impossible else MAX_TEXT
+    places = (action.namespace, action.name, replicas, action.cluster)
+    return "\t".join([_bounded(value, limit) for value in (*values, *places)])
 
 
 def _resource(action: Action) -> str:

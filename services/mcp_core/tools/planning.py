@@ -13,11 +13,11 @@ from msgspec import UNSET, UnsetType
 
 from services.common.errors import Conflict, InvalidArgument
 from services.mcp_core.changes import PRIVILEGED_POD, permission_to, permissions_for, scaling
-from services.mcp_core.diff import changed_paths, changes
 from services.mcp_core.model import Permission
 from services.mcp_core.pod_policy import violations
 from services.mcp_core.ports import ObjectRef, PatchForm
 from services.mcp_core.tools.base import Invocation, Need, Plan, Structured
+from services.mcp_core.tools.diff import changed_paths, changes
 
 LOOKS = 4
 """How often an object is looked at that changes between reading it and trying the change on it."""
@@ -204,7 +204,8 @@ async def plan_change(
     def compare() -> Plan:
         paths = changed_paths(before, after) if before else []
         needed = permissions_for(ref.resource, paths) if paths else ()
-        size = (after.get("spec") or {}).get("replicas")
+        spec = after.get("spec")
+        size = spec.get("replicas") if isinstance(spec, Mapping) else None
         scales = scaling(ref.resource) in needed
         if scales and size != replicas:
             raise InvalidArgument(

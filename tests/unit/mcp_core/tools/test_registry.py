@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -13,6 +14,7 @@ from services.common.errors import Internal, InvalidArgument
 from services.mcp_core import tools
 from services.mcp_core.tools import REGISTRY
 from services.mcp_core.tools.base import Tool
+from services.mcp_core.tools.table import render
 
 # interface.md, Permissions.
 TABLE = {
@@ -201,3 +203,8 @@ def test_policy_reads_the_replicas_of_a_scale() -> None:
     arguments = tools.validate(tool, GOOD["scale_deployment"])
     assert tool.attributes(arguments).replicas == 3
     assert tool.resource_name(arguments) == "web"
+
+
+def test_the_page_of_the_tools_is_the_current_one() -> None:
+    page = Path(__file__).parents[4] / "docs" / "tools.md"
+    assert page.read_text(encoding="utf-8") == render(), "run: python -m services.mcp_core.tools.table > docs/tools.md"
