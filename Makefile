@@ -40,8 +40,12 @@ test-cluster: setup  ## the tools against your cluster: KUBECONFIG=FILE of an ad
 	@KUBEGATE_TEST_KUBECONFIG="$$(realpath "$$KUBECONFIG")" $(BIN)/pytest tests/cluster $(ARGS)
 
 .PHONY: test-long
-test-long: setup  ## what takes minutes: a fresh copy of the tree set up and run (< 45 min)
+test-long: setup  ## what takes minutes: a fresh copy of the tree set up and run, the stack in containers, upgrades under load (< 45 min)
 	@$(BIN)/pytest -m long $(ARGS)
+
+.PHONY: compose-test
+compose-test: setup  ## docker-compose.yml on an engine of its own, from Debian's packages alone (root; < 10 min); part of test-long
+	@$(BIN)/pytest tests/compose $(ARGS)
 
 .PHONY: check
 check: check-style check-types check-walls check-protos check-locks  ## everything that judges the source without running it
@@ -169,5 +173,5 @@ lock-into:
 	@for extra in authn authz audit mcp-core dev-cluster cli; do \
 	  $(COMPILE) --no-annotate --extra $$extra --constraints $(LOCKS)requirements.lock \
 	    -o $(LOCKS)deploy/locks/$$extra.lock; done
-	@echo hatchling | $(COMPILE:pyproject.toml=-) --no-annotate --constraints $(LOCKS)requirements.lock \
+	@printf 'hatchling\nuv\n' | $(COMPILE:pyproject.toml=-) --no-annotate --constraints $(LOCKS)requirements.lock \
 	  -o $(LOCKS)deploy/locks/build.lock

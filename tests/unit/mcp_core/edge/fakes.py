@@ -116,9 +116,9 @@ class FakeAuthenticator:
         return AccessToken("a.b.c", 900)
 
     async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:
+        self.asked_for_servers += 1
         if self.error:
             raise self.error
-        self.asked_for_servers += 1
         return self.servers
 
     async def jwks(self, deadline: Deadline) -> str:
