@@ -28,6 +28,7 @@ from services.cli.stack import Stack
 from services.cli.starting import bring_up
 from services.cli.welcome import welcome
 from services.common.runtime_errors import StartupError
+from services.common.telemetry.config import is_loopback
 
 DEFAULT_PORT = 8443
 
@@ -129,14 +130,20 @@ def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
             endpoints = stack.layout.read_endpoints()
             for name, address in endpoints["services"].items():
                 process = supervisor.find(stack.layout, name)
-                problems = await stack.problems(name) if process else []
-                notices = await stack.notices(name) if process and not problems else []
+                elsewhere = process is None and not is_loopback(address)
                 url = endpoints.get("metrics", {}).get(name, "")
-                told = await asyncio.to_thread(ask, name, url, stack.layout.operator) if process and url else {}
+                asked = url and (process or elsewhere)
+                told = await asyncio.to_thread(ask, name, url, stack.layout.operator) if asked else {}
+                if elsewhere and url:
+                    # In a container of its own, say: only it knows whether it runs.
+                    problems, notices = told.get("problems", ["cannot be asked"]), told.get("notices", [])
+                else:
+                    problems = await stack.problems(name) if process or elsewhere else []
+                    notices = await stack.notices(name) if process and not problems else []
                 rows.append(
                     {
                         "service": name,
-                        "state": "stopped" if process is None else "not ready" if problems else "ready",
+                        "state": "stopped" if not (process or elsewhere) else "not ready" if problems else "ready",
                         "address": address,
                         "pid": process.pid if process else None,
                         "problems": problems,

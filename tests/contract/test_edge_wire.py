@@ -91,7 +91,9 @@ MALFORMED = {
 
 @pytest.mark.req("I6.25", "I6.30")
 @pytest.mark.parametrize("name", MALFORMED)
-async def test_what_is_no_request_is_answered_and_counted(clients: EdgeClients, world: World, name: str) -> None:
+async def test_what_is_no_request_is_answered_and_counted(
+    clients: EdgeClients, world: World, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     sent, status = MALFORMED[name]
     reader, writer = await clients.open()
     writer.write(sent)
@@ -105,6 +107,7 @@ async def test_what_is_no_request_is_answered_and_counted(clients: EdgeClients, 
     assert (event.kind, event.result, event.error) == (Kind.MCP_REQUEST, Result.FAILURE, "malformed HTTP")
     assert event.request_id == answer.headers["x-request-id"]
     assert event.source.address == "127.0.0.1"
+    assert not caplog.records, "a flood of them is no flood of the log"
 
 
 UNSERVED = {

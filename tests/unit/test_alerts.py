@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from services.cli.main import app
 from tests.fakes.prometheus import promtool
 
 ROOT = Path(__file__).parents[2]
@@ -84,3 +86,34 @@ def test_every_annotation_explains_itself() -> None:
         annotations = rule["annotations"]
         assert set(annotations) == {"summary", "description", "runbook_url"}
         assert re.fullmatch(r"[A-Z].+\.", annotations["description"]), rule["alert"]
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Every `kubegate` line of the pages, with its placeholders filled in."""
+    filled = {"USER": "admin", "ROLE": "viewer", "SERVICE": "authn", "HOME": "/tmp/home"}
+    found: list[tuple[str, list[str]]] = []
+    for page in sorted(PAGES.glob("*.md")):
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            for line in block.splitlines():
+                words = re.sub(r"\b(USER|ROLE|SERVICE|HOME)\b", lambda name: filled[name[0]], line).split()
+                if words[0] == "kubegate":
+                    found.append((page.name, words[1:]))
+    return found
+
+
+@pytest.mark.req("I9.12")
+def test_the_command_line_takes_every_command_of_the_runbooks() -> None:
+    """Parsed as the program would, and not run: subcommands, options and the values of those that are closed."""
+    every = commands()
+    assert len(every) > 15
+    for page, words in every:
+        command: Any = typer.main.get_command(app)
+        context = command.make_context("kubegate", list(words))
+        rest = [*context._protected_args, *context.args]
+        while rest:
+            name, command, rest = command.resolve_command(context, rest)
+            assert command is not None, f"{page}: {words}"
+            context = command.make_context(name, rest, parent=context)
+            if not hasattr(command, "resolve_command"):
+                break
+            rest = [*context._protected_args, *context.args]

@@ -9,6 +9,7 @@ What is no HTTP gets an answer of ours too, and is counted; a client certificate
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections import Counter
@@ -31,6 +32,8 @@ PAUSE_SECONDS = 0.1
 """How long nothing is accepted after the system refused to hand out another connection."""
 
 log = get_logger("connections")
+_errors = logging.getLogger("uvicorn.error.kubegate")
+_errors.setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,8 @@ class EdgeConnection(H11Protocol):
         self, *, limits: ConnectionLimits, left: Callable[[], None], malformed: Malformed, **settings: Any
     ) -> None:
         super().__init__(**settings)
+        # uvicorn warns of every malformed request: a line of the log for whoever sends a byte. Ours are counted.
+        self.logger = _errors
         self.conn = _Parser(h11.SERVER, self.config.h11_max_incomplete_event_size or MAX_HEAD)
         self._limits = limits
         self._left = left
