@@ -21,7 +21,7 @@ from services.mcp_core.model import (
     Decision,
     Event,
     RequestContext,
-    Scope,
+    Scopes,
     Suggestion,
 )
 
@@ -236,7 +236,7 @@ class Authorizer(Protocol):
         """Raises Unauthenticated (the principal token is no longer valid), ResourceExhausted, Unavailable."""
         ...
 
-    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
+    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:
         """Where the caller may do each, in the order asked. A hint, never a decision. Raises as `check`."""
         ...
 

@@ -14,6 +14,7 @@ from services.mcp_core.errors import InputRequired
 from services.mcp_core.mcp.confirming import asking_of, handle, round_trip
 from services.mcp_core.mcp.dialogue import ask, dialogue_of
 from services.mcp_core.mcp.exchange import exchange_of, sentence
+from services.mcp_core.mcp.listed import listed
 from services.mcp_core.mcp.pages import page
 from services.mcp_core.model import ToolAnswer
 from services.mcp_core.pipeline import Pipeline
@@ -26,7 +27,7 @@ class ToolHandlers:
     def __init__(self, pipeline: Pipeline, registry: Mapping[str, Tool]) -> None:
         self._pipeline = pipeline
         self._registry = registry
-        self._listed = {name: _listed(tool) for name, tool in registry.items()}
+        self._listed = {name: listed(tool) for name, tool in registry.items()}
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
         """Of a tool, for the check of Mcp-Param-* headers. Without it the SDK runs tools/list before every call."""
@@ -84,20 +85,3 @@ def shown(answer: ToolAnswer) -> types.CallToolResult:
 def failed(text: str) -> types.CallToolResult:
     """An error that the model can read."""
     return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
-
-
-def _listed(tool: Tool) -> types.Tool:
-    return types.Tool(
-        name=tool.name,
-        title=tool.title,
-        description=tool.description,
-        input_schema=dict(tool.input_schema),
-        output_schema=dict(tool.output_schema),
-        annotations=types.ToolAnnotations(
-            title=tool.title,
-            read_only_hint=tool.read_only,
-            destructive_hint=tool.destructive,
-            idempotent_hint=tool.idempotent,
-            open_world_hint=False,
-        ),
-    )
