@@ -308,6 +308,18 @@ class Keeper(Protocol):
         """Gives a key back, since nothing was done."""
         ...
 
+    async def ask(self, caller: Caller) -> str:
+        """Opens a question to the caller, who may answer it at another replica; its id."""
+        ...
+
+    async def answer(self, caller: Caller, question_id: str, *, accepted: bool) -> None:
+        """Brings the answer. Raises NotFound: nothing of that id was asked of this caller."""
+        ...
+
+    async def wait(self, caller: Caller, question_id: str, seconds: float) -> bool:
+        """Whether the caller said yes within that time."""
+        ...
+
 
 class Sealer(Protocol):
     """Seals what passes through a client's hands, with a key that all replicas share."""

@@ -99,7 +99,7 @@ def test_a_short_bench_of_authz_writes_its_tables_and_its_json(tmp_path: Path) -
 
 
 @pytest.mark.long
-@pytest.mark.req("I7.6")
+@pytest.mark.req("I7.6", "I8.12")
 def test_the_bench_of_the_tools_says_what_a_call_costs_and_what_a_long_list_takes(tmp_path: Path) -> None:
     out = tmp_path / "tools.json"
     options = ["--seconds", "0.5", "--turns", "1", "--concurrency", "1", "--pods", "3", "--many", "120"]
@@ -118,6 +118,12 @@ def test_the_bench_of_the_tools_says_what_a_call_costs_and_what_a_long_list_take
     assert set(run["kubegate"]["cpu_ms_per_request"]) == {"authn", "authz", "audit", "mcp-core"}
     # One request to the cluster for one call (R14).
     assert run["kubegate"]["cluster_requests_per_call"] == pytest.approx(1, abs=0.05)
+    for line in result["writes"]:
+        # A change is one request and two durable records, a preview two requests and one (I8.12).
+        asked, records = (2, 1) if line["call"] == "preview" else (1, 2)
+        assert line["cluster_requests_per_call"] == pytest.approx(asked, abs=0.1)
+        assert line["records_per_call"] == pytest.approx(records, abs=0.2)
+    assert [line["concurrency"] for line in result["writes"]] == [1, 8, 1, 8]
     many = result["long_list"]
     assert many["default_answer"]["pods"] + many["default_answer"]["remaining"] == many["whole_answer"]["pods"]
     assert many["whole_answer"]["pods"] >= 120

@@ -14,7 +14,7 @@ from services.common.errors import DomainError, NotFound, Unauthenticated, Unava
 from services.mcp_core.edge.guard import Guard
 from services.mcp_core.edge.limiter import SourceLimiter
 from services.mcp_core.http import Edge, EdgeSettings
-from services.mcp_core.mcp import McpEndpoint, McpSettings, Pack, product
+from services.mcp_core.mcp import Elicitations, McpEndpoint, McpSettings, Pack, product
 from services.mcp_core.model import (
     AccessToken,
     Action,
@@ -299,6 +299,7 @@ class FakeKeeper:
         self.clock = clock
         self.error: DomainError | None = None
         self.used: set[str] = set()
+        self.questions: dict[str, tuple[str, asyncio.Future[bool]]] = {}
         self.taken: dict[tuple[str, str], tuple[str, bytes, Taken]] = {}
 
     async def recall(self, caller: Caller, key: str, digest: bytes) -> Taken | None:
@@ -335,6 +336,24 @@ class FakeKeeper:
     async def release(self, claim_id: str, deadline: Deadline) -> None:
         self._called("release")
         self.taken = {key: each for key, each in self.taken.items() if each[0] != claim_id}
+
+    async def ask(self, caller: Caller) -> str:
+        self._called("ask")
+        key = f"question-{len(self.questions)}"
+        self.questions[key] = caller.principal.user, asyncio.get_running_loop().create_future()
+        return key
+
+    async def answer(self, caller: Caller, question_id: str, *, accepted: bool) -> None:
+        self._called("answer")
+        user, answered = self.questions.get(question_id, ("", None))
+        if answered is None or user != caller.principal.user:
+            raise NotFound("No such question is open.")
+        if not answered.done():
+            answered.set_result(accepted)
+
+    async def wait(self, caller: Caller, question_id: str, seconds: float) -> bool:
+        self._called("wait")
+        return await self.questions[question_id][1]
 
     def _called(self, step: Step) -> None:
         if self.error:
@@ -440,7 +459,9 @@ class World:
         async def cluster_answers(deadline: Deadline) -> None:
             await self.cluster.version(deadline)
 
-        endpoint = McpEndpoint(self.pipeline, self.pack, McpSettings(self.max_body, base_url, self.state_keys))
+        elicitations = Elicitations(self.pipeline, self.keeper, self.sealer)
+        settings = McpSettings(self.max_body, base_url, self.state_keys)
+        endpoint = McpEndpoint(self.pipeline, self.pack, settings, elicitations)
         edge = Edge(
             EdgeSettings(base_url=base_url, max_body=self.max_body, request_seconds=30.0),
             pipeline=self.pipeline,
