@@ -217,8 +217,6 @@ async def _drain_node(invocation: Invocation) -> Structured:
         blocked = await _round(invocation, going, asked, plan.namespaces, end)
         if not going or asyncio.get_running_loop().time() + PAUSE > end:
             return _answer(invocation, asked, going, blocked, staying)
-        gone = len(asked.keys() - {pod.metadata.uid for pod in going})
-        await invocation.progress(gone, gone + len(going), f"{len(going)} pods are still there.")
         await asyncio.sleep(PAUSE)
         try:
             await invocation.still_allowed()

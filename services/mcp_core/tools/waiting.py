@@ -89,7 +89,6 @@ async def _wait_for(invocation: Invocation) -> Structured:
         await invocation.progress(looks, None, message)
         if met or loop.time() + PAUSE > end:
             break
-        await invocation.progress(seconds - (end - loop.time()), seconds, message)
         await asyncio.sleep(PAUSE)
         await invocation.still_allowed()
     return _answer(kind, arguments, met=met, message=message, looks=looks)

@@ -36,7 +36,6 @@ async def test_each_look_is_told_until_it_is_as_wanted(monkeypatch: pytest.Monke
     )
     answer = await tool.run(invocation)
     assert answer["met"]
-    assert len(told) == 3
-    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
-    assert all(total == 20 and "condition" in message for _, total, message in told)
+    assert [done for done, _, _ in told] == [1, 2, 3, 4]
+    assert all("condition" in message for _, _, message in told[:-1])
     assert allowed == [1, 2, 3]
