@@ -4,7 +4,7 @@
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS tools
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 UV_NATIVE_TLS=1
 WORKDIR /src
 COPY deploy/locks/build.lock deploy/locks/
 RUN python3 -m venv /build && /build/bin/pip install --quiet --require-hashes --no-deps -r deploy/locks/build.lock

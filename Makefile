@@ -40,8 +40,12 @@ test-cluster: setup  ## the tools against your cluster: KUBECONFIG=FILE of an ad
 	@KUBEGATE_TEST_KUBECONFIG="$$(realpath "$$KUBECONFIG")" $(BIN)/pytest tests/cluster $(ARGS)
 
 .PHONY: test-long
-test-long: setup  ## what takes minutes: a fresh copy of the tree set up and run (< 45 min)
+test-long: setup  ## what takes minutes: a fresh copy of the tree set up and run, the stack in containers, upgrades under load (< 45 min)
 	@$(BIN)/pytest -m long $(ARGS)
+
+.PHONY: compose-test
+compose-test: setup  ## docker-compose.yml on an engine of its own, from Debian's packages alone (root; < 10 min); part of test-long
+	@$(BIN)/pytest tests/compose $(ARGS)
 
 .PHONY: check
 check: check-style check-types check-walls check-protos check-locks  ## everything that judges the source without running it
@@ -89,6 +93,10 @@ bench: setup  ## tools/call list_pods with everything on, c = 1, 8, 32; start an
 .PHONY: bench-tools
 bench-tools: setup  ## list_pods beside kubernetes-mcp-server where installed (PEER=path), requests to the cluster, 5,000 pods (< 5 min)
 	@$(BIN)/python -m bench.tools $(if $(PEER),--peer $(PEER)) $(ARGS)
+
+.PHONY: bench-edge
+bench-edge: setup  ## tools/list, a trivial call and a denied one, over MCP and REST, c = 1, 8, 32; the SDK's share; table and JSON (< 5 min)
+	@$(BIN)/python -m bench.edge $(ARGS)
 
 .PHONY: bench-authz
 bench-authz: setup  ## decisions in process and over mTLS with 10, 1,000 and 10,000 roles; table, and JSON in bench/out (< 5 min)
@@ -165,5 +173,5 @@ lock-into:
 	@for extra in authn authz audit mcp-core dev-cluster cli; do \
 	  $(COMPILE) --no-annotate --extra $$extra --constraints $(LOCKS)requirements.lock \
 	    -o $(LOCKS)deploy/locks/$$extra.lock; done
-	@echo hatchling | $(COMPILE:pyproject.toml=-) --no-annotate --constraints $(LOCKS)requirements.lock \
+	@printf 'hatchling\nuv\n' | $(COMPILE:pyproject.toml=-) --no-annotate --constraints $(LOCKS)requirements.lock \
 	  -o $(LOCKS)deploy/locks/build.lock

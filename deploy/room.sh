@@ -5,15 +5,15 @@
 set -eu
 command=$1
 shift
-pip="/build/bin/python -m pip --python /opt/kubegate/bin/python install --quiet --no-deps"
+install="/build/bin/uv pip install --quiet --no-deps --no-cache --compile-bytecode --python /opt/kubegate/bin/python"
 
 if [ "$command" = depend ]; then
   python3 -m venv --without-pip /opt/kubegate
-  $pip --require-hashes -r "deploy/locks/$1.lock"
+  $install --require-hashes -r "deploy/locks/$1.lock"
   exit
 fi
 
-$pip /wheel/*.whl
+$install /wheel/*.whl
 site=$(/opt/kubegate/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 for room in "$site"/services/*/; do
   keep=no

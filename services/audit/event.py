@@ -237,31 +237,37 @@ class Event:
             "duration_ms": _number(self.duration_ms),
             "writer": writer,
         }
-        decision = self.decision
-        optional: dict[str, Any] = {
-            "tenant": self.tenant,
-            "request_id": self.request_id,
-            "trace_id": self.trace_id,
-            "phase": self.phase.value if self.phase else "",
-            "intent_id": self.intent_id,
-            "deadline": rfc3339(self.deadline) if self.deadline else "",
-            "unknown_fields": b64encode(self.unknown).decode(),
-            "source": _present({"address": self.source_address, "user_agent": self.user_agent}),
-            "decision": {
+        if self.tenant:
+            record["tenant"] = self.tenant
+        if self.request_id:
+            record["request_id"] = self.request_id
+        if self.trace_id:
+            record["trace_id"] = self.trace_id
+        if self.intent_id:
+            record["intent_id"] = self.intent_id
+        if self.phase:
+            record["phase"] = self.phase.value
+        if self.deadline:
+            record["deadline"] = rfc3339(self.deadline)
+        if self.unknown:
+            record["unknown_fields"] = b64encode(self.unknown).decode()
+        if self.source_address or self.user_agent:
+            record["source"] = _present({"address": self.source_address, "user_agent": self.user_agent})
+        if decision := self.decision:
+            record["decision"] = {
                 "allowed": decision.allowed,
                 "rule": decision.rule,
                 "policy_revision": decision.policy_revision,
                 "permission": decision.permission,
             }
-            if decision
-            else {},
-        }
-        return record | _present(optional)
+        return record
 
 
 def rfc3339(moment: datetime) -> str:
     """A time as RFC 3339 in UTC with six decimals, so that text order is time order."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def _present(fields: dict[str, Any]) -> dict[str, Any]:

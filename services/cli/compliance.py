@@ -68,12 +68,12 @@ def soc2(
         fail("--from must lie before --to")
     policy = load(HomeLayout(home).policy)
 
-    async def collect() -> tuple[list[dict[str, Any]], Sequence[Holder]]:
+    async def collect() -> tuple[tuple[list[dict[str, Any]], set[str]], Sequence[Holder]]:
         async with Stack.load(home) as stack:
             return await _events(stack, begin, end), _holders(await _keys(stack), policy)
 
-    events, holders = run(collect())
-    evidence = pack(begin, end, now, holders, events, _completeness(home))
+    (events, others), holders = run(collect())
+    evidence = pack(begin, end, now, holders, events, _completeness(home, others))
     name = f"soc2-{begin:%Y%m%d}-{end:%Y%m%d}"
     files = {
         out / f"{name}.json": json.dumps(evidence, indent=2, ensure_ascii=False) + "\n",
@@ -136,16 +136,19 @@ def log(
         print(f"recorded as event {recorded.sequence}, {recorded.event_id}")
 
 
-async def _events(stack: Stack, begin: datetime, end: datetime) -> list[dict[str, Any]]:
+async def _events(stack: Stack, begin: datetime, end: datetime) -> tuple[list[dict[str, Any]], set[str]]:
+    """The events of the period, and the ids of the logs of other replicas that some of them lie in."""
     events: list[dict[str, Any]] = []
+    others: set[str] = set()
     request = audit_pb2.QueryRequest(limit=PAGE)
     request.filter.since.FromDatetime(begin)
     request.filter.until.FromDatetime(end)
     while True:
         records, request.cursor = await query_records(stack, request)
         events += [json.loads(record.canonical_json) for record in records]
+        others |= {record.log_id for record in records} - {""}
         if not request.cursor:
-            return events
+            return events, others
 
 
 async def _keys(stack: Stack) -> Sequence[authn_pb2.ApiKey]:
@@ -195,11 +198,18 @@ def _time(key: authn_pb2.ApiKey, name: Any) -> str:
     return str(getattr(key, name).ToJsonString()) if key.HasField(name) else ""
 
 
-def _completeness(home: Path) -> Completeness:
-    """The verification of `kubegate audit verify`, which asks no service."""
+def _completeness(home: Path, others: set[str]) -> Completeness:
+    """The verification of `kubegate audit verify`, which asks no service. It speaks of this home's log only."""
     try:
         log = log_files(HomeLayout(home).config("audit"))
         report = verify_log(log)
     except (Altered, Unreadable) as error:
         return Completeness(0, "", "", 0, problem=str(error))
-    return Completeness(report.events, report.root.hex(), log.verifier.vkey, report.checkpoints, checked=CHECKED)
+    notes = list(CHECKED)
+    if report.retired:
+        notes.append(
+            f"the first {report.retired} events are no longer there: retention deleted them, as the log's signed "
+            "tombstone says, and their hashes are part of what was recomputed"
+        )
+    notes += [f"not checked here: events of the log {log_id}, which another replica owns" for log_id in sorted(others)]
+    return Completeness(report.events, report.root.hex(), log.verifier.vkey, report.checkpoints, checked=notes)

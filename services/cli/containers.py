@@ -68,6 +68,10 @@ def prepare(home: Path) -> None:
     """
     layout = HomeLayout(home)
     fill(layout, EDGE_PORT, None, None, placing(home))
+    given = layout.service("mcp-core") / "kubeconfig"
+    if given.exists():
+        # The embedded cluster stays as it is: its container starts in any case.
+        fill(layout, EDGE_PORT, given, None, placing(home))
     mesh = Authority.open(layout.root / "ca" / "mesh", "")
     database = layout.service(DATABASE)
     keep(database / "tls", mesh, lambda: mesh.server(DATABASE, [DATABASE]), frozenset({DATABASE}))

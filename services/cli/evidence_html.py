@@ -87,8 +87,8 @@ def page(pack: Mapping[str, Any]) -> str:
 def _verdict(whole: Mapping[str, Any]) -> str:
     if whole["intact"]:
         return (
-            f'<p class="verdict">The record is whole and unaltered: {whole["events_in_log"]:,} events without a gap, '
-            f"{whole['signed_roots']:,} signed roots verified.</p>"
+            f'<p class="verdict">The record is whole and unaltered: {whole["events_in_log"]:,} events in the log, '
+            f"none unaccounted for, {whole['signed_roots']:,} signed roots verified.</p>"
         )
     return f'<p class="verdict bad"><b>The record could not be shown to be intact:</b> {_text(whole["problem"])}</p>'
 

@@ -26,6 +26,10 @@ from services.mcp_core.redaction import redact
 RECORD_SECONDS = 3.0
 """What a call keeps of its deadline for its record; also how long one append may take."""
 
+OUTCOME_SECONDS = 20.0
+"""How long the answer of something executed waits for its record, within the call's own time: longer than a restart of
+the audit service takes."""
+
 PERSIST_SECONDS = 120.0
 """How long the record of something executed is tried again after the answer was withheld (R20)."""
 
@@ -227,15 +231,23 @@ class Journal:
             await asyncio.wait({entry.intent_append})
         phase = Phase.OUTCOME if entry.intent_id else Phase.WHOLE
         event = self._event(entry, phase, uuid7())
-        try:
-            await self._recorder.append(event, entry.caller.token, Deadline.after(RECORD_SECONDS))
-        except DomainError as error:
-            log.warning(
-                "record not durable", request_id=event.request_id, code=error.code.name, reason=error.public_message
-            )
-            if entry.may_have_changed:
-                self._spawn(self._persist(event, entry))
-            raise
+        give_up = min(entry.caller.context.deadline.at, Deadline.after(OUTCOME_SECONDS).at)
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await self._recorder.append(event, entry.caller.token, Deadline.after(RECORD_SECONDS))
+                break
+            except DomainError as error:
+                log.warning(
+                    "record not durable", request_id=event.request_id, code=error.code.name, reason=error.public_message
+                )
+                if not entry.may_have_changed:
+                    raise
+                if Deadline(give_up).remaining() < pause:
+                    self._spawn(self._persist(event, entry))
+                    raise
+            await asyncio.sleep(pause)
+            pause *= 2
         if entry.when_durable is not None:
             await entry.when_durable()
 

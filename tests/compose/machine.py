@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 TOOLS = ("dockerd", "docker-compose", "debootstrap", "ip", "nsenter", "unshare", "setpriv")
@@ -25,12 +25,14 @@ PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY",
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
+TERMINAL: Callable[[], AbstractContextManager[object]] = nullcontext
+"""What to enter so that standard error is the terminal; pytest takes it from tests."""
+
+
 def say(text: str) -> None:
-    """Progress, for whoever watches a run of minutes; past pytest's capture."""
-    os.write(TERMINAL, f"compose: {time.strftime('%H:%M:%S')} {text}\n".encode())
-
-
-TERMINAL = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
+    """Progress, for whoever watches a run of minutes."""
+    with TERMINAL():
+        print(f"compose: {time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def environment() -> dict[str, str]:
@@ -82,7 +84,8 @@ def base_tree() -> Path:
     """A root file system with Python and the machine's certificates as a tar file, kept between runs."""
     settings = _pip_settings()
     suite = _suite()
-    content = json.dumps([suite, platform.machine(), INCLUDE, settings, BUNDLE.read_text(encoding="ascii"), _POLICY])
+    content = json.dumps([suite, platform.machine(), INCLUDE, settings, _uv_settings(settings), _POLICY])
+    content += BUNDLE.read_text(encoding="utf-8")
     kept = CACHE / f"base-{hashlib.sha256(content.encode()).hexdigest()[:16]}.tar"
     with locked(CACHE / "lock"):
         if kept.exists() and time.time() - kept.stat().st_mtime < MAX_AGE:
@@ -97,9 +100,11 @@ def base_tree() -> Path:
             # What it mounts is gone with its namespace, also where it is killed.
             private = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
             options = ["--variant=minbase", f"--include={','.join(INCLUDE)}"]
-            run([*private, "debootstrap", *options, suite, str(root), _mirror()])
+            run([*private, "debootstrap", *options, suite, str(root), _mirror()], timeout=1200)
             (root / "etc/ssl/certs/ca-certificates.crt").write_bytes(BUNDLE.read_bytes())
             (root / "etc/pip.conf").write_text(settings, encoding="utf-8")
+            (root / "etc/uv").mkdir()
+            (root / "etc/uv/uv.toml").write_text(_uv_settings(settings), encoding="utf-8")
             policy = root / "usr/sbin/policy-rc.d"
             policy.write_text(_POLICY, encoding="ascii")
             policy.chmod(0o755)
@@ -137,4 +142,17 @@ def _pip_settings() -> str:
             if key.rpartition(".")[2] == name and urls:
                 lines.append(f"{name} = {' '.join(urls)}")
                 break
+    return "\n".join(lines) + "\n"
+
+
+def _uv_settings(pip: str) -> str:
+    """The same for uv."""
+    fields = dict(line.split(" = ", 1) for line in pip.splitlines() if " = " in line)
+    lines = ["native-tls = true"]
+    if "trusted-host" in fields:
+        lines.append(f"allow-insecure-host = {json.dumps(fields['trusted-host'].split())}")
+    for url in fields.get("extra-index-url", "").split():
+        lines += ["[[index]]", f'url = "{url}"']
+    if "index-url" in fields:
+        lines += ["[[index]]", f'url = "{fields["index-url"]}"', "default = true"]
     return "\n".join(lines) + "\n"

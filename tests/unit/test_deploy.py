@@ -177,14 +177,36 @@ def test_the_home_of_containers_has_secrets_in_files_of_their_own(tmp_path: Path
         assert not [password for password in passwords.values() if password in text]
 
 
-@pytest.mark.req("I2.13")
+@pytest.mark.req("I9.1")
+def test_a_given_kubeconfig_is_operated_until_it_is_removed(tmp_path: Path) -> None:
+    home = tmp_path / "state"
+    containers.prepare(home)
+    config = home / "mcp-core" / "config.yaml"
+
+    def operated() -> str:
+        return str(yaml.safe_load(config.read_text(encoding="utf-8"))["cluster"]["kubeconfig"])
+
+    assert operated() == "cluster/kubeconfig"
+    given = home / "mcp-core" / "kubeconfig"
+    given.write_text("{}", encoding="utf-8")
+    containers.prepare(home)
+    assert operated() == str(given)
+    assert (home / "cluster" / "config.yaml").exists()
+    given.unlink()
+    containers.prepare(home)
+    assert operated() == "cluster/kubeconfig"
+
+
+@pytest.mark.req("I2.13", "I9.1")
 @pytest.mark.parametrize("command", [["docker", "compose"], ["docker-compose"]], ids=["v2", "1.29"])
 def test_compose_accepts_the_file(command: list[str]) -> None:
     if shutil.which(command[0]) is None:
         pytest.skip(f"no {command[0]} here")
     if subprocess.run([*command, "version"], capture_output=True, timeout=60, check=False).returncode != 0:
         pytest.skip(f"{' '.join(command)} is not installed here")
-    run([*command, "-f", str(ROOT / "docker-compose.yml"), "config", "-q"])
+    for more in ([], ["-f", str(ROOT / "deploy" / "published.yml")]):
+        # As in a clone that somebody has just made: no .env, no variable.
+        run([*command, "-f", str(ROOT / "docker-compose.yml"), *more, "config", "-q"])
 
 
 def run(command: list[str]) -> None:

@@ -106,11 +106,25 @@ async def test_executed_but_unrecorded_is_its_own_error_and_the_record_goes_on(m
 
     world.audit.fail = fail
     monkeypatch.setattr("services.mcp_core.journal.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("services.mcp_core.journal.OUTCOME_SECONDS", 0.0)
     with pytest.raises(NotRecorded) as caught:
         await world.pipeline.call(caller, "change", CHANGE)
     assert caught.value.retry_after is None
     assert "req-1" in caught.value.public_message
     await world.pipeline.drain(5)
+    assert world.log == ["check", "intent", "execute", "outcome failed", "outcome failed", "outcome"]
+    assert world.audit.last.result is Result.SUCCESS
+
+
+@pytest.mark.req("I9.8")
+async def test_who_had_something_changed_is_answered_once_audit_is_back(monkeypatch: Any) -> None:
+    """A restart of audit that is over within the call's own time costs its caller nothing but time."""
+    world = World()
+    caller = await world.caller()
+    failures = iter([True, True, False])
+    world.audit.fail = lambda event: event.phase is Phase.OUTCOME and next(failures)
+    monkeypatch.setattr("services.mcp_core.journal.FIRST_PAUSE", 0.001)
+    await world.pipeline.call(caller, "change", CHANGE)
     assert world.log == ["check", "intent", "execute", "outcome failed", "outcome failed", "outcome"]
     assert world.audit.last.result is Result.SUCCESS
 
@@ -455,6 +469,7 @@ async def test_only_an_audit_that_is_away_is_called_away(error: DomainError, awa
 async def test_draining_waits_for_what_a_record_in_flight_starts(monkeypatch: Any) -> None:
     """The append that fails during the drain starts the one that is tried again."""
     monkeypatch.setattr("services.mcp_core.journal.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("services.mcp_core.journal.OUTCOME_SECONDS", 0.0)
     world = World()
     caller = await world.caller()
     executed, hold = asyncio.Event(), asyncio.Event()
