@@ -94,6 +94,10 @@ bench: setup  ## tools/call list_pods with everything on, c = 1, 8, 32; start an
 bench-tools: setup  ## list_pods beside kubernetes-mcp-server where installed (PEER=path), requests to the cluster, 5,000 pods (< 5 min)
 	@$(BIN)/python -m bench.tools $(if $(PEER),--peer $(PEER)) $(ARGS)
 
+.PHONY: bench-edge
+bench-edge: setup  ## tools/list, a trivial call and a denied one, over MCP and REST, c = 1, 8, 32; the SDK's share; table and JSON (< 5 min)
+	@$(BIN)/python -m bench.edge $(ARGS)
+
 .PHONY: bench-authz
 bench-authz: setup  ## decisions in process and over mTLS with 10, 1,000 and 10,000 roles; table, and JSON in bench/out (< 5 min)
 	@$(BIN)/python -m bench.authz $(ARGS)

@@ -73,13 +73,19 @@ def request_bytes(port: int, path: str, key: str, body: Mapping[str, Any], heade
 
 def tool_call(port: int, key: str, tool: str, arguments: Mapping[str, Any]) -> bytes:
     """tools/call as a client of the 2026-07-28 revision sends it."""
+    return mcp_request(port, key, "tools/call", {"name": tool, "arguments": dict(arguments)})
+
+
+def mcp_request(port: int, key: str, method: str, params: Mapping[str, Any]) -> bytes:
+    """A request as a client of the 2026-07-28 revision sends it."""
     version = "2026-07-28"
     meta = {
         "io.modelcontextprotocol/protocolVersion": version,
         "io.modelcontextprotocol/clientInfo": {"name": "kubegate-bench", "version": "1"},
         "io.modelcontextprotocol/clientCapabilities": {},
     }
-    params = {"name": tool, "arguments": dict(arguments), "_meta": meta}
-    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-    headers = {"MCP-Protocol-Version": version, "Mcp-Method": "tools/call", "Mcp-Name": tool}
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
+    headers = {"MCP-Protocol-Version": version, "Mcp-Method": method}
+    if "name" in params:
+        headers["Mcp-Name"] = str(params["name"])
     return request_bytes(port, "/mcp", key, body, headers)

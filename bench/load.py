@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bench.client import BadAnswer, Connection
@@ -40,13 +40,23 @@ def per_request_ms(before: Mapping[str, float], after: Mapping[str, float], requ
     return {name: (after[name] - before[name]) * 1000 / max(requests, 1) for name in before}
 
 
+def succeeded(status: int, body: bytes) -> bool:
+    """Whether an answer is the success of a request, over REST or MCP."""
+    return status == 200 and b'"isError":true' not in body and b'"error"' not in body
+
+
 async def closed_loop(
-    port: int, tls: ssl.SSLContext | None, request: bytes, concurrency: int, seconds: float
+    port: int,
+    tls: ssl.SSLContext | None,
+    request: bytes,
+    concurrency: int,
+    seconds: float,
+    counts: Callable[[int, bytes], bool] = succeeded,
 ) -> Sample:
-    """Keeps `concurrency` requests in flight for `seconds`.
+    """Keeps `concurrency` requests in flight for `seconds`. `counts`: whether status and body are what is measured.
 
     Raises:
-        BadAnswer: an answer was not the success that is measured.
+        BadAnswer: an answer was not what is measured.
     """
     connections = [await Connection.open(port, tls) for _ in range(concurrency)]
     began = time.perf_counter()
@@ -58,7 +68,7 @@ async def closed_loop(
         while sent < end:
             status, body = await connection.exchange(request)
             now = time.perf_counter()
-            if status != 200 or b'"isError":true' in body or b'"error"' in body:
+            if not counts(status, body):
                 raise BadAnswer(f"HTTP {status}: {body[:400].decode(errors='replace')}")
             taken.append(now - sent)
             sent = now

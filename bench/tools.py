@@ -1,8 +1,8 @@
 """`make bench-tools`: what a tool call costs, beside kubernetes-mcp-server where that is installed (I7.6).
 
 Both list the same pods of the same cluster, in turns, so that a noisy machine is noisy for both. Ours with
-everything on (TLS, authn, authz, three durable records); the peer with none of it. Then 5,000 pods are listed,
-and mcp_core's memory watched.
+everything on (TLS, authn, authz, three durable records); the peer with none of it. Then a deployment is scaled
+(I8.12), 5,000 pods are listed, and mcp_core's memory watched.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from bench.load import Sample, closed_loop, per_request_ms
 from bench.peer import Peer, find, running
 from bench.run import NAMESPACE, OUT, own_cpu, scale_to, table
 from bench.stack import BenchStack, bench_stack
+from bench.writes import show_writes, writes
 
 KUBECTL = str(Path(sys.executable).with_name("kubectl"))
 MANY = "feature-x"
@@ -59,10 +60,10 @@ def kubectl(stack: BenchStack, *arguments: str, stdin: str = "") -> str:
     return done.stdout
 
 
-def cluster_requests(stack: BenchStack) -> int:
-    """Requests for pods that the cluster has answered so far."""
+def cluster_requests(stack: BenchStack, kind: str = "pods") -> int:
+    """Requests for objects of a kind that the cluster has answered so far."""
     text = kubectl(stack, "get", "--raw", "/metrics")
-    return sum(int(count) for count in re.findall(r'resource="pods"} (\d+)', text))
+    return sum(int(count) for count in re.findall(rf'resource="{re.escape(kind)}"}} (\d+)', text))
 
 
 class Measured:
@@ -192,6 +193,7 @@ async def bench(stack: BenchStack, peer: Peer | None, options: argparse.Namespac
         "call": f"tools/call list_pods, {options.pods} pods",
         "peer": peer is not None,
         "runs": runs,
+        "writes": await writes(stack, options.pods, options.seconds, cluster_requests),
         "long_list": await long_list(stack, options.many) if options.many else None,
     }
 
@@ -224,6 +226,7 @@ def show(result: dict[str, Any]) -> None:
             )
     if not result["peer"]:
         console.print("no peer beside us: `npm install kubernetes-mcp-server`, then PEER=.../kubernetes-mcp-server")
+    show_writes(console, result["writes"])
     if many := result["long_list"]:
         default = many["default_answer"]
         console.print(

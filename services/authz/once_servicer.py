@@ -9,14 +9,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from kubegate.authz.v1 import once_pb2, once_pb2_grpc
 from services.authz.once import Expired, Once, Used
 from services.authz.ports import Claim, Confirmation
+from services.authz.questions import Questions
 from services.authz.servicer import caller_of
 
 
 class OnceServicer(once_pb2_grpc.OnceServiceServicer):
     """For the core's replicas only."""
 
-    def __init__(self, once: Once) -> None:
+    def __init__(self, once: Once, questions: Questions) -> None:
         self._once = once
+        self._questions = questions
 
     async def Recall(self, request: once_pb2.RecallRequest, context: Any) -> once_pb2.RecallResponse:
         key = request.key
@@ -49,6 +51,20 @@ class OnceServicer(once_pb2_grpc.OnceServiceServicer):
     async def Release(self, request: once_pb2.ReleaseRequest, context: Any) -> once_pb2.ReleaseResponse:
         await self._once.release(request.claim_id)
         return once_pb2.ReleaseResponse()
+
+    async def Ask(self, request: once_pb2.AskRequest, context: Any) -> once_pb2.AskResponse:
+        return once_pb2.AskResponse(question_id=await self._questions.ask(caller_of(), request.principal_token))
+
+    async def Answer(self, request: once_pb2.AnswerRequest, context: Any) -> once_pb2.AnswerResponse:
+        await self._questions.answer(
+            caller_of(), request.principal_token, request.question_id, accepted=request.accepted
+        )
+        return once_pb2.AnswerResponse()
+
+    async def AwaitAnswer(self, request: once_pb2.AwaitAnswerRequest, context: Any) -> once_pb2.AwaitAnswerResponse:
+        seconds = request.patience.seconds + request.patience.nanos / 1e9
+        accepted = await self._questions.wait(caller_of(), request.principal_token, request.question_id, seconds)
+        return once_pb2.AwaitAnswerResponse(accepted=accepted)
 
 
 def _record(claim: Claim, digest: bytes) -> once_pb2.OnceRecord:

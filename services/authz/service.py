@@ -53,6 +53,16 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowances:
+    """One for each action asked about; the rest as in `Answer`."""
+
+    each: list[Allowance]
+    revision: str
+    cacheable_until: float
+    lease_revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class Grantable:
     """Whether somebody may make a credential: the first permission that he lacks for it (empty: none), the rule by
     which he may grant anything (empty: by none), and the roles that the policy does not know. Not a decision."""
@@ -114,23 +124,26 @@ class AuthzService:
         }
         return [answers[id(decision)] for decision in decisions]
 
-    async def list_allowed(self, caller: Caller, token: str, actions: Sequence[Action]) -> tuple[list[Allowance], str]:
-        """For each action, where the token's principal may do it, and the revision that says so.
+    async def list_allowed(self, caller: Caller, token: str, actions: Sequence[Action]) -> Allowances:
+        """For each action, where the token's principal may do it, and until when that holds.
 
         Not a decision, so not recorded; a token that is not accepted is.
 
         Raises:
             Unauthenticated: as ``check``.
         """
-        principal = (await self.identify(caller, token, ())).principal
-        engine = self._in_force.engine
+        verified = await self.identify(caller, token, ())
+        principal = verified.principal
+        engine, lease_revision = self._in_force.engine, self._in_force.lease_revision
         at = Circumstances(self._clock.now().timestamp(), caller.address)
         allowances = []
         for action in actions:
             scope = engine.allowed_scope(principal, action, at)
             # Less than all that is denied: what lies outside may be another tenant's (R13).
             allowances.append(Allowance(scope, engine.denied_scope(action).intersect(scope)))
-        return allowances, engine.policy.revision
+        # Conditions are not looked at here, so only what ends with time can change it.
+        until = min(engine.profile(principal, at.now).until, verified.expires, principal.expires)
+        return Allowances(allowances, engine.policy.revision, until, lease_revision)
 
     async def suggest(
         self, caller: Caller, token: str, actions: Sequence[Action], roles: Sequence[str]

@@ -64,10 +64,14 @@ class AuthzServicer(authz_pb2_grpc.AuthzServiceServicer):
         if len(request.actions) > MAX_LISTED:
             raise InvalidArgument(f"ListAllowed takes at most {MAX_LISTED} actions.")
         actions = [to_action(action) for action in request.actions]
-        allowances, revision = await self._service.list_allowed(caller_of(), request.principal_token, actions)
-        return authz_pb2.ListAllowedResponse(
-            scopes=[from_scope(each.scope, each.excluding) for each in allowances], policy_revision=revision
+        found = await self._service.list_allowed(caller_of(), request.principal_token, actions)
+        response = authz_pb2.ListAllowedResponse(
+            scopes=[from_scope(each.scope, each.excluding) for each in found.each],
+            policy_revision=found.revision,
+            lease_revision=found.lease_revision,
         )
+        response.cacheable_until.FromNanoseconds(int(found.cacheable_until * 1e9))
+        return response
 
     async def SuggestRoles(
         self, request: authz_pb2.SuggestRolesRequest, context: Any

@@ -26,6 +26,7 @@ from services.authz.in_force import InForce
 from services.authz.once import Once
 from services.authz.once_servicer import OnceServicer
 from services.authz.policy_admin import PolicyAdmin
+from services.authz.questions import Questions
 from services.authz.service import AuthzService
 from services.authz.servicer import AuthzServicer
 from services.common.audit_client import AuditClient
@@ -82,7 +83,7 @@ async def main(config: AuthzConfig) -> None:
     )
     server.add(
         once_pb2_grpc.add_OnceServiceServicer_to_server,
-        OnceServicer(Once(service, SqliteOnce(store), clock)),
+        OnceServicer(Once(service, SqliteOnce(store), clock), Questions(service, clock)),
         once_pb2.DESCRIPTOR.services_by_name["OnceService"].full_name,
     )
     try:

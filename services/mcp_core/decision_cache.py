@@ -5,6 +5,7 @@
 - Nothing is read without a fresh lease on the policy, and a lease that is not fresh empties the cache.
 - An answer that is older than the newest revision seen is used for its own call and not kept: it may have been
   under way while the policy changed.
+- What ListAllowed answered, from which lists are made, is kept on the same terms.
 
 A decision from here is recorded by the core as cached, with the event of the decision that it repeats (R18).
 """
@@ -13,13 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from services.common.clock import Clock
-from services.mcp_core.model import Action, Allowed, Caller, Decision, Scope, Suggestion
+from services.mcp_core.model import Action, Allowed, Caller, Decision, Scopes, Suggestion
 from services.mcp_core.ports import Authorizer
 
 MAX_ENTRIES = 10_000
+
+MAX_LISTS = 500
+"""Answers to ListAllowed that are kept; each is large."""
 
 
 class PolicyLease(Protocol):
@@ -32,7 +36,8 @@ class PolicyLease(Protocol):
         ...
 
 
-Key = tuple[bytes, Action]
+Key = tuple[bytes, object]
+Kept = TypeVar("Kept", Allowed, Scopes)
 
 
 @dataclass(slots=True)
@@ -52,6 +57,7 @@ class CachedAuthorizer:
         self._clock = clock
         self._lease: PolicyLease | None = None
         self._kept: dict[Key, Allowed] = {}
+        self._listed: dict[Key, Scopes] = {}
         self._newest = 0
         self.counts = Counts()
 
@@ -69,53 +75,64 @@ class CachedAuthorizer:
         """A decision of authz: one that was kept, or a new one. Raises as authz's."""
         key = self._key(caller, action)
         if key is not None:
-            kept = self._read(key)
+            kept = self._read(self._kept, key)
             if kept is not None:
                 self.counts.hits += 1
                 return kept
         self.counts.misses += 1
         decision = await self._authorizer.check(caller, action)
         if key is not None and isinstance(decision, Allowed):
-            self._keep(key, decision)
+            self._keep(self._kept, MAX_ENTRIES, key, replace(decision, cached=True))
         return decision
 
-    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
-        """Always asked anew."""
-        return await self._authorizer.list_allowed(caller, actions)
+    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:
+        """Scopes that were kept under the same terms, or new ones. Raises as authz's."""
+        key = self._key(caller, tuple(actions))
+        if key is not None:
+            kept = self._read(self._listed, key)
+            if kept is not None:
+                self.counts.hits += 1
+                return kept
+        self.counts.misses += 1
+        scopes = await self._authorizer.list_allowed(caller, actions)
+        if key is not None:
+            self._keep(self._listed, MAX_LISTS, key, scopes)
+        return scopes
 
     async def suggest_roles(self, caller: Caller, actions: Sequence[Action], roles: Sequence[str]) -> list[Suggestion]:
         """Always asked anew."""
         return await self._authorizer.suggest_roles(caller, actions, roles)
 
-    def _key(self, caller: Caller, action: Action) -> Key | None:
+    def _key(self, caller: Caller, asked: Action | tuple[Action, ...]) -> Key | None:
         # Without a digest of the whole principal there is nothing to tell two principals apart by.
-        return (caller.principal.digest, action) if caller.principal.digest else None
+        return (caller.principal.digest, asked) if caller.principal.digest else None
 
-    def _read(self, key: Key) -> Allowed | None:
+    def _read(self, table: dict[Key, Kept], key: Key) -> Kept | None:
         if self._lease is None or not self._lease.fresh():
             self._drop()
             return None
-        kept = self._kept.get(key)
+        kept = table.get(key)
         if kept is None or kept.lease_revision != self._lease.revision:
             return None
         if self._clock.now().timestamp() >= kept.cacheable_until:
-            del self._kept[key]
+            del table[key]
             return None
         return kept
 
-    def _keep(self, key: Key, decision: Allowed) -> None:
-        if decision.lease_revision > self._newest:
-            self.saw(decision.lease_revision)
-        late = decision.lease_revision < self._newest
-        if late or not decision.lease_revision or decision.cacheable_until <= self._clock.now().timestamp():
+    def _keep(self, table: dict[Key, Kept], most: int, key: Key, answer: Kept) -> None:
+        if answer.lease_revision > self._newest:
+            self.saw(answer.lease_revision)
+        late = answer.lease_revision < self._newest
+        if late or not answer.lease_revision or answer.cacheable_until <= self._clock.now().timestamp():
             return
         if self._lease is None or not self._lease.fresh():
             return
-        if len(self._kept) >= MAX_ENTRIES:
-            del self._kept[next(iter(self._kept))]
-        self._kept[key] = replace(decision, cached=True)
+        if len(table) >= most:
+            del table[next(iter(table))]
+        table[key] = answer
 
     def _drop(self) -> None:
-        if self._kept:
+        if self._kept or self._listed:
             self._kept.clear()
+            self._listed.clear()
             self.counts.drops += 1

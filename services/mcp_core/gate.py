@@ -36,7 +36,7 @@ from services.mcp_core.once import Once
 from services.mcp_core.placement import Placement, further, placed
 from services.mcp_core.ports import Authorizer, Confirmed
 from services.mcp_core.tools import Controls, preview_of
-from services.mcp_core.tools.base import NO_PLAN, Invocation, Need, Plan, Tool
+from services.mcp_core.tools.base import NO_PLAN, UNCHANGED, Invocation, Need, Plan, Tool
 
 T = TypeVar("T")
 
@@ -169,6 +169,9 @@ async def _look(change: Change) -> str:
         plan = await in_time(change.tool.prepare(invocation), change.invocation.deadline)
     except DomainError as error:
         return f"The cluster says now: {error.public_message}"
-    if not plan.changes:
-        return "The cluster says now: the call would change nothing any more."
-    return f"The cluster says now: the call would still change {len(plan.changes)} fields; `dry_run: true` shows which."
+    if plan.changes:
+        fields = "1 field" if len(plan.changes) == 1 else f"{len(plan.changes)} fields"
+        return f"The cluster says now: the call would still change {fields}; `dry_run: true` shows which."
+    if plan.summary and UNCHANGED not in plan.notes:
+        return f"The cluster says now that this is still to be done: {plan.summary}"
+    return "The cluster says now: the call would change nothing any more."

@@ -186,6 +186,15 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class Scopes:
+    """Where a caller may do each of several things, in the order asked; the rest as in `Allowed`."""
+
+    each: tuple[Scope, ...]
+    cacheable_until: float = 0.0
+    lease_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Allowed:
     """authz allows. ``role`` is empty for permissions that the credential has directly (R4).
 

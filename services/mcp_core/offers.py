@@ -47,8 +47,8 @@ class Offers:
             known = [Permission(tool.permission.verb, kind.group, kind.plural) for kind in custom[:MAX_CUSTOM]]
             permissions = (*(tool.offered_for or (tool.permission,)), *(known if tool.any_kind else ()))
             asked += [(tool, permission) for permission in dict.fromkeys(permissions)]
-        actions = [Action(self._cluster, permission, tool.name) for tool, permission in asked]
-        scopes = await self._authorizer.list_allowed(caller, actions)
+        actions = tuple(Action(self._cluster, permission, tool.name) for tool, permission in asked)
+        scopes = (await self._authorizer.list_allowed(caller, actions)).each
         offers: dict[str, Offer] = {}
         for (tool, permission), scope in zip(asked, scopes, strict=True):
             if scope:

@@ -154,7 +154,7 @@ async def _place(
     listing_namespaces = (said.verb, said.group, said.resource) == ("list", "", "namespaces")
     if action.namespace or not (namespaced or listing_namespaces):
         return await _single(authorizer, caller, action)
-    (scope,) = await authorizer.list_allowed(caller, [replace(action, name="")])
+    (scope,) = (await authorizer.list_allowed(caller, (replace(action, name=""),))).each
     if (scope.all and not scope.excluding) or not scope:
         return await _single(authorizer, caller, action)
     names = tuple(name for name in await _existing(cluster, caller) if scope.covers(name))

@@ -21,7 +21,7 @@ from services.mcp_core.model import (
     Decision,
     Event,
     RequestContext,
-    Scope,
+    Scopes,
     Suggestion,
 )
 
@@ -236,7 +236,7 @@ class Authorizer(Protocol):
         """Raises Unauthenticated (the principal token is no longer valid), ResourceExhausted, Unavailable."""
         ...
 
-    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
+    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:
         """Where the caller may do each, in the order asked. A hint, never a decision. Raises as `check`."""
         ...
 
@@ -306,6 +306,18 @@ class Keeper(Protocol):
 
     async def release(self, claim_id: str, deadline: Deadline) -> None:
         """Gives a key back, since nothing was done."""
+        ...
+
+    async def ask(self, caller: Caller) -> str:
+        """Opens a question to the caller, who may answer it at another replica; its id."""
+        ...
+
+    async def answer(self, caller: Caller, question_id: str, *, accepted: bool) -> None:
+        """Brings the answer. Raises NotFound: nothing of that id was asked of this caller."""
+        ...
+
+    async def wait(self, caller: Caller, question_id: str, seconds: float) -> bool:
+        """Whether the caller said yes within that time."""
         ...
 
 

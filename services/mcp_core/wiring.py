@@ -36,7 +36,7 @@ from services.mcp_core.edge.limiter import SourceLimiter
 from services.mcp_core.edge.measured import MeasuredEdge
 from services.mcp_core.edge.server import HttpsServer, bind, tls_context
 from services.mcp_core.http import Edge, EdgeSettings
-from services.mcp_core.mcp import McpEndpoint, McpSettings, Pack, product
+from services.mcp_core.mcp import Elicitations, McpEndpoint, McpSettings, Pack, product
 from services.mcp_core.mcp.messages import ACTIONS, INVALID
 from services.mcp_core.pipeline import Pipeline
 from services.mcp_core.ports import Cluster
@@ -92,20 +92,21 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
 
         pack = packed(measured_tools(offered_tools(config.toolset, config.toolsets_off)))
         authenticator = MeasuredAuthenticator(authn)
+        keeper = AuthzKeeper(authz_peer)
         pipeline = Pipeline(
             registry=pack.tools,
             authenticator=authenticator,
             authorizer=MeasuredAuthorizer(decisions),
             recorder=MeasuredRecorder(AuditAdapter(audit), (*pack.tools, *ACTIONS.values(), INVALID, "resources")),
             cluster=cluster,
-            keeper=AuthzKeeper(authz_peer),
+            keeper=keeper,
             sealer=sealer,
             clock=clock,
         )
         closing.push_async_callback(pipeline.drain, DRAIN_SECONDS)
         base_url = config.base_url or f"https://localhost:{listener.getsockname()[1]}"
         settings = McpSettings(config.max_body_bytes, base_url, config.state_keys())
-        endpoint = McpEndpoint(pipeline, pack, settings)
+        endpoint = McpEndpoint(pipeline, pack, settings, Elicitations(pipeline, keeper, sealer))
         await closing.enter_async_context(endpoint.running())
         readiness = Readiness(probes(authn_peer, authz_peer, audit_peer, cluster), clock)
         limiter = SourceLimiter(config.source_limit.burst, config.source_limit.per_second, clock)

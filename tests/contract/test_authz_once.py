@@ -14,8 +14,9 @@ from kubegate.authz.v1 import once_pb2, once_pb2_grpc
 from services.authz.adapters.sqlite_once import SqliteOnce
 from services.authz.adapters.sqlite_store import SqliteStore
 from services.authz.ports import Claim, Confirmation, Key
+from services.authz.questions import MOST_OF_ONE
 from services.common.deadline import Deadline
-from services.common.errors import InvalidArgument, PermissionDenied, Unauthenticated
+from services.common.errors import InvalidArgument, NotFound, PermissionDenied, ResourceExhausted, Unauthenticated
 from tests.contract.authz_world import World, running
 
 POLICY = "roles: []\n"
@@ -138,6 +139,9 @@ async def test_only_the_core_may_ask_and_only_with_a_token_of_its_own(world: Wor
             ("Recall", once_pb2.RecallRequest(principal_token=world.keys.token(), key=key())),
             ("Settle", once_pb2.SettleRequest(claim_id="x", outcome="{}")),
             ("Release", once_pb2.ReleaseRequest(claim_id="x")),
+            ("Ask", once_pb2.AskRequest(principal_token=world.keys.token())),
+            ("Answer", once_pb2.AnswerRequest(principal_token=world.keys.token(), question_id="x", accepted=True)),
+            ("AwaitAnswer", once_pb2.AwaitAnswerRequest(principal_token=world.keys.token(), question_id="x")),
         ):
             with pytest.raises(PermissionDenied):
                 await ask(world, method, asked, as_=stranger)
@@ -187,3 +191,42 @@ async def test_an_outcome_has_bounds(world: World) -> None:
     for outcome in ("", "y" * (16 * 1024 + 1)):
         with pytest.raises(InvalidArgument):
             await ask(world, "Settle", once_pb2.SettleRequest(claim_id="x", outcome=outcome))
+
+
+@pytest.mark.req("R1", "R16", "I8.3", "I8.4")
+async def test_a_question_is_answered_by_the_person_who_was_asked_and_the_first_answer_counts(world: World) -> None:
+    mine, bobs = world.keys.token(), world.keys.token(subject="bob")
+
+    async def answer(token: str, key: str, *, accepted: bool = True) -> None:
+        request = once_pb2.AnswerRequest(principal_token=token, question_id=key, accepted=accepted)
+        await ask(world, "Answer", request)
+
+    async def wait(token: str, key: str, seconds: int = 20) -> bool:
+        request = once_pb2.AwaitAnswerRequest(principal_token=token, question_id=key)
+        request.patience.seconds = seconds
+        return bool((await ask(world, "AwaitAnswer", request)).accepted)
+
+    key = (await ask(world, "Ask", once_pb2.AskRequest(principal_token=mine))).question_id
+    with pytest.raises(NotFound):
+        await answer(bobs, key)
+    with pytest.raises(NotFound):
+        await answer(mine, "guessed")
+    waiting = asyncio.create_task(wait(mine, key))
+    await answer(mine, key)
+    assert await waiting
+    with pytest.raises(NotFound):
+        await answer(mine, key)
+
+    key = (await ask(world, "Ask", once_pb2.AskRequest(principal_token=mine))).question_id
+    await answer(mine, key, accepted=False)
+    await answer(mine, key)
+    assert not await wait(mine, key)
+    # No answer in time is no.
+    key = (await ask(world, "Ask", once_pb2.AskRequest(principal_token=mine))).question_id
+    assert not await wait(mine, key, 0)
+
+    for _ in range(MOST_OF_ONE):
+        await ask(world, "Ask", once_pb2.AskRequest(principal_token=bobs))
+    with pytest.raises(ResourceExhausted):
+        await ask(world, "Ask", once_pb2.AskRequest(principal_token=bobs))
+    await ask(world, "Ask", once_pb2.AskRequest(principal_token=mine))

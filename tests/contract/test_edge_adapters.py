@@ -257,7 +257,7 @@ async def test_authz_over_its_stream(others: Others) -> None:
     with pytest.raises(Internal):
         await adapter.check(caller(), asked("refused"))
     scopes = await adapter.list_allowed(caller(), [asked(""), Action("test", Permission("logs", "", "pods"), "x")])
-    assert scopes == [Scope(all=True), Scope(patterns=("dev-*",))]
+    assert scopes.each == (Scope(all=True), Scope(patterns=("dev-*",)))
     await adapter.close()
     await peer.close()
 

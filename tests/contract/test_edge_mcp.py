@@ -5,106 +5,30 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 import trustme
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from services.common.errors import Unavailable
 from services.common.runtime import StartupError
 from services.mcp_core.edge.connections import ConnectionLimits
-from services.mcp_core.edge.server import HttpsServer, bind, tls_context
+from services.mcp_core.edge.server import bind, tls_context
 from services.mcp_core.model import Result, Scope
 from services.mcp_core.tools.base import Invocation, Structured
-from tests.unit.mcp_core.edge.fakes import ALICE, BOB, World
+from tests.fakes.mcp_edge import Served, certificates, served
+from tests.unit.mcp_core.edge.fakes import ALICE, BOB
+
+__all__ = ["certificates", "served"]
 
 DEFAULTS = ConnectionLimits()
 
 ERAS = ("2026-07-28", "legacy")
 
 
-@dataclass
-class Served:
-    """A world behind HTTPS."""
-
-    world: World
-    ca_file: Path
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"https://localhost:{self.port}"
-
-    def http(self, key: str = ALICE) -> httpx2.AsyncClient:
-        context = ssl.create_default_context(cafile=str(self.ca_file))
-        headers = {"Authorization": f"Bearer {key}"}
-        return httpx2.AsyncClient(headers=headers, verify=context, base_url=self.url, trust_env=False)
-
-    @asynccontextmanager
-    async def client(self, era: str, key: str = ALICE) -> AsyncIterator[Client]:
-        async with (
-            self.http(key) as http,
-            Client(streamable_http_client(self.url + "/mcp", http_client=http), mode=era, cache=None) as client,
-        ):
-            yield client
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("tls")
-    authority = trustme.CA()
-    pair = authority.issue_cert("localhost", "127.0.0.1")
-    pair.private_key_pem.write_to_path(directory / "tls.key")
-    pair.cert_chain_pems[0].write_to_path(directory / "tls.crt")
-    authority.cert_pem.write_to_path(directory / "ca.crt")
-    return directory
-
-
-@asynccontextmanager
-async def serving(world: World, certificates: Path, limits: ConnectionLimits = DEFAULTS) -> AsyncIterator[Served]:
-    listener = bind("127.0.0.1:0")
-    edge, endpoint = world.edge(f"https://localhost:{listener.getsockname()[1]}")
-    context = tls_context(certificates / "tls.crt", certificates / "tls.key")
-    server = HttpsServer(edge, listener, context, limits)
-    async with endpoint.running():
-        await server.start()
-        try:
-            yield Served(world, certificates / "ca.crt", server.port)
-        finally:
-            await server.stop()
-
-
-@pytest.fixture
-async def served(certificates: Path) -> AsyncIterator[Served]:
-    """In a task of its own: the SDK's cancel scopes must be left by the task that entered them."""
-    started: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
-    stop = asyncio.Event()
-
-    async def serve() -> None:
-        async with serving(World(), certificates) as server:
-            started.set_result(server)
-            await stop.wait()
-
-    def ended(task: asyncio.Task[None]) -> None:
-        if not started.done():
-            started.set_exception(task.exception() or AssertionError("ended before it served"))
-
-    task = asyncio.create_task(serve())
-    task.add_done_callback(ended)
-    yield await started
-    stop.set()
-    await task
-
-
-@pytest.mark.req("I2.2", "I2.4")
+@pytest.mark.req("I2.2", "I2.4", "I6.1", "I6.3")
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_client_of_each_era_lists_and_calls(served: Served, era: str) -> None:
     async with served.client(era) as client:
@@ -163,6 +87,7 @@ async def test_bad_arguments_and_unknown_tools_are_error_results(served: Served,
     assert [event.result for event in served.world.audit.events[-2:]] == [Result.FAILURE] * 2
 
 
+@pytest.mark.req("I6.7")
 @pytest.mark.parametrize("era", ERAS)
 async def test_an_exception_is_a_fixed_sentence_in_both_eras(served: Served, era: str) -> None:
     async def run(invocation: Invocation) -> Structured:
@@ -237,6 +162,7 @@ def modern(method: str, **params: Any) -> dict[str, Any]:
 ACCEPT = {"accept": "application/json, text/event-stream"}
 
 
+@pytest.mark.req("I6.1", "R10")
 async def test_policy_decides_on_the_body_whatever_the_headers_say(served: Served) -> None:
     body = modern("tools/call", name="change", arguments={"name": "web", "namespace": "default"})
     async with served.http(BOB) as http:
@@ -249,6 +175,7 @@ async def test_policy_decides_on_the_body_whatever_the_headers_say(served: Serve
     assert not served.world.invocations
 
 
+@pytest.mark.req("I6.1")
 async def test_a_2025_header_with_2026_meta_is_answered(served: Served) -> None:
     async with served.http() as http:
         headers = {**ACCEPT, "mcp-protocol-version": "2025-11-25"}
@@ -265,6 +192,7 @@ async def test_a_modern_list_is_private_to_its_caller(served: Served) -> None:
     assert result["resultType"] == "complete"
 
 
+@pytest.mark.req("I6.1")
 async def test_nothing_is_kept_between_requests(served: Served) -> None:
     """Stateless: no session id is given, and one that a client sends means nothing."""
     async with served.http() as http:
@@ -276,6 +204,7 @@ async def test_nothing_is_kept_between_requests(served: Served) -> None:
         assert (await http.delete("/mcp")).status_code == 405
 
 
+@pytest.mark.req("I6.7")
 async def test_the_same_json_rpc_id_of_two_users_at_once_never_crosses(served: Served) -> None:
     served.world.authz.scopes["look"] = Scope(patterns=("default",))
     both = asyncio.Barrier(2)

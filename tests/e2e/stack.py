@@ -137,8 +137,10 @@ class RunningStack:
             return client.post(f"/mcp/tools/{tool}", json=dict(arguments))
 
     def result(self, tool: str, **arguments: Any) -> Any:
-        """What a tool answers to the administrator."""
+        """What a tool answers to the administrator, who confirms what has to be confirmed."""
         response = self.call(tool, arguments)
+        if response.status_code == 428:
+            response = self.call(tool, {**arguments, "confirm": response.json()["confirm"]})
         assert response.status_code == 200, response.text
         return response.json()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.edge import shares
 from bench.load import Sample, per_request_ms
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +99,7 @@ def test_a_short_bench_of_authz_writes_its_tables_and_its_json(tmp_path: Path) -
 
 
 @pytest.mark.long
-@pytest.mark.req("I7.6")
+@pytest.mark.req("I7.6", "I8.12")
 def test_the_bench_of_the_tools_says_what_a_call_costs_and_what_a_long_list_takes(tmp_path: Path) -> None:
     out = tmp_path / "tools.json"
     options = ["--seconds", "0.5", "--turns", "1", "--concurrency", "1", "--pods", "3", "--many", "120"]
@@ -117,6 +118,44 @@ def test_the_bench_of_the_tools_says_what_a_call_costs_and_what_a_long_list_take
     assert set(run["kubegate"]["cpu_ms_per_request"]) == {"authn", "authz", "audit", "mcp-core"}
     # One request to the cluster for one call (R14).
     assert run["kubegate"]["cluster_requests_per_call"] == pytest.approx(1, abs=0.05)
+    for line in result["writes"]:
+        # A change is one request and two durable records, a preview two requests and one (I8.12).
+        asked, records = (2, 1) if line["call"] == "preview" else (1, 2)
+        assert line["cluster_requests_per_call"] == pytest.approx(asked, abs=0.1)
+        assert line["records_per_call"] == pytest.approx(records, abs=0.2)
+    assert [line["concurrency"] for line in result["writes"]] == [1, 8, 1, 8]
     many = result["long_list"]
     assert many["default_answer"]["pods"] + many["default_answer"]["remaining"] == many["whole_answer"]["pods"]
     assert many["whole_answer"]["pods"] >= 120
+
+
+@pytest.mark.long
+@pytest.mark.req("I6.12")
+def test_a_short_bench_of_the_edge_writes_its_table_and_its_json(tmp_path: Path) -> None:
+    out = tmp_path / "edge.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.edge", "--seconds", "0.3", "--concurrency", "1", "4", "--out", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "SDK's share" in done.stdout
+    result = json.loads(out.read_text(encoding="utf-8"))
+    measured = {(run["case"], run["interface"], run["concurrency"]) for run in result["runs"]}
+    cases = ("list", "trivial call", "denied call")
+    assert measured == {(case, way, c) for case in cases for way in ("mcp", "rest") for c in (1, 4)}
+    assert all(run["requests"] > 0 for run in result["runs"])
+    assert {"authn", "authz", "audit", "mcp-core"} <= set(result["runs"][0]["cpu_ms_per_request"])
+
+
+@pytest.mark.req("I6.12")
+def test_the_sdk_s_share_is_what_rest_does_without() -> None:
+    runs = [
+        {"case": "list", "interface": way, "concurrency": 1, "cpu_ms_per_request": {"mcp-core": cost}}
+        for way, cost in (("mcp", 2.0), ("rest", 0.5))
+    ]
+    assert shares(runs) == {"list": {"1": 0.75}}

@@ -9,7 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 from mcp import Client
+from mcp.client import ClientRequestContext
+from mcp.client.session import ElicitationFnT
 from mcp.client.streamable_http import streamable_http_client
+from mcp_types import ElicitRequestParams, ElicitResult
 
 from services.mcp_core.tools import REGISTRY
 from tests.e2e.stack import PATIENCE, VIEWER_TOOLS, RunningStack, eventually
@@ -19,13 +22,17 @@ TOOLS = set(REGISTRY)
 
 
 @asynccontextmanager
-async def connected(stack: RunningStack, era: str, key: str) -> AsyncIterator[Client]:
+async def connected(
+    stack: RunningStack, era: str, key: str, answer: ElicitationFnT | None = None
+) -> AsyncIterator[Client]:
     headers = {"Authorization": f"Bearer {key}"}
     async with (
         httpx2.AsyncClient(
             headers=headers, verify=ssl.create_default_context(cafile=stack.ca_file), timeout=30, trust_env=False
         ) as http,
-        Client(streamable_http_client(stack.mcp_url, http_client=http), mode=era, cache=None) as client,
+        Client(
+            streamable_http_client(stack.mcp_url, http_client=http), mode=era, cache=None, elicitation_callback=answer
+        ) as client,
     ):
         yield client
 
@@ -37,10 +44,15 @@ async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     return dict(result.structured_content)
 
 
+async def yes(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+    """A person who agrees to everything."""
+    return ElicitResult(action="accept", content={"confirm": True})
+
+
 @pytest.mark.req("I2.2")
 @pytest.mark.parametrize("era", ERAS)
 async def test_every_tool(stack: RunningStack, era: str) -> None:
-    async with connected(stack, era, stack.admin) as client:
+    async with connected(stack, era, stack.admin, yes) as client:
         expected = "2026-07-28" if era != "legacy" else "2025-11-25"
         assert client.protocol_version == expected
         assert {tool.name for tool in (await client.list_tools()).tools} == TOOLS

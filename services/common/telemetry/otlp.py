@@ -1,5 +1,6 @@
 """Records spans with the OpenTelemetry SDK and sends them by OTLP over gRPC. Imported only where that is configured."""
 
+import threading
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +22,9 @@ from services.common.telemetry.tracing import Attributes
 
 EXPORT_SECONDS = 5.0
 """What one export may take; what a collector does not take in time is dropped, never waited for."""
+
+STOP_SECONDS = 2.0
+"""What the last export may take, when the process stops."""
 
 _KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
 _LIMITS = SpanLimits(max_attributes=32, max_attribute_length=256, max_events=0, max_links=4)
@@ -75,7 +79,8 @@ class OtlpBackend:
             span_limits=_LIMITS,
             shutdown_on_exit=False,
         )
-        self._provider.add_span_processor(BatchSpanProcessor(_exporter(config, tls)))
+        self._exporter = _exporter(config, tls)
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("kubegate")
 
     def samples(self, trace_id: str) -> bool:
@@ -89,9 +94,12 @@ class OtlpBackend:
         return Recorded(self._tracer.start_span(name, context, _KINDS[kind], attributes))
 
     def close(self) -> None:
-        """Sends what is waiting, and ends. Blocks for ``EXPORT_SECONDS`` at most."""
-        self._provider.force_flush(int(EXPORT_SECONDS * 1000))
+        """Sends what is waiting, and ends. Blocks for ``STOP_SECONDS``, and little more, at most."""
+        # The SDK's own time-outs add up to a quarter of a minute where the collector is away.
+        giving_up = threading.Timer(STOP_SECONDS, self._exporter.shutdown)
+        giving_up.start()
         self._provider.shutdown()
+        giving_up.cancel()
 
 
 def _exporter(config: TracesConfig, tls: TlsFiles) -> OTLPSpanExporter:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from google.protobuf import timestamp_pb2
+
 from kubegate.authz.v1 import authz_pb2, authz_pb2_grpc
 from kubegate.common.v1 import identity_pb2
 from services.common.clock import Clock
@@ -12,7 +14,7 @@ from services.common.grpc_client import Peer
 from services.common.grpc_stream import StreamClient
 from services.common.lease import Lease
 from services.mcp_core.adapters.peers import away_or_refused, question_deadline, source
-from services.mcp_core.model import Action, Allowed, Caller, Decision, Denied, Scope, Suggestion
+from services.mcp_core.model import Action, Allowed, Caller, Decision, Denied, Scope, Scopes, Suggestion
 
 
 def policy_lease(peer: Peer, saw: Callable[[int], None], clock: Clock) -> Lease:
@@ -56,7 +58,7 @@ class AuthzAdapter:
             raise away_or_refused("authz", error) from None
         return _decision(answer)
 
-    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
+    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:
         request = authz_pb2.ListAllowedRequest(
             principal_token=caller.token, actions=[_action(action) for action in actions]
         )
@@ -71,7 +73,11 @@ class AuthzAdapter:
             raise away_or_refused("authz", error) from None
         if len(answer.scopes) != len(actions):
             raise Internal
-        return [Scope(scope.all, tuple(scope.patterns), tuple(scope.excluding)) for scope in answer.scopes]
+        return Scopes(
+            tuple(Scope(scope.all, tuple(scope.patterns), tuple(scope.excluding)) for scope in answer.scopes),
+            cacheable_until=_seconds(answer.cacheable_until),
+            lease_revision=answer.lease_revision,
+        )
 
     async def suggest_roles(self, caller: Caller, actions: Sequence[Action], roles: Sequence[str]) -> list[Suggestion]:
         request = authz_pb2.SuggestRolesRequest(
@@ -117,13 +123,12 @@ def _action(action: Action) -> identity_pb2.Action:
 def _decision(answer: authz_pb2.CheckResponse) -> Decision:
     if answer.WhichOneof("outcome") == "allowed":
         allowed = answer.allowed
-        until = allowed.cacheable_until
         return Allowed(
             allowed.rule_id,
             allowed.role,
             answer.policy_revision,
             answer.event_id,
-            cacheable_until=until.seconds + until.nanos / 1e9,
+            cacheable_until=_seconds(allowed.cacheable_until),
             lease_revision=answer.lease_revision,
         )
     # No outcome at all counts as a denial: closed by default.
@@ -137,3 +142,7 @@ def _decision(answer: authz_pb2.CheckResponse) -> Decision:
         revision=answer.policy_revision,
         event_id=answer.event_id,
     )
+
+
+def _seconds(when: timestamp_pb2.Timestamp) -> float:
+    return when.seconds + when.nanos / 1e9

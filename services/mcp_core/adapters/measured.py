@@ -38,7 +38,7 @@ from services.mcp_core.model import (
     Kind,
     Phase,
     RequestContext,
-    Scope,
+    Scopes,
     Suggestion,
 )
 from services.mcp_core.ports import Authenticator, Authorizer, Recorder
@@ -124,7 +124,7 @@ class MeasuredAuthorizer:
             ).inc()
         return decision
 
-    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
+    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:
         with Step("list_allowed"):
             return await self._authorizer.list_allowed(caller, actions)
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kubegate.authz.v1 import once_pb2, once_pb2_grpc
 from services.common.deadline import Deadline
-from services.common.errors import DomainError, Internal
+from services.common.errors import DomainError, Internal, NotFound
 from services.common.grpc_client import Peer
 from services.mcp_core.adapters.peers import away_or_refused, question_deadline
 from services.mcp_core.model import Caller
 from services.mcp_core.ports import Confirmed, Spent, Taken
+
+MARGIN = 5.0
+"""Seconds beyond a wait that its answer may take."""
 
 Method = Callable[[once_pb2_grpc.OnceServiceStub], Any]
 
@@ -61,6 +65,28 @@ class AuthzKeeper:
     async def release(self, claim_id: str, deadline: Deadline) -> None:
         await self._ask(lambda stub: stub.Release, once_pb2.ReleaseRequest(claim_id=claim_id), deadline)
 
+    async def ask(self, caller: Caller) -> str:
+        request = once_pb2.AskRequest(principal_token=caller.token)
+        answer: once_pb2.AskResponse = await self._ask(lambda stub: stub.Ask, request, caller.context.deadline)
+        return answer.question_id
+
+    async def answer(self, caller: Caller, question_id: str, *, accepted: bool) -> None:
+        request = once_pb2.AnswerRequest(principal_token=caller.token, question_id=question_id, accepted=accepted)
+        await self._ask(lambda stub: stub.Answer, request, caller.context.deadline)
+
+    async def wait(self, caller: Caller, question_id: str, seconds: float) -> bool:
+        request = once_pb2.AwaitAnswerRequest(principal_token=caller.token, question_id=question_id)
+        request.patience.FromTimedelta(timedelta(seconds=seconds))
+        try:
+            answer: once_pb2.AwaitAnswerResponse = await self._peer.unary(
+                lambda channel: once_pb2_grpc.OnceServiceStub(channel).AwaitAnswer,
+                request,
+                Deadline.after(seconds + MARGIN),
+            )
+        except DomainError as error:
+            raise away_or_refused("authz", error) from None
+        return answer.accepted
+
     async def _ask(self, method: Method, request: Any, deadline: Deadline, request_id: str = "") -> Any:
         metadata = (("request-id", request_id),) if request_id else ()
         try:
@@ -70,6 +96,8 @@ class AuthzKeeper:
                 question_deadline(deadline),
                 metadata,
             )
+        except NotFound:
+            raise
         except DomainError as error:
             raise away_or_refused("authz", error) from None
 

@@ -7,11 +7,12 @@ what authn trusts now: there is no second list to keep.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from services.common.clock import Clock
 from services.common.deadline import Deadline
-from services.common.errors import DomainError, Unauthenticated
+from services.common.errors import DomainError, Unauthenticated, Unavailable
 from services.common.log import get_logger
 from services.mcp_core.edge.credentials import NoCredential
 from services.mcp_core.edge.wire import Headers, Response, json_response
@@ -22,6 +23,9 @@ METADATA_PATH = "/.well-known/oauth-protected-resource"
 
 FRESH_SECONDS = 5.0
 """How long authn's answer is used again: metadata is open to anybody."""
+
+RETRY_SECONDS = 1.0
+"""How long authn counts as away after it gave none: a flood of 401s does not wait for it one by one."""
 
 Ask = Callable[[Deadline], Awaitable[Sequence[AuthorizationServer]]]
 
@@ -37,13 +41,14 @@ class ProtectedResource:
         self._ask = ask
         self._clock = clock
         self._servers: Sequence[AuthorizationServer] = ()
-        self._asked_at = float("-inf")
+        self._away = ""
+        self._ask_at = float("-inf")
         self._lock = asyncio.Lock()
 
     @property
     def stale(self) -> bool:
         """Whether authn is asked for the next answer."""
-        return self._clock.monotonic() - self._asked_at >= FRESH_SECONDS
+        return self._clock.monotonic() >= self._ask_at
 
     async def metadata(self, deadline: Deadline) -> Response:
         """RFC 9728, section 2. Names no authorization server while authn trusts none.
@@ -66,11 +71,9 @@ class ProtectedResource:
 
     async def unauthenticated(self, error: Unauthenticated, deadline: Deadline) -> Headers:
         """The challenges of a 401. ``error`` is named only where a credential was sent and refused (RFC 6750, 3.1)."""
-        try:
-            await self._refresh(deadline)
-        except DomainError as away:
+        with contextlib.suppress(DomainError):
             # What was last known will do: nothing rests on it but a client's first question.
-            log.warning("authorization servers not known anew", reason=away.public_message)
+            await self._refresh(deadline)
         values = {"realm": "kubegate", "resource_metadata": self.metadata_url}
         initial = sorted({scope for server in self._servers for scope in server.initial_scopes})
         if initial:
@@ -94,8 +97,19 @@ class ProtectedResource:
     async def _refresh(self, deadline: Deadline) -> None:
         async with self._lock:
             if self.stale:
-                self._servers = tuple(await self._ask(deadline))
-                self._asked_at = self._clock.monotonic()
+                await self._renew(deadline)
+        if self._away:
+            raise Unavailable(self._away)
+
+    async def _renew(self, deadline: Deadline) -> None:
+        try:
+            self._servers = tuple(await self._ask(deadline))
+        except DomainError as away:
+            log.warning("authorization servers not known anew", reason=away.public_message)
+            self._away, lasts = away.public_message, RETRY_SECONDS
+        else:
+            self._away, lasts = "", FRESH_SECONDS
+        self._ask_at = self._clock.monotonic() + lasts
 
 
 def _challenge(scheme: str, values: dict[str, str]) -> tuple[bytes, bytes]:

@@ -9,9 +9,10 @@ a ``pack`` (the product's is ``product``). ``containment`` turns every failure i
 None of them decides anything: what touches the cluster goes through ``Pipeline``.
 """
 
+from services.mcp_core.mcp.elicitation import Elicitations
 from services.mcp_core.mcp.endpoint import McpEndpoint
 from services.mcp_core.mcp.pack import Pack
 from services.mcp_core.mcp.product import product
 from services.mcp_core.mcp.server import McpSettings
 
-__all__ = ["McpEndpoint", "McpSettings", "Pack", "product"]
+__all__ = ["Elicitations", "McpEndpoint", "McpSettings", "Pack", "product"]

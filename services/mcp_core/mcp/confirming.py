@@ -48,8 +48,13 @@ def accepts(answer: object) -> bool:
 
 def round_trip(needed: ConfirmationNeeded) -> InputRequired:
     """The question as a round of MCP 2026."""
-    params = {"mode": "form", "message": question(needed.plan), "requestedSchema": _SCHEMA}
+    params = {"mode": "form", **question_params(needed.plan)}
     return InputRequired(needed.public_message, {KEY: {"method": "elicitation/create", "params": params}}, needed.token)
+
+
+def question_params(plan: Plan) -> dict[str, object]:
+    """The parameters of `elicitation/create`: a form, as every revision that knows elicitation has it."""
+    return {"message": question(plan), "requestedSchema": _SCHEMA}
 
 
 def handle(needed: ConfirmationNeeded) -> str:

@@ -22,6 +22,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from services.common.errors import DomainError, Internal, InvalidArgument
 from services.common.telemetry.tracing import NoSpan, Span
 from services.mcp_core.edge.wire import Disconnected, Message, Request, Response, Send, parse_json
+from services.mcp_core.mcp.elicitation import SESSION, Elicitations, is_answer
 from services.mcp_core.mcp.exchange import STATE, Exchange
 from services.mcp_core.mcp.in_flight import InFlight
 from services.mcp_core.mcp.messages import (
@@ -31,6 +32,7 @@ from services.mcp_core.mcp.messages import (
     is_message,
     is_modern,
     jsonrpc_error,
+    takes_events,
     wants_progress,
 )
 from services.mcp_core.mcp.pack import Pack
@@ -46,7 +48,8 @@ _KEPT = {b"allow", b"mcp-protocol-version"}
 class McpEndpoint:
     """Serves POST /mcp for authenticated callers."""
 
-    def __init__(self, pipeline: Pipeline, pack: Pack, settings: McpSettings) -> None:
+    def __init__(self, pipeline: Pipeline, pack: Pack, settings: McpSettings, elicitations: Elicitations) -> None:
+        self._elicitations = elicitations
         self._pipeline = pipeline
         self._max_body = settings.max_body
         self._in_flight = InFlight()
@@ -109,6 +112,10 @@ class McpEndpoint:
             message = parse_json(body)
         except InvalidArgument as error:
             return jsonrpc_error(400, types.PARSE_ERROR, error.public_message)
+        if is_answer(message) and not exchange.modern:
+            exchange.action = ACTIONS["elicitation/create"]
+            await self._elicitations.take(exchange.caller, message)
+            return Response(202)
         if not is_message(message):
             return jsonrpc_error(400, types.INVALID_REQUEST, "Send one JSON-RPC 2.0 request or notification.")
         exchange.action = ACTIONS.get(message["method"], INVALID)
@@ -118,8 +125,16 @@ class McpEndpoint:
         if message["method"] == "notifications/cancelled" and not exchange.modern:
             self._in_flight.cancel(exchange, message.get("params", {}))
         if not wants_progress(request, message):
+            if not exchange.modern and takes_events(request):
+                exchange.asking = self._elicitations.asking(request, exchange.caller)
             with self._traced(request, message, exchange):
-                return await self._answered(request, body, exchange)
+                response = await self._answered(request, body, exchange)
+            if exchange.question is not None:
+                return await self._elicitations.held(exchange, message, exchange.question)
+            if message["method"] == "initialize" and response.status == 200:
+                session = self._elicitations.session(exchange.caller, message)
+                response.headers += [(SESSION, session.encode())] if session else []
+            return response
         exchange.streamed = True
 
         async def serve(send: Send) -> None:

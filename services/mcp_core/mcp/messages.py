@@ -13,6 +13,7 @@ ACTIONS = {
     method: f"mcp:{method}"
     for method in (
         "completion/complete",
+        "elicitation/create",
         "initialize",
         "notifications/cancelled",
         "notifications/initialized",
@@ -56,9 +57,14 @@ def is_message(message: Any) -> bool:
     return isinstance(number, str | int) and not isinstance(number, bool) and isinstance(params, dict)
 
 
+def takes_events(request: Request) -> bool:
+    """Whether the client takes a stream of events as the answer."""
+    return b"text/event-stream" in b",".join(request.all(b"accept"))
+
+
 def wants_progress(request: Request, message: dict[str, Any]) -> bool:
     """Whether the client asks to hear how far a call is, and takes a stream of events as the answer."""
-    if message["method"] != "tools/call" or b"text/event-stream" not in b",".join(request.all(b"accept")):
+    if message["method"] != "tools/call" or not takes_events(request):
         return False
     meta = message.get("params", {}).get("_meta")
     token = meta.get("progressToken") if isinstance(meta, dict) else None

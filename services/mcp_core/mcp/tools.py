@@ -14,7 +14,9 @@ from services.mcp_core.errors import InputRequired
 from services.mcp_core.mcp.confirming import asking_of, handle, round_trip
 from services.mcp_core.mcp.dialogue import ask, dialogue_of
 from services.mcp_core.mcp.exchange import exchange_of, sentence
+from services.mcp_core.mcp.listed import listed
 from services.mcp_core.mcp.pages import page
+from services.mcp_core.model import ToolAnswer
 from services.mcp_core.pipeline import Pipeline
 from services.mcp_core.tools.base import Tool
 
@@ -25,7 +27,7 @@ class ToolHandlers:
     def __init__(self, pipeline: Pipeline, registry: Mapping[str, Tool]) -> None:
         self._pipeline = pipeline
         self._registry = registry
-        self._listed = {name: _listed(tool) for name, tool in registry.items()}
+        self._listed = {name: listed(tool) for name, tool in registry.items()}
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
         """Of a tool, for the check of Mcp-Param-* headers. Without it the SDK runs tools/list before every call."""
@@ -48,7 +50,9 @@ class ToolHandlers:
         """One call; denials and other errors of ours are answers that the model can read."""
         exchange = exchange_of(ctx)
         dialogue = dialogue_of(ctx, exchange, params)
-        asking = asking_of(dialogue, ctx.session.client_capabilities)
+        asking = exchange.asking
+        if exchange.modern:
+            asking = asking_of(dialogue, ctx.session.client_capabilities)
         exchange.recorded = True
         try:
             answer = await exchange.run(
@@ -57,36 +61,27 @@ class ToolHandlers:
         except ConfirmationNeeded as needed:
             if needed.way is Way.STATE:
                 return ask(round_trip(needed), exchange, dialogue.can)
-            return _failed(handle(needed))
+            if needed.way is Way.ELICIT:
+                exchange.question = needed
+            return failed(handle(needed))
         except InputRequired as needed:
             if exchange.modern:
                 return ask(needed, exchange, dialogue.can)
-            return _failed(sentence(needed, exchange))
+            return failed(sentence(needed, exchange))
         except DomainError as error:
             exchange.failed(error)
-            return _failed(sentence(error, exchange))
-        content = answer.blocks or ({"type": "text", "text": answer.text},)
-        return types.CallToolResult.model_validate(
-            {"content": content, "structuredContent": dict(answer.structured)}, by_name=False
-        )
+            return failed(sentence(error, exchange))
+        return shown(answer)
 
 
-def _failed(text: str) -> types.CallToolResult:
-    return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
-
-
-def _listed(tool: Tool) -> types.Tool:
-    return types.Tool(
-        name=tool.name,
-        title=tool.title,
-        description=tool.description,
-        input_schema=dict(tool.input_schema),
-        output_schema=dict(tool.output_schema),
-        annotations=types.ToolAnnotations(
-            title=tool.title,
-            read_only_hint=tool.read_only,
-            destructive_hint=tool.destructive,
-            idempotent_hint=tool.idempotent,
-            open_world_hint=False,
-        ),
+def shown(answer: ToolAnswer) -> types.CallToolResult:
+    """An answer in MCP's words."""
+    content = answer.blocks or ({"type": "text", "text": answer.text},)
+    return types.CallToolResult.model_validate(
+        {"content": content, "structuredContent": dict(answer.structured)}, by_name=False
     )
+
+
+def failed(text: str) -> types.CallToolResult:
+    """An error that the model can read."""
+    return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)

@@ -173,6 +173,9 @@ class Plan:
 
 NO_PLAN = Plan()
 
+UNCHANGED = "Nothing would change."
+"""The note of a plan that comes to nothing."""
+
 
 async def _still_allowed() -> None:
     """For calls that are over at once."""

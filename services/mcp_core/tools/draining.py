@@ -233,6 +233,7 @@ async def _round(
 ) -> list[str]:
     """Asks for the eviction of each pod that was not asked for yet; returns those that are held back."""
     blocked = []
+    total = len(asked) + sum(pod.metadata.uid not in asked for pod in pods)
     for pod in pods:
         if pod.metadata.uid in asked or pod.metadata.deletion_timestamp:
             continue
@@ -250,6 +251,7 @@ async def _round(
         except NotFound:
             pass
         asked[pod.metadata.uid] = pod
+        await invocation.progress(len(asked), total, f"{pod.place} is evicted.")
     return blocked
 
 

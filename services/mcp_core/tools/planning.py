@@ -23,7 +23,7 @@ from services.mcp_core.changes import (
 from services.mcp_core.model import Permission
 from services.mcp_core.pod_policy import violations
 from services.mcp_core.ports import ObjectRef, PatchForm
-from services.mcp_core.tools.base import Invocation, Need, Plan, Structured
+from services.mcp_core.tools.base import UNCHANGED, Invocation, Need, Plan, Structured
 from services.mcp_core.tools.diff import changed_paths, changes
 
 LOOKS = 4
@@ -232,7 +232,7 @@ async def plan_change(
             needs += _to_delete(ref, gone)
             said.append(gone)
         if not shown and before:
-            said.append("Nothing would change.")
+            said.append(UNCHANGED)
         return Plan(
             summary=summary,
             resource_version=version_of(before),

@@ -37,9 +37,15 @@ def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
         return _inlined(definitions[node["$ref"].rpartition("/")[2]], definitions)
     if node.get("type") == "object" and "properties" in node:
         properties = {name: _inlined(value, definitions) for name, value in node["properties"].items()}
-        rest = {key: value for key, value in node.items() if key not in {"title", "description", "properties"}}
+        told = {"title", "description", "properties"} | (set() if node.get("required") else {"required"})
+        rest = {key: value for key, value in node.items() if key not in told}
         return {**rest, "properties": properties}
-    return {key: _inlined(value, definitions) for key, value in node.items() if key != "title"}
+    return {
+        key: _inlined(value, definitions)
+        for key, value in node.items()
+        # A default of nothing tells a reader nothing, thirty tools long.
+        if key != "title" and not (key == "default" and value in ("", False, []))
+    }
 
 
 def convert_arguments(arguments: Any, struct: type[S]) -> S:

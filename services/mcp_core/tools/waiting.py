@@ -86,6 +86,7 @@ async def _wait_for(invocation: Invocation) -> Structured:
     while True:
         met, message = await _look(invocation, ref, wanted, workloads.get(kind.resource.plural, ""))
         looks += 1
+        await invocation.progress(looks, None, message)
         if met or loop.time() + PAUSE > end:
             break
         await asyncio.sleep(PAUSE)

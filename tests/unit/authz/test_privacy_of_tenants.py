@@ -56,11 +56,11 @@ class Service:
 @pytest.mark.parametrize("role", ["ops", "admin"])
 async def test_list_allowed_excludes_nothing_that_belongs_to_somebody_else(role: str) -> None:
     caller = Caller("service/mcp-core", Deadline.after(5))
-    [allowance], _ = await Service(of_acme(role)).service.list_allowed(caller, "token", [pods()])
+    [allowance] = (await Service(of_acme(role)).service.list_allowed(caller, "token", [pods()])).each
     assert allowance.scope.patterns() == ["acme-*"]
     assert allowance.excluding.patterns() == ["acme-vault"]
     root = Principal("kubegate", "root", (role,), namespaces=EVERYWHERE)
-    [allowance], _ = await Service(root).service.list_allowed(caller, "token", [pods()])
+    [allowance] = (await Service(root).service.list_allowed(caller, "token", [pods()])).each
     assert "globex-vault" in allowance.excluding.patterns() or role == "ops"
 
 

@@ -21,6 +21,7 @@ from services.mcp_core.model import (
     Principal,
     RequestContext,
     Scope,
+    Scopes,
     Source,
     Suggestion,
 )
@@ -55,9 +56,11 @@ class Authz:
             raise self.error
         return decision
 
-    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
+    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:
         self.asked += 1
-        return [Scope(all=True)]
+        assert isinstance(self.decision, Allowed)
+        decided = self.decision
+        return Scopes(tuple(Scope(all=True) for _ in actions), decided.cacheable_until, decided.lease_revision)
 
     async def suggest_roles(self, caller: Caller, actions: Sequence[Action], roles: Sequence[str]) -> list[Suggestion]:
         self.asked += 1
@@ -102,6 +105,14 @@ class Rig:
         """How often authz is asked for one check."""
         before = self.authz.asked
         await self.check(**what)
+        return self.authz.asked - before
+
+    async def lists(self, *actions: Action, principal: Principal | None = None) -> int:
+        """How often authz is asked for one list."""
+        before = self.authz.asked
+        context = RequestContext("r", "0" * 32, "rest", Source("192.0.2.1"), Deadline.after(10))
+        principal = principal or Principal("kubegate", "alice", digest=b"whole")
+        await self.cache.list_allowed(Caller(context, principal, "token"), actions or (ACTION,))
         return self.authz.asked - before
 
 
@@ -253,6 +264,28 @@ async def test_the_cache_is_bounded() -> None:
         await rig.check(replace(ACTION, name=f"n{number}"))
     assert await rig.asks(action=replace(ACTION, name="n0")) == 1
     assert await rig.asks(action=replace(ACTION, name=f"n{MAX_ENTRIES}")) == 0
+
+
+@pytest.mark.req("I6.8", "R11", "R12")
+async def test_a_list_is_kept_for_its_principal_and_revision_and_no_longer() -> None:
+    rig = Rig()
+    other = Principal("kubegate", "bob", digest=b"other")
+    elsewhere = replace(ACTION, permission=Permission("delete", "", "pods"))
+    assert [await rig.lists(), await rig.lists()] == [1, 0]
+    assert [await rig.lists(principal=other), await rig.lists(principal=other)] == [1, 0]
+    assert await rig.lists(ACTION, elsewhere) == 1
+    nobody = Principal("kubegate", "nobody")
+    assert [await rig.lists(principal=nobody), await rig.lists(principal=nobody)] == [1, 1]
+    rig.authz.decided_under(2)
+    rig.lease.answered(2)
+    assert [await rig.lists(), await rig.lists()] == [1, 0]
+    rig.lease.lost()
+    assert [await rig.lists(), await rig.lists()] == [1, 1]
+    rig.lease.answered(2)
+    assert [await rig.lists(), await rig.lists()] == [1, 0]
+    rig.clock.advance(120)
+    rig.lease.answered(2)
+    assert [await rig.lists(), await rig.lists()] == [1, 1], "the token that asked has ended"
 
 
 @pytest.mark.req("R18", "I5.8")

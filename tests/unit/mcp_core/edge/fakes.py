@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from services.common.deadline import Deadline
-from services.common.errors import DomainError, Unauthenticated, Unavailable
+from services.common.errors import DomainError, NotFound, Unauthenticated, Unavailable
 from services.mcp_core.edge.guard import Guard
 from services.mcp_core.edge.limiter import SourceLimiter
 from services.mcp_core.http import Edge, EdgeSettings
-from services.mcp_core.mcp import McpEndpoint, McpSettings, product
+from services.mcp_core.mcp import Elicitations, McpEndpoint, McpSettings, Pack, product
 from services.mcp_core.model import (
     AccessToken,
     Action,
@@ -29,6 +29,7 @@ from services.mcp_core.model import (
     Principal,
     RequestContext,
     Scope,
+    Scopes,
     Source,
     Suggestion,
 )
@@ -115,9 +116,9 @@ class FakeAuthenticator:
         return AccessToken("a.b.c", 900)
 
     async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:
+        self.asked_for_servers += 1
         if self.error:
             raise self.error
-        self.asked_for_servers += 1
         return self.servers
 
     async def jwks(self, deadline: Deadline) -> str:
@@ -169,11 +170,11 @@ class FakeAuthorizer:
             raise self.error
         return [self.suggestions.get(str(action.permission), Suggestion(True)) for action in actions]
 
-    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> list[Scope]:
+    async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:
         self.log.append("list_allowed")
         if self.error:
             raise self.error
-        return [self._scope(caller, action) for action in actions]
+        return Scopes(tuple(self._scope(caller, action) for action in actions))
 
 
 class FakeRecorder:
@@ -218,7 +219,8 @@ class FakeSession:
         return self.cluster.kinds
 
     async def table(self, ref: ObjectRef, **selection: Any) -> tuple[Columns, Page[Row]]:
-        raise NotImplementedError
+        rows = [Row(name, place, (name,)) for place, name in self.cluster.objects if place == ref.namespace]
+        return Columns(("Name",)), Page(rows, False)
 
     async def schemas(self, resource: Resource) -> Mapping[str, Any]:
         raise NotImplementedError
@@ -240,7 +242,10 @@ class FakeSession:
         return Page([msgspec.convert(each, item) for each in found], False)
 
     async def get(self, ref: ObjectRef, shape: Any) -> Any:
-        raise NotImplementedError
+        found = self.cluster.objects.get((ref.namespace, ref.name))
+        if found is None:
+            raise NotFound(f"There is no {ref.name!r}.")
+        return found
 
     async def create(self, ref: ObjectRef, body: Mapping[str, Any], shape: Any, **options: Any) -> Any:
         raise NotImplementedError
@@ -271,6 +276,7 @@ class FakeCluster:
         self.lists: list[tuple[ObjectRef, Impersonation | None]] = []
         self.error: DomainError | None = None
         self.kinds: tuple[Kind, ...] = ()
+        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
 
     def session(self, impersonation: Impersonation | None, deadline: Deadline) -> FakeSession:
         self.sessions.append(impersonation)
@@ -293,6 +299,7 @@ class FakeKeeper:
         self.clock = clock
         self.error: DomainError | None = None
         self.used: set[str] = set()
+        self.questions: dict[str, tuple[str, asyncio.Future[bool]]] = {}
         self.taken: dict[tuple[str, str], tuple[str, bytes, Taken]] = {}
 
     async def recall(self, caller: Caller, key: str, digest: bytes) -> Taken | None:
@@ -330,6 +337,24 @@ class FakeKeeper:
         self._called("release")
         self.taken = {key: each for key, each in self.taken.items() if each[0] != claim_id}
 
+    async def ask(self, caller: Caller) -> str:
+        self._called("ask")
+        key = f"question-{len(self.questions)}"
+        self.questions[key] = caller.principal.user, asyncio.get_running_loop().create_future()
+        return key
+
+    async def answer(self, caller: Caller, question_id: str, *, accepted: bool) -> None:
+        self._called("answer")
+        user, answered = self.questions.get(question_id, ("", None))
+        if answered is None or user != caller.principal.user:
+            raise NotFound("No such question is open.")
+        if not answered.done():
+            answered.set_result(accepted)
+
+    async def wait(self, caller: Caller, question_id: str, seconds: float) -> bool:
+        self._called("wait")
+        return await self.questions[question_id][1]
+
     def _called(self, step: Step) -> None:
         if self.error:
             raise self.error
@@ -365,6 +390,10 @@ class World:
     invocations: list[Invocation] = field(default_factory=list)
     burst: int = 60
     max_body: int = 64 * 1024
+    tools: tuple[Tool, ...] = ()
+    """Served beside the fakes."""
+    packed: Callable[[Mapping[str, Tool]], Pack] = product
+    state_keys: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
         self.authn = FakeAuthenticator(self.log)
@@ -395,8 +424,9 @@ class World:
             destructive=True,
             resource_name=name_argument,
         )
-        self.registry: dict[str, Tool] = {tool.name: tool for tool in (change, *NAMESPACE_TOOLS, look)}
-        self.pack = product(self.registry)
+        tools = {tool.name: tool for tool in (change, *NAMESPACE_TOOLS, look, *self.tools)}
+        self.pack = self.packed(dict(sorted(tools.items())))
+        self.registry: dict[str, Tool] = dict(self.pack.tools)
         self.pipeline = Pipeline(
             registry=self.registry,
             authenticator=self.authn,
@@ -429,7 +459,9 @@ class World:
         async def cluster_answers(deadline: Deadline) -> None:
             await self.cluster.version(deadline)
 
-        endpoint = McpEndpoint(self.pipeline, self.pack, McpSettings(self.max_body, base_url))
+        elicitations = Elicitations(self.pipeline, self.keeper, self.sealer)
+        settings = McpSettings(self.max_body, base_url, self.state_keys)
+        endpoint = McpEndpoint(self.pipeline, self.pack, settings, elicitations)
         edge = Edge(
             EdgeSettings(base_url=base_url, max_body=self.max_body, request_seconds=30.0),
             pipeline=self.pipeline,

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from services.common.errors import Unavailable
-from services.mcp_core.edge.oauth import FRESH_SECONDS
+from services.mcp_core.edge.oauth import FRESH_SECONDS, RETRY_SECONDS
 from services.mcp_core.model import AuthorizationServer, Suggestion
 from tests.unit.mcp_core.edge.fakes import ALICE, BASE_URL, BOB, World
 
@@ -64,6 +64,12 @@ async def test_without_authn_there_is_no_metadata_but_still_a_challenge() -> Non
         world.clock.advance(FRESH_SECONDS)
         assert (await http.get(PATHS[0])).status_code == 503
         again = await http.get("/mcp/resources")
+        for _ in range(5):
+            await http.get("/mcp/resources")
+        assert world.authn.asked_for_servers == 2, "away is away for a while: nobody waits for it one by one"
+        world.authn.error = None
+        world.clock.advance(RETRY_SECONDS)
+        assert (await http.get(PATHS[0])).json()["authorization_servers"] == [ONE.issuer]
     assert known.status_code == again.status_code == 401
     assert known.headers["www-authenticate"] == again.headers["www-authenticate"]
 

@@ -12,7 +12,7 @@ from services.common.errors import Conflict, FailedPrecondition, InvalidArgument
 from services.mcp_core.errors import ActionDenied, NotRecorded, OutcomeUnknown
 from services.mcp_core.model import Phase, Result
 from services.mcp_core.once import MAX_OUTCOME, AlreadyBegun
-from services.mcp_core.tools.base import Change, Invocation, Plan
+from services.mcp_core.tools.base import UNCHANGED, Change, Invocation, Plan
 from tests.unit.mcp_core.edge.fakes import BOB
 from tests.unit.mcp_core.edge.planned import Planned
 from tests.unit.mcp_core.edge.test_confirmation import DELETES, REST, asked
@@ -88,7 +88,8 @@ async def test_of_two_at_once_one_executes_and_the_other_is_told_to_wait() -> No
     ("now", "said"),
     [
         (Plan(changes=(Change("spec.replicas", 1, 3),)), "would still change 1 field"),
-        (Plan(), "would change nothing any more"),
+        (Plan("Scales web.", notes=(UNCHANGED,)), "would change nothing any more"),
+        (Plan("Deletes pod web.", "17", confirm=True), "still to be done: Deletes pod web."),
         (NotFound("There is no pod web."), "There is no pod web."),
     ],
 )

@@ -524,21 +524,33 @@ class ListAllowedResponse(_message.Message):
 
     SCOPES_FIELD_NUMBER: _builtins.int
     POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    LEASE_REVISION_FIELD_NUMBER: _builtins.int
+    CACHEABLE_UNTIL_FIELD_NUMBER: _builtins.int
     policy_revision: _builtins.str
     """Revision of the policy that answered."""
+    lease_revision: _builtins.int
+    """As in CheckResponse: the scopes may be kept while WatchPolicy vouches for
+    this revision.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.NamespaceScope]:
         """One per action, in the order asked; an empty scope means nowhere."""
+
+    @_builtins.property
+    def cacheable_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when at most; unset means not at all (R11)."""
 
     def __init__(
         self,
         *,
         scopes: _abc.Iterable[_identity_pb2.NamespaceScope] | None = ...,
         policy_revision: _builtins.str = ...,
+        lease_revision: _builtins.int = ...,
+        cacheable_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cacheable_until", b"cacheable_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_revision", b"policy_revision", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cacheable_until", b"cacheable_until", "lease_revision", b"lease_revision", "policy_revision", b"policy_revision", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

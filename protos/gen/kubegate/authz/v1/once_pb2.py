@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from kubegate.common.v1 import options_pb2 as kubegate_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ckubegate/authz/v1/once.proto\x12\x11kubegate.authz.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a kubegate/common/v1/options.proto\"&\n\x07OnceKey\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"\x9d\x01\n\nOnceRecord\x12\x0c\n\x04same\x18\x01 \x01(\x08\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12.\n\nclaimed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07outcome\x18\x05 \x01(\t\"Q\n\rRecallRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12\'\n\x03key\x18\x02 \x01(\x0b\x32\x1a.kubegate.authz.v1.OnceKey\"?\n\x0eRecallResponse\x12-\n\x06record\x18\x01 \x01(\x0b\x32\x1d.kubegate.authz.v1.OnceRecord\"N\n\x10OnceConfirmation\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcd\x01\n\x0c\x43laimRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x39\n\x0c\x63onfirmation\x18\x03 \x01(\x0b\x32#.kubegate.authz.v1.OnceConfirmation\x12\'\n\x03key\x18\x04 \x01(\x0b\x32\x1a.kubegate.authz.v1.OnceKey\x12,\n\x08\x64\x65\x61\x64line\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\rClaimResponse\x12\x12\n\x08\x63laim_id\x18\x01 \x01(\tH\x00\x12.\n\x05taken\x18\x02 \x01(\x0b\x32\x1d.kubegate.authz.v1.OnceRecordH\x00\x12\x0e\n\x04used\x18\x03 \x01(\x08H\x00\x12\x11\n\x07\x65xpired\x18\x04 \x01(\x08H\x00\x42\t\n\x07outcome\"2\n\rSettleRequest\x12\x10\n\x08\x63laim_id\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\"\x10\n\x0eSettleResponse\"\"\n\x0eReleaseRequest\x12\x10\n\x08\x63laim_id\x18\x01 \x01(\t\"\x11\n\x0fReleaseResponse2\xa9\x03\n\x0bOnceService\x12\x65\n\x06Recall\x12 .kubegate.authz.v1.RecallRequest\x1a!.kubegate.authz.v1.RecallResponse\"\x16\xca\xda\x18\x12\n\x10service/mcp-core\x12\x62\n\x05\x43laim\x12\x1f.kubegate.authz.v1.ClaimRequest\x1a .kubegate.authz.v1.ClaimResponse\"\x16\xca\xda\x18\x12\n\x10service/mcp-core\x12\x65\n\x06Settle\x12 .kubegate.authz.v1.SettleRequest\x1a!.kubegate.authz.v1.SettleResponse\"\x16\xca\xda\x18\x12\n\x10service/mcp-core\x12h\n\x07Release\x12!.kubegate.authz.v1.ReleaseRequest\x1a\".kubegate.authz.v1.ReleaseResponse\"\x16\xca\xda\x18\x12\n\x10service/mcp-coreb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ckubegate/authz/v1/once.proto\x12\x11kubegate.authz.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a kubegate/common/v1/options.proto\"&\n\x07OnceKey\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"\x9d\x01\n\nOnceRecord\x12\x0c\n\x04same\x18\x01 \x01(\x08\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12.\n\nclaimed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07outcome\x18\x05 \x01(\t\"Q\n\rRecallRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12\'\n\x03key\x18\x02 \x01(\x0b\x32\x1a.kubegate.authz.v1.OnceKey\"?\n\x0eRecallResponse\x12-\n\x06record\x18\x01 \x01(\x0b\x32\x1d.kubegate.authz.v1.OnceRecord\"N\n\x10OnceConfirmation\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcd\x01\n\x0c\x43laimRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x39\n\x0c\x63onfirmation\x18\x03 \x01(\x0b\x32#.kubegate.authz.v1.OnceConfirmation\x12\'\n\x03key\x18\x04 \x01(\x0b\x32\x1a.kubegate.authz.v1.OnceKey\x12,\n\x08\x64\x65\x61\x64line\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\rClaimResponse\x12\x12\n\x08\x63laim_id\x18\x01 \x01(\tH\x00\x12.\n\x05taken\x18\x02 \x01(\x0b\x32\x1d.kubegate.authz.v1.OnceRecordH\x00\x12\x0e\n\x04used\x18\x03 \x01(\x08H\x00\x12\x11\n\x07\x65xpired\x18\x04 \x01(\x08H\x00\x42\t\n\x07outcome\"2\n\rSettleRequest\x12\x10\n\x08\x63laim_id\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\"\x10\n\x0eSettleResponse\"\"\n\x0eReleaseRequest\x12\x10\n\x08\x63laim_id\x18\x01 \x01(\t\"\x11\n\x0fReleaseResponse\"%\n\nAskRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\"\"\n\x0b\x41skResponse\x12\x13\n\x0bquestion_id\x18\x01 \x01(\t\"O\n\rAnswerRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12\x13\n\x0bquestion_id\x18\x02 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x08\"\x10\n\x0e\x41nswerResponse\"o\n\x12\x41waitAnswerRequest\x12\x17\n\x0fprincipal_token\x18\x01 \x01(\t\x12\x13\n\x0bquestion_id\x18\x02 \x01(\t\x12+\n\x08patience\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\'\n\x13\x41waitAnswerResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x32\xe4\x05\n\x0bOnceService\x12\x65\n\x06Recall\x12 .kubegate.authz.v1.RecallRequest\x1a!.kubegate.authz.v1.RecallResponse\"\x16\xca\xda\x18\x12\n\x10service/mcp-core\x12\x62\n\x05\x43laim\x12\x1f.kubegate.authz.v1.ClaimRequest\x1a .kubegate.authz.v1.ClaimResponse\"\x16\xca\xda\x18\x12\n\x10service/mcp-core\x12\x65\n\x06Settle\x12 .kubegate.authz.v1.SettleRequest\x1a!.kubegate.authz.v1.SettleResponse\"\x16\xca\xda\x18\x12\n\x10service/mcp-core\x12h\n\x07Release\x12!.kubegate.authz.v1.ReleaseRequest\x1a\".kubegate.authz.v1.ReleaseResponse\"\x16\xca\xda\x18\x12\n\x10service/mcp-core\x12\\\n\x03\x41sk\x12\x1d.kubegate.authz.v1.AskRequest\x1a\x1e.kubegate.authz.v1.AskResponse\"\x16\xca\xda\x18\x12\n\x10service/mcp-core\x12\x65\n\x06\x41nswer\x12 .kubegate.authz.v1.AnswerRequest\x1a!.kubegate.authz.v1.AnswerResponse\"\x16\xca\xda\x18\x12\n\x10service/mcp-core\x12t\n\x0b\x41waitAnswer\x12%.kubegate.authz.v1.AwaitAnswerRequest\x1a&.kubegate.authz.v1.AwaitAnswerResponse\"\x16\xca\xda\x18\x12\n\x10service/mcp-coreb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,28 +42,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ONCESERVICE'].methods_by_name['Settle']._serialized_options = b'\312\332\030\022\n\020service/mcp-core'
   _globals['_ONCESERVICE'].methods_by_name['Release']._loaded_options = None
   _globals['_ONCESERVICE'].methods_by_name['Release']._serialized_options = b'\312\332\030\022\n\020service/mcp-core'
-  _globals['_ONCEKEY']._serialized_start=118
-  _globals['_ONCEKEY']._serialized_end=156
-  _globals['_ONCERECORD']._serialized_start=159
-  _globals['_ONCERECORD']._serialized_end=316
-  _globals['_RECALLREQUEST']._serialized_start=318
-  _globals['_RECALLREQUEST']._serialized_end=399
-  _globals['_RECALLRESPONSE']._serialized_start=401
-  _globals['_RECALLRESPONSE']._serialized_end=464
-  _globals['_ONCECONFIRMATION']._serialized_start=466
-  _globals['_ONCECONFIRMATION']._serialized_end=544
-  _globals['_CLAIMREQUEST']._serialized_start=547
-  _globals['_CLAIMREQUEST']._serialized_end=752
-  _globals['_CLAIMRESPONSE']._serialized_start=755
-  _globals['_CLAIMRESPONSE']._serialized_end=884
-  _globals['_SETTLEREQUEST']._serialized_start=886
-  _globals['_SETTLEREQUEST']._serialized_end=936
-  _globals['_SETTLERESPONSE']._serialized_start=938
-  _globals['_SETTLERESPONSE']._serialized_end=954
-  _globals['_RELEASEREQUEST']._serialized_start=956
-  _globals['_RELEASEREQUEST']._serialized_end=990
-  _globals['_RELEASERESPONSE']._serialized_start=992
-  _globals['_RELEASERESPONSE']._serialized_end=1009
-  _globals['_ONCESERVICE']._serialized_start=1012
-  _globals['_ONCESERVICE']._serialized_end=1437
+  _globals['_ONCESERVICE'].methods_by_name['Ask']._loaded_options = None
+  _globals['_ONCESERVICE'].methods_by_name['Ask']._serialized_options = b'\312\332\030\022\n\020service/mcp-core'
+  _globals['_ONCESERVICE'].methods_by_name['Answer']._loaded_options = None
+  _globals['_ONCESERVICE'].methods_by_name['Answer']._serialized_options = b'\312\332\030\022\n\020service/mcp-core'
+  _globals['_ONCESERVICE'].methods_by_name['AwaitAnswer']._loaded_options = None
+  _globals['_ONCESERVICE'].methods_by_name['AwaitAnswer']._serialized_options = b'\312\332\030\022\n\020service/mcp-core'
+  _globals['_ONCEKEY']._serialized_start=150
+  _globals['_ONCEKEY']._serialized_end=188
+  _globals['_ONCERECORD']._serialized_start=191
+  _globals['_ONCERECORD']._serialized_end=348
+  _globals['_RECALLREQUEST']._serialized_start=350
+  _globals['_RECALLREQUEST']._serialized_end=431
+  _globals['_RECALLRESPONSE']._serialized_start=433
+  _globals['_RECALLRESPONSE']._serialized_end=496
+  _globals['_ONCECONFIRMATION']._serialized_start=498
+  _globals['_ONCECONFIRMATION']._serialized_end=576
+  _globals['_CLAIMREQUEST']._serialized_start=579
+  _globals['_CLAIMREQUEST']._serialized_end=784
+  _globals['_CLAIMRESPONSE']._serialized_start=787
+  _globals['_CLAIMRESPONSE']._serialized_end=916
+  _globals['_SETTLEREQUEST']._serialized_start=918
+  _globals['_SETTLEREQUEST']._serialized_end=968
+  _globals['_SETTLERESPONSE']._serialized_start=970
+  _globals['_SETTLERESPONSE']._serialized_end=986
+  _globals['_RELEASEREQUEST']._serialized_start=988
+  _globals['_RELEASEREQUEST']._serialized_end=1022
+  _globals['_RELEASERESPONSE']._serialized_start=1024
+  _globals['_RELEASERESPONSE']._serialized_end=1041
+  _globals['_ASKREQUEST']._serialized_start=1043
+  _globals['_ASKREQUEST']._serialized_end=1080
+  _globals['_ASKRESPONSE']._serialized_start=1082
+  _globals['_ASKRESPONSE']._serialized_end=1116
+  _globals['_ANSWERREQUEST']._serialized_start=1118
+  _globals['_ANSWERREQUEST']._serialized_end=1197
+  _globals['_ANSWERRESPONSE']._serialized_start=1199
+  _globals['_ANSWERRESPONSE']._serialized_end=1215
+  _globals['_AWAITANSWERREQUEST']._serialized_start=1217
+  _globals['_AWAITANSWERREQUEST']._serialized_end=1328
+  _globals['_AWAITANSWERRESPONSE']._serialized_start=1330
+  _globals['_AWAITANSWERRESPONSE']._serialized_end=1369
+  _globals['_ONCESERVICE']._serialized_start=1372
+  _globals['_ONCESERVICE']._serialized_end=2112
 # @@protoc_insertion_point(module_scope)

@@ -57,6 +57,21 @@ class OnceServiceStub:
                 request_serializer=kubegate_dot_authz_dot_v1_dot_once__pb2.ReleaseRequest.SerializeToString,
                 response_deserializer=kubegate_dot_authz_dot_v1_dot_once__pb2.ReleaseResponse.FromString,
                 _registered_method=True)
+        self.Ask = channel.unary_unary(
+                '/kubegate.authz.v1.OnceService/Ask',
+                request_serializer=kubegate_dot_authz_dot_v1_dot_once__pb2.AskRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authz_dot_v1_dot_once__pb2.AskResponse.FromString,
+                _registered_method=True)
+        self.Answer = channel.unary_unary(
+                '/kubegate.authz.v1.OnceService/Answer',
+                request_serializer=kubegate_dot_authz_dot_v1_dot_once__pb2.AnswerRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authz_dot_v1_dot_once__pb2.AnswerResponse.FromString,
+                _registered_method=True)
+        self.AwaitAnswer = channel.unary_unary(
+                '/kubegate.authz.v1.OnceService/AwaitAnswer',
+                request_serializer=kubegate_dot_authz_dot_v1_dot_once__pb2.AwaitAnswerRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authz_dot_v1_dot_once__pb2.AwaitAnswerResponse.FromString,
+                _registered_method=True)
 
 
 class OnceServiceServicer:
@@ -94,6 +109,28 @@ class OnceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Ask(self, request, context):
+        """Opens a question to the token's person, while a call is held open. Kept in
+        memory: what is not answered is not done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Answer(self, request, context):
+        """Brings the person's answer, from whichever replica it reached.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AwaitAnswer(self, request, context):
+        """Waits for the answer, and closes the question.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OnceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -116,6 +153,21 @@ def add_OnceServiceServicer_to_server(servicer, server):
                     servicer.Release,
                     request_deserializer=kubegate_dot_authz_dot_v1_dot_once__pb2.ReleaseRequest.FromString,
                     response_serializer=kubegate_dot_authz_dot_v1_dot_once__pb2.ReleaseResponse.SerializeToString,
+            ),
+            'Ask': grpc.unary_unary_rpc_method_handler(
+                    servicer.Ask,
+                    request_deserializer=kubegate_dot_authz_dot_v1_dot_once__pb2.AskRequest.FromString,
+                    response_serializer=kubegate_dot_authz_dot_v1_dot_once__pb2.AskResponse.SerializeToString,
+            ),
+            'Answer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Answer,
+                    request_deserializer=kubegate_dot_authz_dot_v1_dot_once__pb2.AnswerRequest.FromString,
+                    response_serializer=kubegate_dot_authz_dot_v1_dot_once__pb2.AnswerResponse.SerializeToString,
+            ),
+            'AwaitAnswer': grpc.unary_unary_rpc_method_handler(
+                    servicer.AwaitAnswer,
+                    request_deserializer=kubegate_dot_authz_dot_v1_dot_once__pb2.AwaitAnswerRequest.FromString,
+                    response_serializer=kubegate_dot_authz_dot_v1_dot_once__pb2.AwaitAnswerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -229,6 +281,87 @@ class OnceService:
             '/kubegate.authz.v1.OnceService/Release',
             kubegate_dot_authz_dot_v1_dot_once__pb2.ReleaseRequest.SerializeToString,
             kubegate_dot_authz_dot_v1_dot_once__pb2.ReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Ask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authz.v1.OnceService/Ask',
+            kubegate_dot_authz_dot_v1_dot_once__pb2.AskRequest.SerializeToString,
+            kubegate_dot_authz_dot_v1_dot_once__pb2.AskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Answer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authz.v1.OnceService/Answer',
+            kubegate_dot_authz_dot_v1_dot_once__pb2.AnswerRequest.SerializeToString,
+            kubegate_dot_authz_dot_v1_dot_once__pb2.AnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AwaitAnswer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authz.v1.OnceService/AwaitAnswer',
+            kubegate_dot_authz_dot_v1_dot_once__pb2.AwaitAnswerRequest.SerializeToString,
+            kubegate_dot_authz_dot_v1_dot_once__pb2.AwaitAnswerResponse.FromString,
             options,
             channel_credentials,
             insecure,

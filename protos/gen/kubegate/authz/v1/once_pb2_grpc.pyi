@@ -46,6 +46,14 @@ class OnceServiceStub:
     """Says how a claimed change ended: once, and then for good."""
     Release: _grpc.UnaryUnaryMultiCallable[_once_pb2.ReleaseRequest, _once_pb2.ReleaseResponse]
     """Gives a key back, because nothing was done."""
+    Ask: _grpc.UnaryUnaryMultiCallable[_once_pb2.AskRequest, _once_pb2.AskResponse]
+    """Opens a question to the token's person, while a call is held open. Kept in
+    memory: what is not answered is not done.
+    """
+    Answer: _grpc.UnaryUnaryMultiCallable[_once_pb2.AnswerRequest, _once_pb2.AnswerResponse]
+    """Brings the person's answer, from whichever replica it reached."""
+    AwaitAnswer: _grpc.UnaryUnaryMultiCallable[_once_pb2.AwaitAnswerRequest, _once_pb2.AwaitAnswerResponse]
+    """Waits for the answer, and closes the question."""
 
 @_typing.type_check_only
 class OnceServiceAsyncStub(OnceServiceStub):
@@ -65,6 +73,14 @@ class OnceServiceAsyncStub(OnceServiceStub):
     """Says how a claimed change ended: once, and then for good."""
     Release: _aio.UnaryUnaryMultiCallable[_once_pb2.ReleaseRequest, _once_pb2.ReleaseResponse]  # type: ignore[assignment]
     """Gives a key back, because nothing was done."""
+    Ask: _aio.UnaryUnaryMultiCallable[_once_pb2.AskRequest, _once_pb2.AskResponse]  # type: ignore[assignment]
+    """Opens a question to the token's person, while a call is held open. Kept in
+    memory: what is not answered is not done.
+    """
+    Answer: _aio.UnaryUnaryMultiCallable[_once_pb2.AnswerRequest, _once_pb2.AnswerResponse]  # type: ignore[assignment]
+    """Brings the person's answer, from whichever replica it reached."""
+    AwaitAnswer: _aio.UnaryUnaryMultiCallable[_once_pb2.AwaitAnswerRequest, _once_pb2.AwaitAnswerResponse]  # type: ignore[assignment]
+    """Waits for the answer, and closes the question."""
 
 class OnceServiceServicer(metaclass=_abc_1.ABCMeta):
     """What happens at most once (R16, R20): a confirmation is used, a change with an
@@ -105,5 +121,31 @@ class OnceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_once_pb2.ReleaseResponse, _abc.Awaitable[_once_pb2.ReleaseResponse]]:
         """Gives a key back, because nothing was done."""
+
+    @_abc_1.abstractmethod
+    def Ask(
+        self,
+        request: _once_pb2.AskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_once_pb2.AskResponse, _abc.Awaitable[_once_pb2.AskResponse]]:
+        """Opens a question to the token's person, while a call is held open. Kept in
+        memory: what is not answered is not done.
+        """
+
+    @_abc_1.abstractmethod
+    def Answer(
+        self,
+        request: _once_pb2.AnswerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_once_pb2.AnswerResponse, _abc.Awaitable[_once_pb2.AnswerResponse]]:
+        """Brings the person's answer, from whichever replica it reached."""
+
+    @_abc_1.abstractmethod
+    def AwaitAnswer(
+        self,
+        request: _once_pb2.AwaitAnswerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_once_pb2.AwaitAnswerResponse, _abc.Awaitable[_once_pb2.AwaitAnswerResponse]]:
+        """Waits for the answer, and closes the question."""
 
 def add_OnceServiceServicer_to_server(servicer: OnceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
