@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from services.authz.policy.engine import Engine
+from services.authz.policy.model import Action, Allowed, Policy, Principal, Role
+from services.authz.policy.scope import EVERYWHERE, Scope
 from services.common.errors import InvalidArgument
 from services.mcp_core.pod_policy import violations
 from services.mcp_core.ports import ObjectRef, Resource
@@ -56,3 +59,18 @@ def test_the_record_of_a_json_patch_hides_what_its_path_tells(path: str) -> None
 def test_the_judge_of_pods_takes_any_object() -> None:
     odd = {"securityContext": {"capabilities": {"add": [["SYS_ADMIN"]]}, "sysctls": [{"name": {}}]}}
     assert len(violations(odd)) == 2
+
+
+@pytest.mark.req("I8.8")
+async def test_a_path_of_the_node_is_one_by_way_of_a_persistent_volume_too() -> None:
+    ref = ObjectRef(Resource("", "v1", "persistentvolumes"), "", "etc")
+    volume = {"kind": "PersistentVolume", "spec": {"hostPath": {"path": "/etc"}}}
+    plan = await plan_change("PersistentVolume", ref, {}, volume, "Creates it.")
+    assert [str(need.permission) for need in plan.needs] == ["kubegate:danger:privileged-pod"]
+    assert not violations({"kind": "PersistentVolume", "spec": {"csi": {"driver": "x"}}})
+
+    danger = Action("kubegate", "danger", "privileged-pod", name="etc")
+    for namespaces, allowed in ((EVERYWHERE, True), (Scope.of(["default"]), False)):
+        engine = Engine(Policy((Role("r", ("kubegate:danger:privileged-pod",), namespaces),), "rev"))
+        principal = Principal("kubegate", "bob", ("r",), namespaces=EVERYWHERE)
+        assert isinstance(engine.decide(principal, danger), Allowed) == allowed
