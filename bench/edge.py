@@ -50,7 +50,8 @@ def _options() -> argparse.Namespace:
 
 def cases(port: int, key: str) -> list[Case]:
     """What is measured, each over MCP and then over REST."""
-    listing = request_bytes(port, "/mcp/resources", key, {}, {}).replace(b"POST ", b"GET ", 1)
+    head = ("GET /mcp/resources HTTP/1.1", f"Host: localhost:{port}", f"Authorization: Bearer {key}")
+    listing = "\r\n".join([*head, "", ""]).encode()
 
     def rest(tool: str, arguments: dict[str, Any]) -> bytes:
         return request_bytes(port, f"/mcp/tools/{tool}", key, arguments, {})
