@@ -67,7 +67,11 @@ class OrphanWatch:
         self._reported |= {orphan.event_id for orphan in fresh}
         AUDIT_ORPHANS.inc(len(fresh))
         if fresh:
-            log.warning("intents without outcome: it is unknown whether they were executed", count=len(fresh))
+            log.warning(
+                "intents without outcome: it is unknown whether they were executed",
+                count=len(fresh),
+                next_step="`kubegate audit orphans` says of each what the cluster says now",
+            )
         for orphan in fresh[:NAMED]:
             log.warning(
                 "intent without outcome",

@@ -24,6 +24,7 @@ from services.cli.audit_filter import (
     User,
     event_filter,
 )
+from services.cli.audit_orphans import orphans
 from services.cli.audit_retention import hold, release, retention, retire
 from services.cli.audit_verify import verify
 from services.cli.audit_witness import witness
@@ -32,7 +33,7 @@ from services.cli.output import emit_json, printable, run
 from services.cli.stack import Stack
 
 app = typer.Typer(no_args_is_help=True, help="What happened: read, follow, export and verify the record.")
-for command in (export, verify, receipt, witness, stats, retention, retire, hold, release):
+for command in (export, verify, receipt, witness, stats, orphans, retention, retire, hold, release):
     app.command()(command)
 
 

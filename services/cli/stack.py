@@ -81,17 +81,25 @@ class Stack:
         Raises:
             DomainError: authn is away or refuses the key.
         """
-        path = key_file or self._key_file
-        try:
-            key = path.read_text(encoding="ascii").strip()
-        except OSError as error:
-            raise Unauthenticated(f"The API key cannot be read from {path}.") from error
+        key = self.key(key_file)
         response: authn_pb2.AuthenticateResponse = await self.peer("authn").unary(
             lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).Authenticate,
             authn_pb2.AuthenticateRequest(credential=authn_pb2.Credential(token=key)),
             Deadline.after(PATIENCE),
         )
         return response.principal_token
+
+    def key(self, key_file: Path | None = None) -> str:
+        """The API key in a file, by default the one that commands use.
+
+        Raises:
+            Unauthenticated: it cannot be read.
+        """
+        path = key_file or self._key_file
+        try:
+            return path.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise Unauthenticated(f"The API key cannot be read from {path}.") from error
 
     async def admin_metadata(self) -> Sequence[tuple[str, str]]:
         """Metadata that proves the administrator to an administrative RPC."""

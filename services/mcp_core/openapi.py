@@ -22,6 +22,9 @@ _PROBLEM = {
             "description": "The smallest grant that would have allowed it; namespace is empty outside namespaces.",
             "properties": {"permission": {"type": "string"}, "namespace": {"type": "string"}},
         },
+        "confirm": {"type": "string", "description": "With 428: to be sent back as argument `confirm`."},
+        "expires_in": {"type": "integer", "description": "With 428: seconds for which `confirm` is of use."},
+        "preview": {"type": "object", "description": "With 428: what would change, as `dry_run` shows it."},
     },
 }
 
@@ -34,10 +37,12 @@ _COMMON = {
 }
 _CLUSTER = {
     "404": "Not found in the cluster.",
-    "409": "Conflicts with the state of the cluster.",
+    "409": "Conflicts with the state of the cluster, or with an earlier call or confirmation.",
     "422": "The cluster refuses the content.",
     "504": "The cluster did not answer in time.",
 }
+
+_CONFIRMED = {"428": "To be confirmed first: send the same arguments again with the `confirm` of this answer."}
 
 
 def document(registry: Mapping[str, Tool], base_url: str) -> dict[str, Any]:
@@ -78,7 +83,7 @@ def document(registry: Mapping[str, Tool], base_url: str) -> dict[str, Any]:
                 tool.name,
                 f"{tool.description} Needs {tool.permission}.",
                 dict(tool.output_schema),
-                _COMMON | _CLUSTER,
+                _COMMON | _CLUSTER | (_CONFIRMED if "confirm" in tool.input_schema["properties"] else {}),
                 body=dict(tool.input_schema),
             )
         }

@@ -18,7 +18,7 @@ from mcp_types import ElicitResult
 
 from services.mcp_core.model import Kind, Result
 from services.mcp_core.tools.base import Change, Plan
-from tests.contract.test_edge_mcp import Served, certificates, serving
+from tests.fakes.mcp_edge import Served, certificates, serving
 from tests.unit.mcp_core.edge.fakes import ALICE, BOB
 from tests.unit.mcp_core.edge.planned import CALL, Planned
 

@@ -44,12 +44,12 @@ def test_a_key_that_is_bound_to_a_certificate_is_worth_nothing_without_it(trusti
 
     def statuses(client: httpx.Client) -> set[int]:
         with client:
-            return {client.post(LIST, json=WHERE).status_code for _ in range(3)}
+            return {client.post(LIST, json=WHERE).status_code for _ in range(2)}
 
-    for _ in range(2):
-        assert statuses(trusting.as_client("robot", key)) == {200}
-        assert statuses(trusting.client(key)) == {401}
-        assert statuses(trusting.as_client("other", key)) == {401}
+    assert statuses(trusting.as_client("robot", key)) == {200}
+    assert statuses(trusting.client(key)) == {401}
+    assert statuses(trusting.as_client("other", key)) == {401}
+    assert statuses(trusting.as_client("robot", key)) == {200}
     bound = trusting.events(event_type="mcp_request", user="bound")
     assert {event["metadata"]["auth_type"] for event in bound} == {"api_key"}, "the key counts, not the certificate"
     (*_, refused) = trusting.events(event_type="authentication", result="failure", user="bound")

@@ -1,6 +1,7 @@
 """Confirmed and done once, through all the processes (R16, R20)."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,6 +199,15 @@ def test_a_core_that_is_killed_between_execution_and_answer_acts_once(held: tupl
     assert "not known how it ended" in response.json()["detail"]
     assert "would still change 1 field" in response.json()["detail"]
     assert replicas(stack) == "2"
+
+    found = json.loads(stack.run("audit", "orphans", "--grace", "0", "--json", check=False).stdout)
+    assert [(each["action"], each["resource"]) for each in found] == [("scale_deployment", "deployments/nginx")]
+    assert "replicas 2" in found[0]["cluster_now"]
+    said = stack.run("audit", "orphans", "--grace", "0", check=False)
+    assert (said.returncode, "end unknown" in said.stdout, "replicas 2" in said.stdout) == (1, True, True), said
+    # Within the grace its outcome may still come.
+    assert stack.run("audit", "orphans").stdout == "no change is without an outcome\n"
+
     # The same key for something else is refused; a new key acts.
     other = stack.call("scale_deployment", {**arguments, "replicas": 4})
     assert (other.status_code, replicas(stack)) == (400, "2"), other.text

@@ -7,6 +7,8 @@ import pytest
 from services.common.errors import NotFound
 from services.mcp_core.errors import ActionDenied
 from services.mcp_core.model import Phase, Result
+from services.mcp_core.openapi import document
+from services.mcp_core.tools import REGISTRY
 from services.mcp_core.tools.base import Change, Need, Permission, Plan
 from tests.unit.mcp_core.edge.fakes import BOB
 from tests.unit.mcp_core.edge.planned import CALL, Planned
@@ -76,3 +78,15 @@ async def test_a_look_ahead_that_fails_ends_the_call_before_anything_happens() -
         await planned.call()
     assert planned.world.log == ["check", "prepare", "record"]
     assert planned.world.audit.last.result is Result.FAILURE
+
+
+@pytest.mark.req("I8.3", "I8.5")
+def test_what_changes_something_takes_a_key_and_what_destroys_says_that_it_may_ask() -> None:
+    described = document(REGISTRY, "https://gate")["paths"]
+    for name, tool in REGISTRY.items():
+        taken = tool.input_schema["properties"].keys() & {"dry_run", "idempotency_key"}
+        assert len(taken) == (0 if tool.read_only else 2), name
+        asks = "428" in described[f"/mcp/tools/{name}"]["post"]["responses"]
+        assert asks == ("confirm" in tool.input_schema["properties"]), name
+    for name in ("delete_pod", "evict_pod", "drain_node", "delete_secret", "delete_resource", "scale_deployment"):
+        assert "confirm" in REGISTRY[name].input_schema["properties"], name
