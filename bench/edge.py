@@ -25,7 +25,7 @@ from bench.load import closed_loop, per_request_ms, succeeded
 from bench.run import OUT, own_cpu, table
 from bench.stack import BenchStack, bench_stack
 
-TRIVIAL, TRIVIAL_ARGUMENTS = "list_services", {"namespace": "staging", "limit": 1}
+TRIVIAL, TRIVIAL_ARGUMENTS = "list_services", {"namespace": "default", "limit": 1}
 DENIED, DENIED_ARGUMENTS = "list_secrets", {"namespace": "default"}
 CORE = "mcp-core"
 
