@@ -25,7 +25,7 @@ from bench.load import closed_loop, per_request_ms, succeeded
 from bench.run import OUT, own_cpu, table
 from bench.stack import BenchStack, bench_stack
 
-TRIVIAL, TRIVIAL_ARGUMENTS = "list_services", {"namespace": "staging", "limit": 1}
+TRIVIAL, TRIVIAL_ARGUMENTS = "list_services", {"namespace": "default", "limit": 1}
 DENIED, DENIED_ARGUMENTS = "list_secrets", {"namespace": "default"}
 CORE = "mcp-core"
 
@@ -50,7 +50,8 @@ def _options() -> argparse.Namespace:
 
 def cases(port: int, key: str) -> list[Case]:
     """What is measured, each over MCP and then over REST."""
-    listing = request_bytes(port, "/mcp/resources", key, {}, {}).replace(b"POST ", b"GET ", 1)
+    head = ("GET /mcp/resources HTTP/1.1", f"Host: localhost:{port}", f"Authorization: Bearer {key}")
+    listing = "\r\n".join([*head, "", ""]).encode()
 
     def rest(tool: str, arguments: dict[str, Any]) -> bytes:
         return request_bytes(port, f"/mcp/tools/{tool}", key, arguments, {})

@@ -35,6 +35,11 @@ def judge(stack: RunningStack, answers: list[dict[str, str]]) -> None:
     recorded = {(event["request_id"], event["result"]) for event in stack.events(event_type="mcp_request")}
     missing = unrecorded(answers, recorded)
     assert not missing, missing[:5]
+    # On a machine so busy that audit takes longer than a call may: the answer is withheld, the record follows (R20).
+    for answer in answers:
+        if answer["outcome"] == "withheld":
+            request_id = answer["request_id"]
+            eventually(lambda: stack.events(request_id=request_id, phase="outcome"), "its record follows")  # noqa: B023
 
 
 def pid_of(stack: RunningStack, service: str) -> int:

@@ -10,13 +10,16 @@ from collections.abc import Awaitable, Callable
 
 import mcp_types as types
 
-from services.common.errors import DomainError
+from services.common.errors import DomainError, Internal
+from services.common.log import get_logger
 from services.mcp_core.edge.wire import SECURITY_HEADERS, Message, Response, Send
 from services.mcp_core.errors import ActionDenied
 from services.mcp_core.mcp.messages import jsonrpc_error
 
 Serve = Callable[[Send], Awaitable[None]]
 Settle = Callable[[list[Message]], Awaitable[Response]]
+
+log = get_logger("mcp")
 
 _OURS = {name for name, _ in SECURITY_HEADERS} | {b"content-length", b"x-request-id"}
 
@@ -59,7 +62,17 @@ class Streamed(Response):
                 await send(held.pop())
             await send(message)
 
-        await self._serve(forward)
+        try:
+            await self._serve(forward)
+        except Exception as error:
+            log.error("unexpected error", request_id=request_id, exc_info=error)
+            if begun:
+                # Nobody can take back what was sent: the stream ends without an answer.
+                await send({"type": "http.response.body", "body": b""})
+            else:
+                text = f"{Internal.SENTENCE} (request id {request_id})"
+                await jsonrpc_error(500, types.INTERNAL_ERROR, text).send(send, request_id)
+            return
         if streaming:
             denial = self._refused()
             if denial is not None and not begun:
