@@ -83,11 +83,27 @@ def danger_of_deleting(resource: Resource) -> Permission | None:
     return _DANGEROUS_DELETES.get((resource.group, resource.plural))
 
 
+def lets_go(paths: Iterable[Steps], before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Whether a change of an object comes to deleting it: a sentence on how; "" where it does not.
+
+    The garbage collector deletes what has only owners that are not there, and the last finalizer that goes ends what
+    is being deleted: neither asks for the permission to delete.
+    """
+    touched = {path[1] for path in paths if path[:1] == ("metadata",) and len(path) > 1}
+    old, new = (obj.get("metadata") or {} for obj in (before, after))
+    if "ownerReferences" in touched and new.get("ownerReferences"):
+        return "With these owners it is deleted when they are gone, or are not there."
+    went = set(map(str, old.get("finalizers") or ())) - set(map(str, new.get("finalizers") or ()))
+    if "finalizers" in touched and went and old.get("deletionTimestamp"):
+        return "It is being deleted and waits for the finalizers that this removes."
+    return ""
+
+
 def paths_of(patch: Any) -> list[Steps]:
     """The fields that a patch names: of a merge or strategic patch its leaves, of a JSON patch its pointers."""
     if isinstance(patch, list):
         return [
-            _pointer(operation[field])
+            pointer(operation[field])
             for operation in patch
             if isinstance(operation, Mapping) and operation.get("op") != "test"
             for field in ("path", "from")
@@ -104,7 +120,8 @@ def paths_of(patch: Any) -> list[Steps]:
     return found
 
 
-def _pointer(text: str) -> Steps:
+def pointer(text: str) -> Steps:
+    """The steps of a JSON pointer (RFC 6901)."""
     return tuple(step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:])
 
 
@@ -114,7 +131,7 @@ def replicas_in(change: Any) -> int | None:
         for operation in reversed(change):
             if isinstance(operation, Mapping) and isinstance(operation.get("path"), str):
                 found: Any = {"value": operation.get("value")}
-                path = _pointer(operation["path"])
+                path = pointer(operation["path"])
                 if path == _REPLICAS[: len(path)]:
                     for step in ("value", *_REPLICAS[len(path) :]):
                         found = found.get(step) if isinstance(found, Mapping) else None
@@ -133,7 +150,7 @@ def refuse_credentials(manifest: Mapping[str, Any], resource: Resource) -> None:
     Raises:
         InvalidArgument: the manifest is one.
     """
-    if (resource.group, resource.plural) == ("", "secrets") and manifest.get("type") in _CREDENTIALS:
+    if (resource.group, resource.plural) == ("", "secrets") and str(manifest.get("type")) in _CREDENTIALS:
         raise InvalidArgument(f"Secrets of type {manifest['type']} are not made here: they open the cluster itself.")
 
 

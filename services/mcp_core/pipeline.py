@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -41,6 +41,7 @@ from services.mcp_core.journal import RECORD_SECONDS, Entry, Journal, bounded
 from services.mcp_core.model import (
     ALONE,
     AccessToken,
+    Action,
     Allowed,
     Caller,
     Credential,
@@ -69,6 +70,10 @@ from services.mcp_core.tools.base import Arguments, Invocation, Tool
 
 T = TypeVar("T")
 
+STALE_SECONDS = 1.0
+"""How long ago what is executed may have been decided: as long as a revocation or new policy takes to be known (R12).
+A look ahead that took longer is followed by another decision."""
+
 NOT_AT_ALL = Asking()
 """Of interfaces that cannot ask for a confirmation."""
 
@@ -91,6 +96,7 @@ class Pipeline:
         clock: Clock,
     ) -> None:
         self._registry = registry
+        self._clock = clock
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._cluster = cluster
@@ -263,11 +269,8 @@ class Pipeline:
 
         deadline = caller.context.deadline.child(RECORD_SECONDS)
 
-        async def still_allowed() -> None:
-            decision = await self._authorizer.check(caller, action)
-            if not isinstance(decision, Allowed):
-                raise Denial(decision)
-
+        decided_at = self._clock.monotonic()
+        still_allowed = self._asking_again(caller, placed(action, needs))
         call = Invocation(
             arguments,
             placement.namespaces,
@@ -284,7 +287,11 @@ class Pipeline:
             if isinstance(passed, ToolAnswer):
                 return passed
             session = self._session(caller, passed.placement, deadline)
-            call = replace(passed.invocation, cluster=session)
+            still_allowed = self._asking_again(caller, placed(action, (*needs, *passed.invocation.plan.needs)))
+            call = replace(passed.invocation, cluster=session, still_allowed=still_allowed)
+            if self._clock.monotonic() - decided_at > STALE_SECONDS:
+                async with denials(self._authorizer, entry, [action]):
+                    await still_allowed()
         if entry.mutation or tool.waits:
             await self._journal.intent(entry)  # 4
             # Nothing is told of a call before it is on record (R19).
@@ -307,6 +314,17 @@ class Pipeline:
             return
         outcome = outcome_of(entry, answer, failure)
         entry.when_durable = lambda: self._once.settle(claim_id, outcome)
+
+    def _asking_again(self, caller: Caller, actions: Sequence[Action]) -> Callable[[], Awaitable[None]]:
+        """What asks policy again about all that a call cannot do without, and raises Denial."""
+
+        async def ask() -> None:
+            for action in actions:
+                decision = await self._authorizer.check(caller, action)
+                if not isinstance(decision, Allowed):
+                    raise Denial(decision)
+
+        return ask
 
     def _session(self, caller: Caller, placement: Placement, deadline: Deadline) -> ClusterSession:
         if placement.own_account:

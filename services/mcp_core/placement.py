@@ -120,7 +120,12 @@ def placed(action: Action, needs: Sequence[Need]) -> list[Action]:
 
 def _needed(action: Action, need: Need) -> Action:
     namespace = "" if need.in_cluster else need.namespace or action.namespace
-    return replace(action, permission=need.permission, namespace=namespace, name="")
+    # Policy may read the name. It is the object's also where the need concerns another subresource or verb of it, or
+    # what only kubegate knows of; objects of other kinds have names of their own.
+    needed, own = need.permission, action.permission
+    same = needed.group == "kubegate" or (needed.group, needed.resource) == (own.group, own.resource)
+    name = action.name if same and not need.namespace else ""
+    return replace(action, permission=needed, namespace=namespace, name=name)
 
 
 async def further(authorizer: Authorizer, caller: Caller, placement: Placement, needs: tuple[Need, ...]) -> Placement:

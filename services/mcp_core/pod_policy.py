@@ -2,10 +2,10 @@
 
 https://kubernetes.io/docs/concepts/security/pod-security-standards/#baseline
 
-The judge knows no kinds. Wherever in an object a field stands that the profile speaks of (`hostNetwork`, a `hostPath`
-in `volumes`, a `securityContext`, a `hostPort`), it is judged: in a Pod, in the template of a Deployment or CronJob,
-in init and ephemeral containers, and in custom kinds that embed any of it under the same names. A custom kind that
-says the same in words of its own cannot be recognised.
+The judge knows no kinds. Wherever in an object a field stands that the profile speaks of (`hostNetwork`, a `hostPath`,
+a `securityContext`, a `hostPort`), it is judged: in a Pod, in the template of a Deployment or CronJob, in init and
+ephemeral containers, in a PersistentVolume that pods will claim, and in custom kinds that embed any of it under the
+same names. A custom kind that says the same in words of its own cannot be recognised.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def _mapping(node: Mapping[str, Any], path: str) -> Iterator[str]:
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if _true(node.get(field)):
             yield f"{at}{field} is true"
-    for volume in _items(node.get("volumes")):
-        if volume.get("hostPath") is not None:
-            yield f"{at}volumes[{_label(volume, 0)}] is a hostPath"
+    if node.get("hostPath") is not None:
+        # A volume of a pod, or a PersistentVolume that a pod will claim.
+        yield f"{path or 'it'} is a hostPath"
     for port in _items(node.get("ports")):
         if port.get("hostPort") not in (None, 0):
             yield f"{at}ports has hostPort {str(port['hostPort'])[:8]}"
@@ -105,7 +105,7 @@ def _context(context: Mapping[str, Any], at: str) -> Iterator[str]:
     capabilities = context.get("capabilities")
     added = capabilities.get("add") if isinstance(capabilities, Mapping) else None
     for name in added if isinstance(added, list) else ():
-        if name not in CAPABILITIES:
+        if str(name) not in CAPABILITIES:
             yield f"{at}.capabilities.add has {str(name)[:32]}"
     windows = context.get("windowsOptions")
     if isinstance(windows, Mapping) and _true(windows.get("hostProcess")):
@@ -123,7 +123,7 @@ def _context(context: Mapping[str, Any], at: str) -> Iterator[str]:
             if isinstance(selinux.get(field), str) and selinux[field]:
                 yield f"{at}.seLinuxOptions.{field} is set"
     for sysctl in _items(context.get("sysctls")):
-        if sysctl.get("name") not in SYSCTLS:
+        if str(sysctl.get("name")) not in SYSCTLS:
             yield f"{at}.sysctls has {str(sysctl.get('name'))[:64]}"
 
 

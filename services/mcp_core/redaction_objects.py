@@ -42,6 +42,11 @@ _BLOCK = re.compile(
 )
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether what stands under a name is taken for a secret."""
+    return name not in _HARMLESS_KEYS and _SECRET_KEY.search(name) is not None
+
+
 def redact_object(obj: Mapping[str, Any], kind: str = "") -> dict[str, Any]:
     """An object of the cluster without secrets. kind: for items of lists, which do not say their own."""
     shown = _mapping({"kind": kind, **obj} if kind else obj, 0, sensitive=False)

@@ -120,7 +120,8 @@ class Permission:
     @property
     def placeless(self) -> bool:
         """Whether one object may be named without a namespace: whoever may so holds the grant everywhere."""
-        return self.kind.custom
+        # Pods may become privileged by what lies outside namespaces, too: a PersistentVolume, a custom kind.
+        return self.kind.custom or self.text == "kubegate:danger:privileged-pod"
 
     @property
     def lists_namespaces(self) -> bool:

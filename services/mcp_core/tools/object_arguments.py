@@ -11,10 +11,11 @@ from msgspec import Meta as Constraint
 
 from services.common.errors import InvalidArgument
 from services.mcp_core import manifest
-from services.mcp_core.changes import paths_of, permission_to, permissions_for, replicas_in
+from services.mcp_core.changes import paths_of, permission_to, permissions_for, pointer, replicas_in
 from services.mcp_core.naming import DNS1123_LABEL
 from services.mcp_core.ports import Resource
-from services.mcp_core.redaction_objects import redact_object
+from services.mcp_core.redaction import MARK
+from services.mcp_core.redaction_objects import is_secret_name, redact_object
 from services.mcp_core.tools.base import (
     ActionAttributes,
     Arguments,
@@ -66,6 +67,28 @@ class PatchArguments(ConfirmableArguments, forbid_unknown_fields=True, frozen=Tr
         if isinstance(self.patch, list) != (self.type == "json"):
             raise InvalidArgument("Argument `patch`: a JSON patch (`type: json`) is a list, all others are objects.")
         manifest.check({"patch": self.patch}, "patch")
+        if isinstance(self.patch, list):
+            _check_operations(self.patch)
+        elif not isinstance(self.patch.get("metadata") or {}, dict):
+            raise InvalidArgument("Argument `patch`: metadata must be an object.")
+
+
+_OPERATIONS = ("add", "remove", "replace", "test")
+
+
+def _check_operations(patch: list[dict[str, Any]]) -> None:
+    """Refuses what a JSON patch would take from the object itself: `copy` and `move` would carry values that nobody
+    shows, such as an entry of a Secret, to where they are shown, and numbers of replicas past policy.
+
+    Raises:
+        InvalidArgument: says which operation.
+    """
+    for index, operation in enumerate(patch):
+        if operation.get("op") not in _OPERATIONS or not isinstance(operation.get("path"), str):
+            raise InvalidArgument(
+                f"Argument `patch`: [{index}] must have a `path` and as `op` one of {', '.join(_OPERATIONS)}; in place "
+                "of copy and move, give the value itself."
+            )
 
 
 class DeleteArguments(ConfirmableArguments, forbid_unknown_fields=True, frozen=True):
@@ -131,7 +154,21 @@ def recorded_patch(arguments: Arguments) -> Arguments:
     """The same for patches; of one of a Secret, only which fields it names."""
     if _of_secrets(arguments):
         return {**arguments, "patch": [".".join(steps) for steps in paths_of(arguments["patch"])]}
-    return {**arguments, "patch": redact_object({"patch": arguments["patch"]})["patch"]}
+    patch = arguments["patch"]
+    if isinstance(patch, list):
+        return {**arguments, "patch": [_recorded_operation(operation) for operation in patch]}
+    return {**arguments, "patch": redact_object({"patch": patch})["patch"]}
+
+
+def _recorded_operation(operation: Mapping[str, Any]) -> dict[str, Any]:
+    """An operation of a JSON patch, whose value stands under the last step of its path as far as secrets go."""
+    shown = redact_object({key: value for key, value in operation.items() if key != "value"})
+    if "value" in operation:
+        steps = pointer(operation["path"])
+        # `.../env/3/value` does not say whose value it is; and below a name such as `password` nothing is shown.
+        hidden = steps[-1:] == ("value",) or any(is_secret_name(step) for step in steps)
+        shown["value"] = MARK if hidden else redact_object({"value": operation["value"]})["value"]
+    return shown
 
 
 def _of_secrets(arguments: Arguments) -> bool:

@@ -12,7 +12,14 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from services.common.errors import Conflict, InvalidArgument
-from services.mcp_core.changes import PRIVILEGED_POD, permission_to, permissions_for, scaling
+from services.mcp_core.changes import (
+    PRIVILEGED_POD,
+    danger_of_deleting,
+    lets_go,
+    permission_to,
+    permissions_for,
+    scaling,
+)
 from services.mcp_core.model import Permission
 from services.mcp_core.pod_policy import violations
 from services.mcp_core.ports import ObjectRef, PatchForm
@@ -204,10 +211,9 @@ async def plan_change(
     def compare() -> Plan:
         paths = changed_paths(before, after) if before else []
         needed = permissions_for(ref.resource, paths) if paths else ()
-        spec = after.get("spec")
-        size = spec.get("replicas") if isinstance(spec, Mapping) else None
-        scales = scaling(ref.resource) in needed
-        if scales and size != replicas:
+        size = _size(after, ref)
+        sized = ("spec", "replicas") in paths
+        if sized and size != replicas and (scaling(ref.resource) in needed or isinstance(size, int)):
             raise InvalidArgument(
                 f"This would set spec.replicas to {size} by the way. Say so as spec.replicas, or use scale_deployment."
             )
@@ -221,12 +227,16 @@ async def plan_change(
             why = f"Its pods would be privileged beyond Pod Security 'baseline': {'; '.join(forbidden)}."
             needs.append(Need(PRIVILEGED_POD, why=why))
             said.append(why)
+        gone = lets_go(paths, before, after)
+        if gone:
+            needs += _to_delete(ref, gone)
+            said.append(gone)
         if not shown and before:
             said.append(UNCHANGED)
         return Plan(
             summary=summary,
             resource_version=version_of(before),
-            confirm=confirm or (scales and size == 0),
+            confirm=confirm or bool(gone) or (sized and size == 0),
             needs=tuple(needs),
             changes=tuple(shown),
             notes=tuple(said),
@@ -234,6 +244,21 @@ async def plan_change(
 
     # An object may be large; beside the event loop it holds up nobody.
     return await asyncio.to_thread(compare)
+
+
+def _size(obj: Mapping[str, Any], ref: ObjectRef) -> Any:
+    spec = obj.get("spec")
+    size = spec.get("replicas") if isinstance(spec, Mapping) else None
+    # The API leaves a zero out of a Scale.
+    return 0 if size is None and ref.subresource == "scale" else size
+
+
+def _to_delete(ref: ObjectRef, why: str) -> list[Need]:
+    danger = danger_of_deleting(ref.resource)
+    return [
+        Need(permission_to("delete", ref.resource), why=why),
+        *([Need(danger, in_cluster=True, why=why)] if danger else ()),
+    ]
 
 
 async def plan_removal(

@@ -15,7 +15,8 @@ is called: a patch of nothing but `spec.replicas` is `scale`, any other `patch`;
 more, which their look ahead shows: pods beyond Pod Security 'baseline' `kubegate:danger:privileged-pod`; deleting a
 Namespace, Node or CustomResourceDefinition `kubegate:danger:delete-namespace`, `delete-node` or `delete-crd`; draining
 `kubegate:danger:drain-node` and `k8s:pods:evict` in each namespace;
-an application that creates `create` beside `patch`.
+an application that creates `create` beside `patch`; owners or a lack of finalizers that come to deleting an object
+`delete` too, confirmed like a delete.
 
 | tool | permission | what |
 |---|---|---|

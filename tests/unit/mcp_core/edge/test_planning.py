@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from services.common.errors import NotFound
@@ -9,7 +11,7 @@ from services.mcp_core.errors import ActionDenied
 from services.mcp_core.model import Phase, Result
 from services.mcp_core.openapi import document
 from services.mcp_core.tools import REGISTRY
-from services.mcp_core.tools.base import Change, Need, Permission, Plan
+from services.mcp_core.tools.base import Change, Invocation, Need, Permission, Plan
 from tests.unit.mcp_core.edge.fakes import BOB
 from tests.unit.mcp_core.edge.planned import CALL, Planned
 
@@ -80,6 +82,15 @@ async def test_a_look_ahead_that_fails_ends_the_call_before_anything_happens() -
     assert planned.world.audit.last.result is Result.FAILURE
 
 
+@pytest.mark.req("R10")
+async def test_policy_hears_the_name_with_every_permission_that_concerns_the_object() -> None:
+    scale = Permission("scale", "apps", "deployments", "scale")
+    others = (Need(Permission("list", "apps", "replicasets")), Need(scale, namespace="elsewhere"))
+    planned = Planned(Plan(needs=(Need(DANGER), Need(Permission("create", "apps", "deployments")), *others)))
+    await planned.call()
+    assert [action.name for action in planned.world.authz.checked] == ["web", "web", "web", "", ""]
+
+
 @pytest.mark.req("I8.3", "I8.5")
 def test_what_changes_something_takes_a_key_and_what_destroys_says_that_it_may_ask() -> None:
     described = document(REGISTRY, "https://gate")["paths"]
@@ -90,3 +101,35 @@ def test_what_changes_something_takes_a_key_and_what_destroys_says_that_it_may_a
         assert asks == ("confirm" in tool.input_schema["properties"]), name
     for name in ("delete_pod", "evict_pod", "drain_node", "delete_secret", "delete_resource", "scale_deployment"):
         assert "confirm" in REGISTRY[name].input_schema["properties"], name
+
+
+@pytest.mark.req("R12", "R19")
+async def test_what_stays_open_is_asked_again_about_all_that_it_needs() -> None:
+    planned = Planned(Plan(needs=(Need(DANGER),)))
+    await planned.call()
+    (invocation,) = planned.world.invocations
+    await invocation.still_allowed()
+    planned.world.authz.denied = {str(DANGER)}
+    with pytest.raises(ActionDenied):
+        await invocation.still_allowed()
+
+
+@pytest.mark.req("R12")
+async def test_what_was_decided_long_ago_is_decided_again_before_it_is_executed() -> None:
+    planned = Planned(Plan("Scales web to 3."))
+    look = planned.world.registry["change"].prepare
+    assert look is not None
+
+    async def slowly(invocation: Invocation) -> Plan:
+        planned.world.clock.advance(2.0)
+        planned.world.authz.denied = {"k8s:deployments:scale"}
+        return await look(invocation)
+
+    planned.world.registry["change"] = replace(planned.world.registry["change"], prepare=slowly)
+    with pytest.raises(ActionDenied):
+        await planned.call(idempotency_key="one-two-three")
+    assert "execute" not in planned.world.log
+    event = planned.world.audit.last
+    assert event.decision is not None
+    assert (event.result, event.decision.allowed) == (Result.FAILURE, False)
+    assert planned.world.log[-1] in ("record", "release")
