@@ -237,12 +237,15 @@ def test_nothing_that_was_acknowledged_is_missing_from_the_record(project: Proje
     counts = load.counts()
     say(f"load: {dict(counts)}")
     assert counts["right"] > 100
-    events = map(json.loads, project.cli("kubegate", "audit", "export", "--home", "/state").splitlines())
+    # The mirror, which `audit verify` below holds against the store.
+    events = map(json.loads, project.execute("audit", "cat", "/state/audit/audit.log").splitlines())
     record = {(event["request_id"], event["result"]) for event in events if event["event_type"] == "mcp_request"}
     missing = unrecorded(answers, record)
     assert not missing, missing[:5]
     say(f"record: each of {counts['right']} answers is in it")
-    report = json.loads(project.cli("kubegate", "audit", "verify", "--json", "--home", "/state"))
+    report = eventually(
+        lambda: json.loads(project.cli("kubegate", "audit", "verify", "--json", "--home", "/state")), "it verifies"
+    )
     assert report["intact"] is True
     assert report["events"] > counts["right"]
 
