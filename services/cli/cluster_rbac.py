@@ -261,7 +261,7 @@ def rbac(
     home: Home = DEFAULT_HOME,
     as_json: Json = False,
 ) -> None:
-    """Prints the ClusterRoles and bindings that match the policy: kubegate cluster rbac | kubectl apply -f -"""
+    """Print the ClusterRoles and bindings that match the policy: kubegate cluster rbac | kubectl apply -f -"""
     for permission in direct or ():
         if permission not in GRANTABLE:
             fail(f"--direct: {explain_malformed(permission)}")

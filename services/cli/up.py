@@ -116,8 +116,9 @@ def up(
 
 def down(home: Home = DEFAULT_HOME) -> None:
     """Stop the stack of a home. What it stored stays."""
-    stopped = supervisor.stop_all(HomeLayout(home))
-    print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+    layout = HomeLayout(home)
+    stopped = supervisor.stop_all(layout)
+    print(f"stopped: {', '.join(stopped)}" if stopped else f"nothing was running in {layout.root}")
 
 
 def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
