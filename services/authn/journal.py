@@ -1,25 +1,19 @@
 """How an administrative act is recorded: its refusal, its reading, its change with intent and outcome (R18)."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from services.authn.model import Decision, Entry, Kind, Phase, Principal, Result
 from services.authn.ports import Recorder
 from services.common.call import Call
 from services.common.clock import Clock
 from services.common.deadline import Deadline
-from services.common.errors import Code, DomainError, FailedPrecondition, Unavailable
-from services.common.log import get_logger
+from services.common.errors import Code, DomainError
+from services.common.recorded_changes import OUTCOME_PATIENCE, RecordedChanges
 
 T = TypeVar("T")
-
-log = get_logger("journal")
-
-OUTCOME_PATIENCE = 5.0
-"""Seconds that the record of an outcome gets, however little time the caller left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +48,7 @@ class Journal:
     def __init__(self, recorder: Recorder, clock: Clock) -> None:
         self._recorder = recorder
         self._clock = clock
-        self._running: set[asyncio.Task[Any]] = set()
+        self._changes = RecordedChanges()
 
     def act(self, call: Call, action: str, resource: str) -> Act:
         """An act that begins now."""
@@ -99,29 +93,15 @@ class Journal:
             ends_at=self._clock.now() + timedelta(seconds=max(deadline.remaining(), 0.0) + OUTCOME_PATIENCE),
         )
         intent_id = await self._recorder.append(intent, deadline, act.token)
-        task = asyncio.create_task(self._carry_out(act, intent_id, apply, undo))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
 
-    async def _carry_out(
-        self,
-        act: Act,
-        intent_id: str,
-        apply: Callable[[], Awaitable[T]],
-        undo: Callable[[], Awaitable[object]] | None,
-    ) -> T:
-        try:
-            result = await apply()
-        except Exception as error:
-            code = error.code if isinstance(error, DomainError) else Code.INTERNAL
-            await self._outcome(act, intent_id, Result.ERROR, code.name.lower())
-            raise
-        try:
-            await self._outcome(act, intent_id, Result.SUCCESS)
-        except DomainError as error:
-            raise await _unrecorded(undo) from error
-        return result
+        async def outcome(error: Exception | None) -> None:
+            if error is None:
+                await self._outcome(act, intent_id, Result.SUCCESS)
+            else:
+                code = error.code if isinstance(error, DomainError) else Code.INTERNAL
+                await self._outcome(act, intent_id, Result.ERROR, code.name.lower())
+
+        return await self._changes.carry_out(apply, outcome, undo)
 
     async def _outcome(self, act: Act, intent_id: str, result: Result, error: str = "") -> None:
         entry = replace(self._entry(act, result, phase=Phase.OUTCOME, error=error), intent_id=intent_id)
@@ -144,16 +124,4 @@ class Journal:
 
     async def drain(self) -> None:
         """Waits for the changes that are under way."""
-        await asyncio.gather(*self._running, return_exceptions=True)
-
-
-async def _unrecorded(undo: Callable[[], Awaitable[object]] | None) -> DomainError:
-    """Undoes a change; the error says what is the case then."""
-    if undo is not None:
-        try:
-            await undo()
-        except DomainError as error:
-            log.error("change not taken back", reason=error.public_message)
-        else:
-            return Unavailable("The outcome could not be recorded. Nothing was changed; try again shortly.")
-    return FailedPrecondition("The change is made, but its outcome could not be recorded. Do not repeat it.")
+        await self._changes.drain()

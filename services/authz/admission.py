@@ -5,10 +5,9 @@
 3. The act itself is recorded: a change as intent and outcome, a reading as one event.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from services.authz.policy.model import Action, Denied
 from services.authz.policy.permissions import KUBEGATE
@@ -16,15 +15,10 @@ from services.authz.ports import Act, Caller, Phase, Recorder
 from services.authz.service import AuthzService
 from services.common.clock import Clock
 from services.common.deadline import Deadline
-from services.common.errors import DomainError, FailedPrecondition, PermissionDenied, Unavailable
-from services.common.log import get_logger
-
-OUTCOME_PATIENCE = 5.0
-"""Seconds that the record of an outcome gets, however little time the caller left."""
+from services.common.errors import DomainError, PermissionDenied
+from services.common.recorded_changes import OUTCOME_PATIENCE, RecordedChanges
 
 T = TypeVar("T")
-
-log = get_logger("authz")
 
 
 class Admission:
@@ -34,7 +28,7 @@ class Admission:
         self._service = service
         self._recorder = recorder
         self._clock = clock
-        self._running: set[asyncio.Task[Any]] = set()
+        self._changes = RecordedChanges()
 
     async def admit(self, caller: Caller, token: str, area: str, verb: str, resource: str = "") -> Act:
         """The act that the token's principal may now do.
@@ -84,41 +78,17 @@ class Admission:
         """
         act = _about(act, metadata or {})
         intent_id = await self._recorder.acted(act, Phase.INTENT, act.caller.deadline)
-        task = asyncio.create_task(self._carry_out(act, intent_id, apply, undo))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
 
-    async def _carry_out(
-        self,
-        act: Act,
-        intent_id: str,
-        apply: Callable[[], Awaitable[T]],
-        undo: Callable[[], Awaitable[object]] | None,
-    ) -> T:
-        def outcome(error: str = "") -> Awaitable[str]:
+        def outcome(error: Exception | None) -> Awaitable[str]:
+            said = error.public_message if isinstance(error, DomainError) else "internal error" if error else ""
             deadline = Deadline.after(OUTCOME_PATIENCE)
-            return self._recorder.acted(act, Phase.OUTCOME, deadline, intent_id=intent_id, error=error)
+            return self._recorder.acted(act, Phase.OUTCOME, deadline, intent_id=intent_id, error=said)
 
-        try:
-            result = await apply()
-        except Exception as error:
-            await outcome(error.public_message if isinstance(error, DomainError) else "internal error")
-            raise
-        try:
-            await outcome()
-        except DomainError as error:
-            if undo is None:
-                raise FailedPrecondition(
-                    "The change is made, but its outcome could not be recorded. Do not repeat it."
-                ) from error
-            await undo()
-            raise Unavailable("The outcome could not be recorded. Nothing was changed; try again shortly.") from error
-        return result
+        return await self._changes.carry_out(apply, outcome, undo)
 
     async def drain(self) -> None:
         """Waits for the changes that are under way."""
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._changes.drain()
 
 
 def _about(act: Act, metadata: Mapping[str, str]) -> Act:

@@ -23,8 +23,6 @@ from services.mcp_core.tools.namespaces import existing_namespaces
 MAX_NAMESPACES = 100
 """Namespaces that one call may expand to."""
 
-CLUSTER_SCOPE = ("",)
-
 
 @dataclass(frozen=True, slots=True)
 class Placement:

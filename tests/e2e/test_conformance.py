@@ -13,7 +13,7 @@ import yaml
 
 from tests.e2e.cores import Core, core
 from tests.e2e.stack import RunningStack
-from tests.fakes.node import NODE, installed, node_environment
+from tests.fakes.npm import NODE, installed, node_environment
 
 HERE = Path(__file__).parents[1] / "conformance"
 EXPECTED = HERE / "expected-failures.yml"

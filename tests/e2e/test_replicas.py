@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import cycle
@@ -21,10 +20,8 @@ LEGACY = {**ACCEPT, "mcp-protocol-version": "2025-11-25"}
 
 @pytest.fixture(scope="module")
 def replicas(stack: RunningStack) -> Iterator[list[Core]]:
-    """Both serve the fixtures too, which ask back; they share one key for that, and one public address."""
+    """Both serve the fixtures too, which ask back; they share the stack's key for that, and one public address."""
     key = stack.home / "mcp-core" / "request-state.key"
-    key.write_text(secrets.token_hex(32), encoding="ascii")
-    key.chmod(0o600)
     shared: dict[str, Any] = {"request_state_key_files": [str(key)], "base_url": "https://localhost:8443"}
     with ExitStack() as cores:
         yield [

@@ -5,6 +5,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from opentelemetry.semconv._incubating.attributes import (
+    gen_ai_attributes,
+    jsonrpc_attributes,
+    k8s_attributes,
+    mcp_attributes,
+    rpc_attributes,
+)
+from opentelemetry.semconv.attributes import (
+    error_attributes,
+    http_attributes,
+    network_attributes,
+    server_attributes,
+    url_attributes,
+)
 
 from tests.e2e.stack import RunningStack, eventually
 from tests.fakes.otlp_receiver import OtlpReceiver, ReceivedSpan
@@ -32,6 +46,18 @@ TREE = {
 }
 """Which span lies below which, for a mutation by a caller that nothing is known of. A question's server span lies below
 its client span, which has the same name."""
+
+
+CONVENTIONS = {
+    value
+    for module in (
+        *(gen_ai_attributes, jsonrpc_attributes, k8s_attributes, mcp_attributes, rpc_attributes),
+        *(error_attributes, http_attributes, network_attributes, server_attributes, url_attributes),
+    )
+    for name, value in vars(module).items()
+    if name.isupper() and isinstance(value, str)
+}
+"""What the semantic conventions call things."""
 
 
 def traceparent() -> tuple[str, str, str]:
@@ -202,3 +228,13 @@ def test_a_malformed_traceparent_begins_a_new_trace(stack: RunningStack, sent: s
     [record] = stack.events(request_id=response.headers["x-request-id"], event_type="mcp_request")
     assert len(record["trace_id"]) == 32
     assert record["trace_id"] not in sent
+
+
+@pytest.mark.req("I9.5")
+def test_attributes_are_those_of_the_conventions_or_bear_our_name(stack: RunningStack, spans: OtlpReceiver) -> None:
+    header, trace_id, _ = traceparent()
+    mcp_call(stack, {"traceparent": header}, {})
+    complete(spans, trace_id, lambda trace: {"POST /mcp", "GET"} <= {span.name for span in trace})
+    used = {key for span in spans.all() for key in span.attributes}
+    assert {"http.request.method", "rpc.method", "mcp.method.name", "gen_ai.tool.name", "k8s.cluster.name"} <= used
+    assert {key for key in used - CONVENTIONS if not key.startswith("kubegate.")} == set()

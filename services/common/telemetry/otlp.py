@@ -42,13 +42,12 @@ class _Ids(RandomIdGenerator):
 class Recorded:
     """A span of the SDK behind the few things that ours can do."""
 
-    __slots__ = ("_span", "end", "set_attribute", "span_id", "update_name")
+    __slots__ = ("_span", "end", "set_attribute", "span_id")
 
     def __init__(self, span: Any) -> None:
         self._span = span
         self.span_id = f"{span.get_span_context().span_id:016x}"
         self.set_attribute = span.set_attribute
-        self.update_name = span.update_name
         self.end = span.end
 
     def failed(self) -> None:

@@ -54,10 +54,6 @@ class Span:
         for key, value in attributes.items():
             self._span.set_attribute(key, value)
 
-    def rename(self, name: str) -> None:
-        """Names the span by what has become known since it began."""
-        self._span.update_name(name)
-
     def fail(self, error_type: str) -> None:
         """Marks the span as failed; ``error_type`` is from a closed set."""
         self._span.set_attribute("error.type", error_type)
@@ -93,9 +89,6 @@ class NoSpan:
         self.context = context
 
     def set(self, attributes: Attributes) -> None:
-        pass
-
-    def rename(self, name: str) -> None:
         pass
 
     def fail(self, error_type: str) -> None:

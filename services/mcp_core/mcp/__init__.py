@@ -3,8 +3,10 @@
 One file per concern. ``endpoint`` takes a POST through the SDK and sees to its record; ``messages`` knows which bodies
 are MCP, ``exchange`` is one request while it is served, ``in_flight`` and ``streaming`` let it be cancelled and be
 heard of. ``server`` puts the handlers together: ``tools``, ``resources``, ``prompts``, ``completions``, over what is in
-a ``pack`` (the product's is ``product``). ``containment`` turns every failure into a sentence of ours,
-``request_state`` seals what clients carry between the rounds that ``dialogue`` asks for.
+a ``pack`` (the product's is ``product``); ``reading`` fetches what prompts and resources show, ``listed`` is a tool as
+lists show it, ``pages`` cuts lists. ``containment`` turns every failure into a sentence of ours, ``span`` traces a
+request, ``request_state`` seals what clients carry between the rounds that ``dialogue`` asks for. Before something is
+destroyed, ``confirming`` asks clients of 2026, ``elicitation`` those of 2025.
 
 None of them decides anything: what touches the cluster goes through ``Pipeline``.
 """

@@ -286,10 +286,8 @@ class Tool:
     prepare: the look ahead of a tool that changes something: every such tool has one, and arguments that extend
     `WriteArguments` or `ConfirmableArguments`. It changes nothing.
     run: returns structured content valid under output_schema; raises DomainError. text: the same for the
-    MCP text content, with text from the cluster fenced as data. resource_name and attributes: for the Action.
-    recorded: the arguments as the record may have them, without secrets.
     MCP text content, with text from the cluster fenced as data; blocks: other content in its place.
-    resource_name and attributes: for the Action.
+    resource_name and attributes: for the Action. recorded: the arguments as the record may have them, without secrets.
     """
 
     name: str
