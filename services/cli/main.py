@@ -53,8 +53,8 @@ def kubegate(
 ) -> None:
     """The gate between AI agents and Kubernetes: authenticated, decided, recorded, and only then executed.
 
-    Start with `kubegate up`. Commands ask the stack in --home or KUBEGATE_HOME, as the person whose API key is in the file
-    that KUBEGATE_KEY_FILE names, else as its administrator.
+    Start with `kubegate up`. Commands ask the stack in --home or KUBEGATE_HOME,
+    as the holder of the key in the file KUBEGATE_KEY_FILE, else as administrator.
     """
 
 
