@@ -304,11 +304,14 @@ def _write_endpoints(layout: HomeLayout, edge_port: int, placing: Placing, *, em
 
 
 def _watch(layout: HomeLayout, names: list[str]) -> NoReturn:
-    """Says when a service stops or comes back, until interrupted."""
+    """Says when a service stops or comes back, until interrupted or until none is left, after `kubegate down` say: who
+    goes on watching would end the next stack of this home with a late Ctrl-C."""
     alive = set(names)
     while True:
         time.sleep(0.5)
         now_alive = {name for name in names if supervisor.find(layout, name) is not None}
+        if not now_alive:
+            fail(f"no service runs any more; start again with `kubegate up --home {layout.root}`", NEGATIVE)
         for name in sorted(alive - now_alive):
             command = f"kubegate restart {name} --home {shlex.quote(str(layout.root))}"
             print(f"{name} stopped; the others fail closed. Start it again: {command}", file=sys.stderr, flush=True)
