@@ -32,7 +32,7 @@ help:  ## this list
 
 .PHONY: test
 test: setup  ## unit, contract, integration and end-to-end tests (< 12 min on 2 cores); ARGS='-k name' narrows
-	@$(BIN)/pytest -m 'not long' $(ARGS)
+	@$(BIN)/pytest -m 'not long' --numprocesses 2 --dist loadfile $(ARGS)
 
 .PHONY: test-cluster
 test-cluster: setup  ## the tools against your cluster: KUBECONFIG=FILE of an administrator; makes and removes its own namespaces
