@@ -214,7 +214,8 @@ class AuditReading:
             raise NotFound("There is no such event of yours.")
         record = await self._log.find(writer or reader.peer, event_id)
         if record is None:
-            raise NotFound("There is no such event of yours." if not writer else f"{writer} recorded no such event.")
+            elsewhere = f"{writer} recorded no such event; name the one that did, its `writer`."
+            raise NotFound(elsewhere if writer else "There is no such event of yours.")
         if record.log_id:
             raise NotFound(f"That event lies in the log {record.log_id}; ask the audit service that owns it.")
         return receipt(*await self._log.inclusion(record.sequence))

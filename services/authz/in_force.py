@@ -113,7 +113,8 @@ class InForce:
             return []
         first = self.rejected[0].at("policy")
         more = f" and {len(self.rejected) - 1} more" if len(self.rejected) > 1 else ""
-        return [f"the policy file is unusable, revision {self.revision} stays in force: {first}{more}"]
+        stays = f"revision {self.revision} stays in force"
+        return [f"the policy file is unusable, {stays}: {first}{more}; `kubegate policy validate FILE` says all"]
 
     async def _refresh(self, engine: Engine) -> None:
         revision, elevations = await self._store.active(self._clock.now().timestamp())

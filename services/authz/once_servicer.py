@@ -57,14 +57,19 @@ class OnceServicer(once_pb2_grpc.OnceServiceServicer):
 
     async def Answer(self, request: once_pb2.AnswerRequest, context: Any) -> once_pb2.AnswerResponse:
         await self._questions.answer(
-            caller_of(), request.principal_token, request.question_id, accepted=request.accepted
+            caller_of(),
+            request.principal_token,
+            request.question_id,
+            accepted=request.accepted,
+            content=request.content,
         )
         return once_pb2.AnswerResponse()
 
     async def AwaitAnswer(self, request: once_pb2.AwaitAnswerRequest, context: Any) -> once_pb2.AwaitAnswerResponse:
         seconds = request.patience.seconds + request.patience.nanos / 1e9
-        accepted = await self._questions.wait(caller_of(), request.principal_token, request.question_id, seconds)
-        return once_pb2.AwaitAnswerResponse(accepted=accepted)
+        said = await self._questions.wait(caller_of(), request.principal_token, request.question_id, seconds)
+        accepted, content = said
+        return once_pb2.AwaitAnswerResponse(accepted=accepted, content=content)
 
 
 def _record(claim: Claim, digest: bytes) -> once_pb2.OnceRecord:

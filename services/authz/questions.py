@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from services.authz.ports import Caller
 from services.authz.service import AuthzService
 from services.common.clock import Clock
-from services.common.errors import NotFound, ResourceExhausted
+from services.common.errors import InvalidArgument, NotFound, ResourceExhausted
 
 LIVES = 120.0
 """Seconds after which a question is forgotten."""
@@ -21,7 +21,15 @@ MOST = 10_000
 MOST_OF_ONE = 16
 """Open questions, of everybody and of one person."""
 
+LONGEST = 8192
+"""Bytes of an answer. With the numbers above, what waits here stays within 80 MiB."""
+
 Person = tuple[str, str]
+
+Answer = tuple[bool, bytes]
+"""Whether it was a yes, and what came with it, which only the core understands."""
+
+NONE: Answer = (False, b"")
 
 
 @dataclass(slots=True)
@@ -29,7 +37,7 @@ class _Question:
     person: Person
     ends: float
     answered: asyncio.Event = field(default_factory=asyncio.Event)
-    accepted: bool = False
+    answer: Answer = NONE
 
 
 class Questions:
@@ -57,19 +65,22 @@ class Questions:
         self._open[key] = _Question(person, now + LIVES)
         return key
 
-    async def answer(self, caller: Caller, token: str, key: str, *, accepted: bool) -> None:
+    async def answer(self, caller: Caller, token: str, key: str, *, accepted: bool, content: bytes) -> None:
         """Answers a question; the first answer counts.
 
         Raises:
-            NotFound: no such question is open to this person. Otherwise as ``ask``.
+            InvalidArgument: the content is too long. NotFound: no such question is open to this person. Otherwise
+                as ``ask``.
         """
+        if len(content) > LONGEST:
+            raise InvalidArgument(f"An answer has {LONGEST} bytes at most.")
         question = self._find(await self._person(caller, token), key)
         if not question.answered.is_set():
-            question.accepted = accepted
+            question.answer = (accepted, content)
             question.answered.set()
 
-    async def wait(self, caller: Caller, token: str, key: str, seconds: float) -> bool:
-        """Whether the person said yes within that time. Closes the question.
+    async def wait(self, caller: Caller, token: str, key: str, seconds: float) -> Answer:
+        """What the person said within that time. Closes the question.
 
         Raises: as ``answer``.
         """
@@ -78,10 +89,10 @@ class Questions:
             async with asyncio.timeout(seconds):
                 await question.answered.wait()
         except TimeoutError:
-            return False
+            return NONE
         finally:
             self._open.pop(key, None)
-        return question.accepted
+        return question.answer
 
     def _find(self, person: Person, key: str) -> _Question:
         question = self._open.get(key)

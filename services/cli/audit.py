@@ -33,8 +33,6 @@ from services.cli.output import emit_json, printable, run
 from services.cli.stack import Stack
 
 app = typer.Typer(no_args_is_help=True, help="What happened: read, follow, export and verify the record.")
-for command in (export, verify, receipt, witness, stats, orphans, retention, retire, hold, release):
-    app.command()(command)
 
 
 @app.command()
@@ -56,7 +54,7 @@ def query(
     home: Home = DEFAULT_HOME,
     as_json: Json = False,
 ) -> None:
-    """Show stored events, oldest first."""
+    """Show stored events, oldest first. A `?` after a user: whoever wrote the event says so, nobody has proven it."""
     filter_ = event_filter(type_, user, action, resource, namespace, result, request_id, field, text, since, until)
     request = audit_pb2.QueryRequest(filter=filter_, limit=limit, descending=newest_first, cursor=cursor)
 
@@ -136,3 +134,8 @@ def _line(record: bytes) -> str:
         f"{user}{asserted}  {event['action']}{phase}  {place}  {event['error_message']}"
     )
     return printable(text.rstrip().replace("\n", "\ufffd"))
+
+
+# After query and tail, which are wanted most and so stand first in --help.
+for command in (stats, export, verify, receipt, witness, orphans, retention, hold, release, retire):
+    app.command()(command)

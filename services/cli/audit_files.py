@@ -73,8 +73,8 @@ def export(
 
 
 def receipt(
-    event_id: Annotated[str, typer.Argument(help="The event's event_id.")],
-    writer: Annotated[str, typer.Option("--writer", help="Who wrote it.")] = "service/mcp-core",
+    event_id: Annotated[str, typer.Argument(help="Its `event_id`, as `audit query --json` shows it.")],
+    writer: Annotated[str, typer.Option("--writer", help="Who wrote it: its `writer` there.")] = "service/mcp-core",
     file: Annotated[Path | None, typer.Option("--out", help="Default: EVENT_ID.tlog-proof.")] = None,
     home: Home = DEFAULT_HOME,
     as_json: Json = False,

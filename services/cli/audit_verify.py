@@ -49,6 +49,8 @@ def verify(
         heads = kept_heads(checkpoint or ())
         if file is None:
             report = verify_log(_log(key, home, heads))
+        elif file.suffix == ".csv":
+            raise Unreadable(f"{file}: CSV carries no proof; verify an export without --format csv")
         elif file.suffix == ".tlog-proof":
             if heads:
                 raise Unreadable("a receipt shows one event; verify --checkpoint against the store or a whole export")

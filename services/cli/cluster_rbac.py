@@ -54,6 +54,9 @@ _VERBS: dict[str, tuple[str, ...]] = {
 _RESTART: dict[str, tuple[str, ...]] = {"pods": ("get", "delete")}
 """A pod restarts by being deleted and made again; workloads restart by a changed template."""
 
+_GIVE = 'give the namespaces: --namespace-list "$(kubectl get ns -o name)"'
+"""What to do about a pattern: a binding names one namespace."""
+
 app = typer.Typer(no_args_is_help=True, help="What the cluster behind the gate needs.")
 
 
@@ -141,7 +144,7 @@ def unbound(policy: Policy, namespaces: Sequence[str] | None) -> list[str]:
     for role in policy.roles:
         for pattern in role.scope.patterns():
             if namespaces is None and "*" in pattern:
-                found.append(f"role {role.name}: {pattern} is not bound; give the namespaces: --namespace-list")
+                found.append(f"role {role.name}: {pattern} is not bound; {_GIVE}")
             elif namespaces is not None and is_namespace(pattern) and pattern not in namespaces:
                 found.append(f"role {role.name}: namespace {pattern} does not exist, so nothing is bound there")
     return found
@@ -261,7 +264,7 @@ def rbac(
     home: Home = DEFAULT_HOME,
     as_json: Json = False,
 ) -> None:
-    """Prints the ClusterRoles and bindings that match the policy: kubegate cluster rbac | kubectl apply -f -"""
+    """Print the ClusterRoles and bindings that match the policy: kubegate cluster rbac | kubectl apply -f -"""
     for permission in direct or ():
         if permission not in GRANTABLE:
             fail(f"--direct: {explain_malformed(permission)}")

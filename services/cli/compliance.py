@@ -188,10 +188,10 @@ def _grants(key: authn_pb2.ApiKey, policy: Policy) -> list[str]:
         if role is None:
             grants.append(f"role {name}: not in the policy, grants nothing")
             continue
-        where = "everywhere" if role.scope.everything else ", ".join(role.scope.patterns())
-        grants += [f"{permission} in {where}{cap} (role {name})" for permission in role.permissions]
-    own = "everywhere" if key.namespaces.all else ", ".join(key.namespaces.patterns) or "no namespace"
-    return [*grants, *(f"{permission} in {own} (direct)" for permission in key.permissions)]
+        where = "everywhere" if role.scope.everything else f"in {', '.join(role.scope.patterns())}"
+        grants += [f"{permission} {where}{cap} (role {name})" for permission in role.permissions]
+    own = "everywhere" if key.namespaces.all else "in " + (", ".join(key.namespaces.patterns) or "no namespace")
+    return [*grants, *(f"{permission} {own} (direct)" for permission in key.permissions)]
 
 
 def _time(key: authn_pb2.ApiKey, name: Any) -> str:

@@ -107,10 +107,13 @@ def _show(elevation: elevation_pb2.Elevation, as_json: bool) -> None:
     if as_json:
         emit_json(described)
     else:
+        asked = described["state"] == "requested"
         print(
             f"{described['id']}: {described['state']}, role {described['role']} for {described['person']} "
-            f"in {described['where']}, until {described['expires_at']}"
+            f"in {described['where']}, {'to be approved by' if asked else 'until'} {described['expires_at']}"
         )
+        if asked:
+            print(f"somebody else puts it in force: kubegate elevation approve {described['id']} --key-file FILE")
 
 
 def _described(elevation: elevation_pb2.Elevation) -> dict[str, Any]:

@@ -45,6 +45,12 @@ CONTROLS: Mapping[str, Mapping[str, Sequence[str]]] = {
     },
 }  # fmt: skip
 
+KEEPING = frozenset({"audit.PlaceHold", "audit.ReleaseHold", "audit.Retire"})
+"""Actions on the record that decide how long it is kept: changes, not readings."""
+
+LOOKS = (".list", ".list-signing", ".explain")
+"""How actions of administrators end that change nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -102,7 +108,7 @@ def pack(
         "violations": _listed(
             "Security violations", (each for each in events if each["event_type"] == "security_violation")
         ),
-        "changes": _listed("Changes of policy and credentials", filter(_change, events)),
+        "changes": _listed("Changes of policy, credentials and retention", filter(_change, events)),
         "audit_access": _listed("Readings of the record itself", filter(_reading, events)),
         "attestations": _listed("Attestations", (each for each in events if each["event_type"] == "compliance")),
         "completeness": {
@@ -202,13 +208,13 @@ def _denied(each: Event) -> bool:
 
 def _change(each: Event) -> bool:
     action = str(each["action"])
-    return (
-        each["event_type"] == "admin" and each.get("phase") != "intent" and not action.startswith("audit.")
-    )  # fmt: skip
+    changes = action in KEEPING or (not action.startswith("audit.") and not action.endswith(LOOKS))
+    return each["event_type"] == "admin" and each.get("phase") != "intent" and changes
 
 
 def _reading(each: Event) -> bool:
-    return each["event_type"] == "admin" and str(each["action"]).startswith("audit.")
+    action = str(each["action"])
+    return each["event_type"] == "admin" and action.startswith("audit.") and action not in KEEPING
 
 
 def _unfinished(events: Sequence[Event]) -> list[Event]:

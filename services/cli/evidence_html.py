@@ -45,7 +45,7 @@ _MEANING = {
     "privileged_actions": "Every change that was tried or carried out through the gate, with its outcome.",
     "denials": "Who was refused, and by which missing right.",
     "violations": "What looked like an attack or a fault of a service.",
-    "changes": "New, changed and removed credentials, and policies that came into force or were rejected.",
+    "changes": "New, changed and removed credentials, policies in force or rejected, legal holds, deletions.",
     "audit_access": "Whoever read the record, and who tried to.",
     "attestations": "What people put on record about a control.",
     "completeness": "Whether anything is missing or altered, and how that was checked.",

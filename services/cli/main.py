@@ -51,7 +51,11 @@ def kubegate(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """The gate between AI agents and Kubernetes: authenticated, decided, recorded, and only then executed."""
+    """The gate between AI agents and Kubernetes: authenticated, decided, recorded, and only then executed.
+
+    Start with `kubegate up`. Commands ask the stack in --home or KUBEGATE_HOME,
+    as the holder of the key in the file KUBEGATE_KEY_FILE, else as administrator.
+    """
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ def policy() -> None:
 def validate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Policy file (YAML).")], as_json: Json = False
 ) -> None:
-    """Says everything that is wrong with a policy file.
+    """Say everything that is wrong with a policy file.
 
     Exit codes: 0 valid, 1 invalid (every problem on standard output as file:line:column: message), 2 unreadable.
     """
@@ -71,7 +71,7 @@ def run_tests(
     home: Home = DEFAULT_HOME,
     as_json: Json = False,
 ) -> None:
-    """Runs cases against a policy file; needs no running stack.
+    """Run cases against a policy file; needs no running stack.
 
     Exit codes: 0 all pass, 1 some fail, 2 policy or cases unusable.
     """
@@ -119,7 +119,7 @@ def explain_decision(
     home: Home = DEFAULT_HOME,
     as_json: Json = False,
 ) -> None:
-    """Shows every rule considered and why: of the running stack, or of a file with --policy.
+    """Show every rule considered and why: of the running stack, or of a file with --policy.
 
     Exit codes: 0 allowed, 1 denied, 2 cannot tell.
     """
@@ -161,7 +161,7 @@ def compare(
     home: Home = DEFAULT_HOME,
     as_json: Json = False,
 ) -> None:
-    """Shows who would gain or lose what; needs no running stack.
+    """Show who would gain or lose what; needs no running stack.
 
     Exit codes: 0 nothing changes, 1 something does, 2 a policy is unusable.
     """
@@ -193,7 +193,7 @@ def replay_record(
     home: Home = DEFAULT_HOME,
     as_json: Json = False,
 ) -> None:
-    """Decides recorded decisions again by another policy and shows those that would change.
+    """Decide recorded decisions again by another policy and show those that would change.
 
     Exit codes: 0 none changes, 1 some do, 2 the policy is unusable or the record cannot be read.
     """
@@ -228,7 +228,7 @@ def replay_record(
 
 @app.command()
 def reload(home: Home = DEFAULT_HOME, as_json: Json = False) -> None:
-    """Makes authz read its policy file now.
+    """Make authz read its policy file now.
 
     Exit codes: 0 the file is in force, 1 it is unusable and the last good revision stays, 2 cannot tell.
     """

@@ -116,8 +116,9 @@ def up(
 
 def down(home: Home = DEFAULT_HOME) -> None:
     """Stop the stack of a home. What it stored stays."""
-    stopped = supervisor.stop_all(HomeLayout(home))
-    print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+    layout = HomeLayout(home)
+    stopped = supervisor.stop_all(layout)
+    print(f"stopped: {', '.join(stopped)}" if stopped else f"nothing was running in {layout.root}")
 
 
 def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
@@ -303,11 +304,14 @@ def _write_endpoints(layout: HomeLayout, edge_port: int, placing: Placing, *, em
 
 
 def _watch(layout: HomeLayout, names: list[str]) -> NoReturn:
-    """Says when a service stops or comes back, until interrupted."""
+    """Says when a service stops or comes back, until interrupted or until none is left, after `kubegate down` say: who
+    goes on watching would end the next stack of this home with a late Ctrl-C."""
     alive = set(names)
     while True:
         time.sleep(0.5)
         now_alive = {name for name in names if supervisor.find(layout, name) is not None}
+        if not now_alive:
+            fail(f"no service runs any more; start again with `kubegate up --home {layout.root}`", NEGATIVE)
         for name in sorted(alive - now_alive):
             command = f"kubegate restart {name} --home {shlex.quote(str(layout.root))}"
             print(f"{name} stopped; the others fail closed. Start it again: {command}", file=sys.stderr, flush=True)

@@ -246,7 +246,8 @@ class Pipeline:
     ) -> ToolAnswer:
         tool = self._registry.get(tool_name)  # 2
         if tool is None:
-            raise ActionDenied(f"There is no tool {bounded(tool_name, 64)!r} that you may use.")
+            known = "tools/list, or GET /mcp/resources, shows those that there are for you"
+            raise ActionDenied(f"There is no tool {bounded(tool_name, 64)!r} that you may use; {known}.")
         entry.resource = tool.permission.resource
         controls, arguments = split_controls(validate(tool, given))
         entry.mutation = not tool.read_only and not controls.dry_run

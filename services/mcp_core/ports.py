@@ -7,7 +7,7 @@ that nothing is decoded which nobody reads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -286,6 +286,14 @@ class Spent(Enum):
     EXPIRED = "expired"
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The answer to a question. accepted: it was a yes. content: the client's result as JSON, or nothing."""
+
+    accepted: bool = False
+    content: bytes = field(default=b"", repr=False)
+
+
 class Keeper(Protocol):
     """What happens at most once, kept by authz for all replicas of the core. Raises as `Authorizer.check`."""
 
@@ -312,12 +320,12 @@ class Keeper(Protocol):
         """Opens a question to the caller, who may answer it at another replica; its id."""
         ...
 
-    async def answer(self, caller: Caller, question_id: str, *, accepted: bool) -> None:
+    async def answer(self, caller: Caller, question_id: str, said: Said) -> None:
         """Brings the answer. Raises NotFound: nothing of that id was asked of this caller."""
         ...
 
-    async def wait(self, caller: Caller, question_id: str, seconds: float) -> bool:
-        """Whether the caller said yes within that time."""
+    async def wait(self, caller: Caller, question_id: str, seconds: float) -> Said:
+        """What the caller said within that time; nothing is a no."""
         ...
 
 

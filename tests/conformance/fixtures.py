@@ -108,6 +108,50 @@ def _asks(requests: Mapping[str, Mapping[str, Any]], state: str = "") -> Run:
     return run
 
 
+DEFAULTS = _elicit(
+    "Please review your data.",
+    name={"type": "string", "default": "John Doe"},
+    age={"type": "integer", "default": 30},
+    score={"type": "number", "default": 95.5},
+    status={"type": "string", "enum": ["active", "inactive", "pending"], "default": "active"},
+    verified={"type": "boolean", "default": True},
+)
+
+OPTIONS = ["option1", "option2", "option3"]
+TITLED = [{"const": f"value{number}", "title": f"Option {number}"} for number in (1, 2, 3)]
+ENUMS = _elicit(
+    "Please choose.",
+    untitledSingle={"type": "string", "enum": OPTIONS},
+    titledSingle={"type": "string", "oneOf": TITLED},
+    legacyEnum={"type": "string", "enum": ["opt1", "opt2", "opt3"], "enumNames": ["One", "Two", "Three"]},
+    untitledMulti={"type": "array", "items": {"type": "string", "enum": OPTIONS}},
+    titledMulti={"type": "array", "items": {"anyOf": TITLED}},
+)
+
+
+class Prompted(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Arguments of the tool that has the client's model answer."""
+
+    prompt: str
+
+
+class Messaged(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Arguments of the tool that asks what it is told to."""
+
+    message: str
+
+
+async def _sampling(invocation: Invocation) -> Structured:
+    answers = _answered(invocation, {"answer": _sample(str(invocation.arguments["prompt"]))})
+    return {"text": f"LLM response: {json.dumps(answers['answer']['content'])}"}
+
+
+async def _elicitation(invocation: Invocation) -> Structured:
+    question = _elicit(str(invocation.arguments["message"]), username=TEXT, email=TEXT)
+    answers = _answered(invocation, {"user": question})
+    return {"text": f"User response: {json.dumps(answers['user'])}"}
+
+
 async def _multi_round(invocation: Invocation) -> Structured:
     state = invocation.dialogue.state
     if not state:
@@ -231,6 +275,10 @@ TOOLS = (
     _tool("test_error_handling", _fails),
     _tool("test_tool_with_progress", _progress, waits=True),
     _tool("test_logging_tool", _says("nothing is logged to clients")),
+    _tool("test_sampling", _sampling, arguments=Prompted),
+    _tool("test_elicitation", _elicitation, arguments=Messaged),
+    _tool("test_elicitation_sep1034_defaults", _asks({"review": DEFAULTS})),
+    _tool("test_elicitation_sep1330_enums", _asks({"choice": ENUMS})),
     _tool("test_streaming_elicitation", _asks({"user_name": NAME})),
     _tool("test_missing_capability", _asks({"question": _sample("What is the capital of France?")})),
     _tool("test_input_required_result_elicitation", _asks({"user_name": NAME})),

@@ -165,6 +165,7 @@ async def test_exports_by_filter_receipts_and_witnesses_are_verified_without_a_s
     counts = json.loads(await home.run("stats", "--by", "namespace", "--json"))
     assert {"namespace": "n1", "count": 2} in counts
     await home.stop()
+    assert "carries no proof" in await home.run("verify", str(table), code=2)
     for file in (lines, receipt):
         assert json.loads(await home.run("verify", str(file), "--json"))["intact"]
         whole = file.read_text()

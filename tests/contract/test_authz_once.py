@@ -14,7 +14,7 @@ from kubegate.authz.v1 import once_pb2, once_pb2_grpc
 from services.authz.adapters.sqlite_once import SqliteOnce
 from services.authz.adapters.sqlite_store import SqliteStore
 from services.authz.ports import Claim, Confirmation, Key
-from services.authz.questions import MOST_OF_ONE
+from services.authz.questions import LONGEST, MOST_OF_ONE
 from services.common.deadline import Deadline
 from services.common.errors import InvalidArgument, NotFound, PermissionDenied, ResourceExhausted, Unauthenticated
 from tests.contract.authz_world import World, running
@@ -197,8 +197,8 @@ async def test_an_outcome_has_bounds(world: World) -> None:
 async def test_a_question_is_answered_by_the_person_who_was_asked_and_the_first_answer_counts(world: World) -> None:
     mine, bobs = world.keys.token(), world.keys.token(subject="bob")
 
-    async def answer(token: str, key: str, *, accepted: bool = True) -> None:
-        request = once_pb2.AnswerRequest(principal_token=token, question_id=key, accepted=accepted)
+    async def answer(token: str, key: str, *, accepted: bool = True, content: bytes = b"") -> None:
+        request = once_pb2.AnswerRequest(principal_token=token, question_id=key, accepted=accepted, content=content)
         await ask(world, "Answer", request)
 
     async def wait(token: str, key: str, seconds: int = 20) -> bool:
@@ -221,6 +221,14 @@ async def test_a_question_is_answered_by_the_person_who_was_asked_and_the_first_
     await answer(mine, key, accepted=False)
     await answer(mine, key)
     assert not await wait(mine, key)
+    # What came with the answer comes with it, of bounded length.
+    key = (await ask(world, "Ask", once_pb2.AskRequest(principal_token=mine))).question_id
+    with pytest.raises(InvalidArgument):
+        await answer(mine, key, content=b"x" * (LONGEST + 1))
+    await answer(mine, key, content=b"x" * LONGEST)
+    request = once_pb2.AwaitAnswerRequest(principal_token=mine, question_id=key)
+    request.patience.seconds = 20
+    assert (await ask(world, "AwaitAnswer", request)).content == b"x" * LONGEST
     # No answer in time is no.
     key = (await ask(world, "Ask", once_pb2.AskRequest(principal_token=mine))).question_id
     assert not await wait(mine, key, 0)

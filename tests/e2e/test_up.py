@@ -231,7 +231,7 @@ def test_an_unreachable_cluster_is_named(tmp_path: Path, stack: RunningStack) ->
     assert done.returncode == 1
     assert "cluster" in done.stderr
     assert str(nowhere) in done.stderr
-    assert kubegate("down", "--home", str(tmp_path / "h")).stdout == "nothing was running\n"
+    assert kubegate("down", "--home", str(tmp_path / "h")).stdout == f"nothing was running in {tmp_path / 'h'}\n"
 
 
 @pytest.mark.req("I2.11")

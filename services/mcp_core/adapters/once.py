@@ -14,7 +14,7 @@ from services.common.errors import DomainError, Internal, NotFound
 from services.common.grpc_client import Peer
 from services.mcp_core.adapters.peers import away_or_refused, question_deadline
 from services.mcp_core.model import Caller
-from services.mcp_core.ports import Confirmed, Spent, Taken
+from services.mcp_core.ports import Confirmed, Said, Spent, Taken
 
 MARGIN = 5.0
 """Seconds beyond a wait that its answer may take."""
@@ -70,11 +70,13 @@ class AuthzKeeper:
         answer: once_pb2.AskResponse = await self._ask(lambda stub: stub.Ask, request, caller.context.deadline)
         return answer.question_id
 
-    async def answer(self, caller: Caller, question_id: str, *, accepted: bool) -> None:
-        request = once_pb2.AnswerRequest(principal_token=caller.token, question_id=question_id, accepted=accepted)
+    async def answer(self, caller: Caller, question_id: str, said: Said) -> None:
+        request = once_pb2.AnswerRequest(
+            principal_token=caller.token, question_id=question_id, accepted=said.accepted, content=said.content
+        )
         await self._ask(lambda stub: stub.Answer, request, caller.context.deadline)
 
-    async def wait(self, caller: Caller, question_id: str, seconds: float) -> bool:
+    async def wait(self, caller: Caller, question_id: str, seconds: float) -> Said:
         request = once_pb2.AwaitAnswerRequest(principal_token=caller.token, question_id=question_id)
         request.patience.FromTimedelta(timedelta(seconds=seconds))
         try:
@@ -85,7 +87,7 @@ class AuthzKeeper:
             )
         except DomainError as error:
             raise away_or_refused("authz", error) from None
-        return answer.accepted
+        return Said(answer.accepted, answer.content)
 
     async def _ask(self, method: Method, request: Any, deadline: Deadline, request_id: str = "") -> Any:
         metadata = (("request-id", request_id),) if request_id else ()

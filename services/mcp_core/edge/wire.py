@@ -166,6 +166,10 @@ def parse_json(body: bytes) -> Any:
     """
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        # Where it ends to be JSON, and never what stands there.
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InvalidArgument(f"The body is not valid JSON in UTF-8: see {where}.") from None
     except (ValueError, RecursionError):
         raise InvalidArgument("The body is not valid JSON in UTF-8.") from None
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):

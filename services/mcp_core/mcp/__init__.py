@@ -6,7 +6,8 @@ heard of. ``server`` puts the handlers together: ``tools``, ``resources``, ``pro
 a ``pack`` (the product's is ``product``); ``reading`` fetches what prompts and resources show, ``listed`` is a tool as
 lists show it, ``pages`` cuts lists. ``containment`` turns every failure into a sentence of ours, ``span`` traces a
 request, ``request_state`` seals what clients carry between the rounds that ``dialogue`` asks for. Before something is
-destroyed, ``confirming`` asks clients of 2026, ``elicitation`` those of 2025.
+destroyed, ``confirming`` asks clients of 2026; ``elicitation`` asks those of 2025 that, and what else a tool asks, in
+the stream of a call that is ``held`` open.
 
 None of them decides anything: what touches the cluster goes through ``Pipeline``.
 """

@@ -46,6 +46,11 @@ def accepts(answer: object) -> bool:
     return isinstance(content, Mapping) and content.get("confirm") is True
 
 
+def asking_older(can: frozenset[str]) -> Asking:
+    """How a client of 2025 can be asked, by what it said that it can."""
+    return Asking(Way.ELICIT) if "elicitation" in can else Asking()
+
+
 def round_trip(needed: ConfirmationNeeded) -> InputRequired:
     """The question as a round of MCP 2026."""
     params = {"mode": "form", **question_params(needed.plan)}

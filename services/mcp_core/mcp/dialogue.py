@@ -9,7 +9,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 
 from services.mcp_core.errors import InputRequired
-from services.mcp_core.mcp.exchange import Exchange, sentence
+from services.mcp_core.mcp.exchange import Exchange, Needed, sentence
 from services.mcp_core.model import Dialogue, Result
 
 CAPABILITY = {"elicitation/create": "elicitation", "sampling/createMessage": "sampling", "roots/list": "roots"}
@@ -20,7 +20,7 @@ def dialogue_of(
     ctx: ServerRequestContext[Any, Any], exchange: Exchange, params: types.InputResponseRequestParams
 ) -> Dialogue:
     """What the client of this request can be asked, has answered, and wants to hear."""
-    can: frozenset[str] = frozenset()
+    can = exchange.can
     capabilities = ctx.session.client_capabilities
     if exchange.modern and capabilities is not None:
         can = frozenset(name for name in CAPABILITY.values() if getattr(capabilities, name, None) is not None)
@@ -30,6 +30,13 @@ def dialogue_of(
     }
     report = ctx.session.report_progress if exchange.streamed else None
     return Dialogue(can, answers, params.request_state or "", report)
+
+
+def askable(needed: Needed, can: frozenset[str]) -> bool:
+    """Whether a client that can be asked so much can be asked this."""
+    if not isinstance(needed, InputRequired):
+        return "elicitation" in can
+    return bool(needed.requests) and all(CAPABILITY[str(each["method"])] in can for each in needed.requests.values())
 
 
 def ask(needed: InputRequired, exchange: Exchange, can: frozenset[str]) -> types.InputRequiredResult:

@@ -1,39 +1,56 @@
-"""Confirmations of MCP clients of 2025: the call is held open, its client asks the person and posts the answer (R16).
+"""What a call asks MCP clients of 2025: it is held open, its client asks the person and posts the answer (R16).
 
-This server has no sessions, and replicas know nothing of each other. So what a client said in `initialize`, that it can
-elicit, comes back with every request as its session id, sealed and of use for that person only; and the answer, which
+This server has no sessions, and replicas know nothing of each other. So what a client said in `initialize`, what it can
+be asked, comes back with every request as its session id, sealed and of use for that person only; and the answer, which
 may reach another replica, goes through authz to the one that holds the call. Whoever answers is authenticated like
-everybody, and must be who was asked.
+everybody, and must be who was asked. Every round is the call again, decided and recorded like the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import mcp_types as types
 import msgspec
+from pydantic import BaseModel, ValidationError
 
 from services.common.deadline import Deadline
-from services.common.errors import DomainError
+from services.common.errors import DomainError, InvalidArgument
 from services.common.log import get_logger
-from services.mcp_core.confirmation import Asking, ConfirmationNeeded, Way
-from services.mcp_core.edge.wire import SECURITY_HEADERS, Message, Request, Response, Send, dump_json
-from services.mcp_core.mcp.confirming import accepts, question_params
-from services.mcp_core.mcp.exchange import Exchange, sentence
+from services.mcp_core.confirmation import ConfirmationNeeded
+from services.mcp_core.edge.wire import Request, dump_json
+from services.mcp_core.errors import InputRequired
+from services.mcp_core.mcp.confirming import KEY, accepts, asking_older, question_params
+from services.mcp_core.mcp.dialogue import CAPABILITY, askable
+from services.mcp_core.mcp.exchange import Exchange, Needed, sentence
+from services.mcp_core.mcp.held import Held
 from services.mcp_core.mcp.tools import failed, shown
-from services.mcp_core.model import Caller
+from services.mcp_core.model import Caller, Dialogue
 from services.mcp_core.pipeline import Pipeline
-from services.mcp_core.ports import Keeper, Sealer
+from services.mcp_core.ports import Keeper, Said, Sealer
 
 SESSION = b"mcp-session-id"
 
 WAIT_SECONDS = 45.0
-"""How long a person may take: the principal token of the call lives a minute."""
+"""How long a person may take for all that one call asks: the principal token of the call lives a minute."""
 
 ACT_SECONDS = 30.0
-"""What the call has left when it was confirmed."""
+"""What the call has left when it was answered."""
 
+ROUNDS = 4
+"""How often one call may ask."""
+
+LONGEST = 8192
+"""Bytes of an answer, as authz has it."""
+
+ANSWERS: Mapping[str, type[BaseModel]] = {
+    "elicitation/create": types.ElicitResult,
+    "sampling/createMessage": types.CreateMessageResult,
+    "roots/list": types.ListRootsResult,
+}
+"""The shape of an answer, by what was asked."""
 
 log = get_logger("elicitation")
 
@@ -47,79 +64,98 @@ class Elicitations:
         self._sealer = sealer
 
     def session(self, caller: Caller, message: Mapping[str, Any]) -> str:
-        """The session id for an `initialize` whose client can elicit by form; "" for others."""
+        """The session id for an `initialize` whose client can be asked something; "" for others."""
         params = message.get("params")
         capabilities = params.get("capabilities") if isinstance(params, dict) else None
-        elicitation = capabilities.get("elicitation") if isinstance(capabilities, dict) else None
-        if not isinstance(elicitation, dict) or ("url" in elicitation and "form" not in elicitation):
+        if not isinstance(capabilities, dict):
             return ""
-        return self._sealer.seal(msgspec.msgpack.encode(_session(caller)))
+        can = {name for name in CAPABILITY.values() if isinstance(capabilities.get(name), dict)}
+        elicitation = capabilities.get("elicitation")
+        if isinstance(elicitation, dict) and "url" in elicitation and "form" not in elicitation:
+            can.discard("elicitation")
+        return self._sealer.seal(_session(caller, can)) if can else ""
 
-    def asking(self, request: Request, caller: Caller) -> Asking:
-        """How the client of a request can be asked."""
+    def can(self, request: Request, caller: Caller) -> frozenset[str]:
+        """What the client of a request can be asked, as it said and nobody else."""
         content = self._sealer.open(request.text(SESSION)) if request.text(SESSION) else None
-        known = content is not None and content == msgspec.msgpack.encode(_session(caller))
-        return Asking(Way.ELICIT) if known else Asking()
+        try:
+            said = msgspec.msgpack.decode(content or b"", type=list[str])
+        except msgspec.DecodeError:
+            return frozenset()
+        known = frozenset(said[1].split()) if len(said) > 1 else frozenset[str]()
+        return known if content == _session(caller, known) else frozenset()
 
     async def take(self, caller: Caller, message: Mapping[str, Any]) -> None:
         """Takes the answer that a client posts.
 
         Raises:
-            NotFound: nothing was asked of this caller under that id.
+            InvalidArgument: it is too long. NotFound: nothing was asked of this caller under that id.
         """
-        await self._keeper.answer(caller, str(message["id"]), accepted=accepts(message.get("result")))
+        result = message.get("result")
+        content = dump_json(result) if isinstance(result, dict) else b""
+        if len(content) > LONGEST:
+            raise InvalidArgument(f"An answer has {LONGEST} bytes at most; answer again, shorter.")
+        await self._keeper.answer(caller, str(message["id"]), Said(accepts(result), content))
 
-    async def held(self, exchange: Exchange, message: Mapping[str, Any], needed: ConfirmationNeeded) -> Response:
-        """The answer to a tools/call that asks, waits and then makes the call again, confirmed or not."""
-        caller = exchange.caller
-        key = await self._keeper.ask(caller)
+    async def held(self, exchange: Exchange, message: Mapping[str, Any], needed: Needed) -> Held:
+        """The answer to a tools/call that asks, waits and then makes the call again, whatever was said.
 
-        async def finish() -> Any:
+        Raises:
+            DomainError: nobody can be asked now.
+        """
+        asked = _requests(needed)
+        key = await self._keeper.ask(exchange.caller)
+        first = _question(key, next(iter(asked.values())))
+        return Held(first, self._rounds(exchange, message["params"], needed, key))
+
+    async def _rounds(
+        self, exchange: Exchange, params: Mapping[str, Any], needed: Needed, key: str
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        """What follows the first question: further ones, and the result."""
+        patience = Deadline.after(WAIT_SECONDS)
+        dialogue = Dialogue(exchange.can)
+        asked: set[str] = set()
+        result = failed(sentence(needed, exchange))
+        for _ in range(ROUNDS):
+            asking = asking_older(exchange.can)
+            caller = _fresh(exchange.caller)
+            answers: dict[str, object] = {}
             try:
-                accepted = await self._keeper.wait(caller, key, WAIT_SECONDS)
-            except DomainError as error:
-                log.warning("no answer", request_id=caller.context.request_id, reason=error.public_message)
-                accepted = False
-            fresh = replace(caller, context=replace(caller.context, deadline=Deadline.after(ACT_SECONDS)))
-            params = message["params"]
-            asking = Asking(Way.ELICIT, needed.token, accepted=accepted)
-            try:
-                result = shown(await self._pipeline.call(fresh, params["name"], params.get("arguments") or {}, asking))
+                for name, request in _requests(needed).items():
+                    if not key:
+                        key = await self._keeper.ask(caller)
+                        yield _question(key, request)
+                    said = await self._said(caller, key, patience)
+                    key = ""
+                    if isinstance(needed, ConfirmationNeeded):
+                        asking = replace(asking, token=needed.token, accepted=said.accepted)
+                    else:
+                        answers[name] = _answer(request, said, needed)
+                if isinstance(needed, InputRequired):
+                    dialogue = Dialogue(exchange.can, answers, needed.state)
+                caller = _fresh(caller)
+                given = params.get("arguments") or {}
+                result = shown(await self._pipeline.call(caller, params["name"], given, asking, dialogue))
+                break
+            except (ConfirmationNeeded, InputRequired) as error:
+                asked |= set(_requests(needed))
+                result = failed(sentence(error, exchange))
+                if asked & set(_requests(error)) or not askable(error, exchange.can):
+                    # Who said no, or nothing that will do, is not asked the same again.
+                    break
+                needed = error
             except DomainError as error:
                 result = failed(sentence(error, exchange))
-            body = result.model_dump(mode="json", by_alias=True, exclude_none=True)
-            return {"jsonrpc": "2.0", "id": exchange.number, "result": body}
+                break
+        body = result.model_dump(mode="json", by_alias=True, exclude_none=True)
+        yield {"jsonrpc": "2.0", "id": exchange.number, "result": body}
 
-        question = {
-            "jsonrpc": "2.0",
-            "id": key,
-            "method": "elicitation/create",
-            "params": question_params(needed.plan),
-        }
-        return Held(question, finish)
-
-
-class Held(Response):
-    """A stream of two events: a question, and what came of it."""
-
-    __slots__ = ("_finish", "_question")
-
-    def __init__(self, question: Mapping[str, Any], finish: Callable[[], Awaitable[Any]]) -> None:
-        super().__init__(200)
-        self._question = question
-        self._finish = finish
-
-    async def send(self, send: Send, request_id: str) -> None:
-        headers = [
-            (b"x-request-id", request_id.encode()),
-            (b"content-type", b"text/event-stream"),
-            (b"cache-control", b"no-cache, no-transform"),
-            (b"x-accel-buffering", b"no"),
-            *(pair for pair in SECURITY_HEADERS if pair[0] != b"cache-control"),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send(_event(self._question, more=True))
-        await send(_event(await self._finish(), more=False))
+    async def _said(self, caller: Caller, key: str, patience: Deadline) -> Said:
+        try:
+            return await self._keeper.wait(caller, key, max(patience.remaining(), 0.0))
+        except DomainError as error:
+            log.warning("no answer", request_id=caller.context.request_id, reason=error.public_message)
+            return Said()
 
 
 def is_answer(message: Any) -> bool:
@@ -129,14 +165,34 @@ def is_answer(message: Any) -> bool:
     return isinstance(message.get("id"), str) and (("result" in message) != ("error" in message))
 
 
-def _session(caller: Caller) -> list[str]:
+def _requests(needed: Needed) -> Mapping[str, Mapping[str, object]]:
+    if isinstance(needed, InputRequired):
+        return needed.requests
+    return {KEY: {"method": "elicitation/create", "params": question_params(needed.plan)}}
+
+
+def _question(key: str, request: Mapping[str, object]) -> Mapping[str, Any]:
+    return {"jsonrpc": "2.0", "id": key, **request}
+
+
+def _answer(request: Mapping[str, object], said: Said, needed: InputRequired) -> object:
+    """The answer, in the shape that the protocol has for it.
+
+    Raises:
+        InputRequired: there is none.
+    """
+    try:
+        answer = ANSWERS[str(request["method"])].model_validate_json(said.content)
+    except ValidationError:
+        raise needed from None
+    return answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _fresh(caller: Caller) -> Caller:
+    return replace(caller, context=replace(caller.context, deadline=Deadline.after(ACT_SECONDS)))
+
+
+def _session(caller: Caller, can: set[str] | frozenset[str]) -> bytes:
     principal = caller.principal
-    return ["session", "elicitation", principal.issuer, principal.subject, principal.tenant, principal.credential_id]
-
-
-def _event(message: Any, *, more: bool) -> Message:
-    return {
-        "type": "http.response.body",
-        "body": b"event: message\ndata: " + dump_json(message) + b"\n\n",
-        "more_body": more,
-    }
+    person = [principal.issuer, principal.subject, principal.tenant, principal.credential_id]
+    return msgspec.msgpack.encode(["session", " ".join(sorted(can)), *person])

@@ -126,7 +126,7 @@ class McpEndpoint:
             self._in_flight.cancel(exchange, message.get("params", {}))
         if not wants_progress(request, message):
             if not exchange.modern and takes_events(request):
-                exchange.asking = self._elicitations.asking(request, exchange.caller)
+                exchange.can = self._elicitations.can(request, exchange.caller)
             with self._traced(request, message, exchange):
                 response = await self._answered(request, body, exchange)
             if exchange.question is not None:

@@ -13,8 +13,8 @@ from mcp.shared.exceptions import MCPError
 
 from services.common.errors import DomainError
 from services.common.telemetry.trace_context import TraceContext
-from services.mcp_core.confirmation import Asking, ConfirmationNeeded
-from services.mcp_core.errors import ActionDenied
+from services.mcp_core.confirmation import ConfirmationNeeded
+from services.mcp_core.errors import ActionDenied, InputRequired
 from services.mcp_core.mcp.messages import INVALID
 from services.mcp_core.model import Caller, Result
 
@@ -23,7 +23,8 @@ T = TypeVar("T")
 STATE = "kubegate.exchange"
 """Key of the Exchange in the scope's state."""
 
-NOBODY = Asking()
+Needed = ConfirmationNeeded | InputRequired
+"""What a call asks first."""
 
 Key = tuple[Any, ...]
 
@@ -35,7 +36,7 @@ class Exchange:
     action, result, error, violation: for its record; recorded: the pipeline has written that, or will whatever happens.
     modern: of 2026-07-28 or newer, by the header, as the SDK routes. number: the JSON-RPC id. streamed: the answer
     may be a stream of events. handled: a handler of ours, or the SDK's routing, has seen it. step_up: a denial that
-    the client can have lifted by its authorization server, which takes an HTTP 403 (MCP authorization). asking: how the
+    the client can have lifted by its authorization server, which takes an HTTP 403 (MCP authorization). can: what the
     client of an older revision can be asked; question: what it is to be asked, in the place of its answer.
     """
 
@@ -51,8 +52,8 @@ class Exchange:
     handled: bool = False
     cancelled: bool = False
     step_up: ActionDenied | None = None
-    asking: Asking = NOBODY
-    question: ConfirmationNeeded | None = None
+    can: frozenset[str] = frozenset()
+    question: Needed | None = None
     _work: asyncio.Task[Any] | None = field(default=None, repr=False)
 
     def failed(self, error: DomainError) -> None:

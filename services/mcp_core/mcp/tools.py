@@ -11,8 +11,8 @@ from mcp.server.context import ServerRequestContext
 from services.common.errors import DomainError
 from services.mcp_core.confirmation import ConfirmationNeeded, Way
 from services.mcp_core.errors import InputRequired
-from services.mcp_core.mcp.confirming import asking_of, handle, round_trip
-from services.mcp_core.mcp.dialogue import ask, dialogue_of
+from services.mcp_core.mcp.confirming import asking_of, asking_older, handle, round_trip
+from services.mcp_core.mcp.dialogue import ask, askable, dialogue_of
 from services.mcp_core.mcp.exchange import exchange_of, sentence
 from services.mcp_core.mcp.listed import listed
 from services.mcp_core.mcp.pages import page
@@ -50,9 +50,10 @@ class ToolHandlers:
         """One call; denials and other errors of ours are answers that the model can read."""
         exchange = exchange_of(ctx)
         dialogue = dialogue_of(ctx, exchange, params)
-        asking = exchange.asking
         if exchange.modern:
             asking = asking_of(dialogue, ctx.session.client_capabilities)
+        else:
+            asking = asking_older(exchange.can)
         exchange.recorded = True
         try:
             answer = await exchange.run(
@@ -67,6 +68,8 @@ class ToolHandlers:
         except InputRequired as needed:
             if exchange.modern:
                 return ask(needed, exchange, dialogue.can)
+            if askable(needed, exchange.can):
+                exchange.question = needed
             return failed(sentence(needed, exchange))
         except DomainError as error:
             exchange.failed(error)

@@ -78,6 +78,8 @@ def _sentence(message: str, struct: type[msgspec.Struct]) -> str:
     if found is None or found["path"] is None:
         return f"The arguments must be a JSON object; known: {known}."
     problem = found["problem"].replace("Expected", "must be", 1).replace("`", "")
-    if "matching regex" in problem:
+    if found["path"] == "idempotency_key":
+        problem = "must be 8 to 128 letters, digits, '.', '_', ':' or '-'; a UUID will do"
+    elif "matching regex '^[a-z0-9](" in problem:
         problem = "must be a Kubernetes name: lower-case letters, digits, '-' (RFC 1123), '.' only in names of objects"
     return f"Argument `{found['path'][:64]}` {problem}."

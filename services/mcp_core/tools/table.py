@@ -18,6 +18,23 @@ Namespace, Node or CustomResourceDefinition `kubegate:danger:delete-namespace`, 
 an application that creates `create` beside `patch`; owners or a lack of finalizers that come to deleting an object
 `delete` too, confirmed like a delete.
 
+## Changing something
+
+Every tool that changes something takes, beside its own arguments:
+
+- `dry_run: true` shows what would change and whether it must be confirmed; nothing is done.
+- `confirm`: a deletion and the like is first answered with what it would do and a token, good for five minutes, for
+  this caller, these arguments and this object as it is. Over REST that is a 428: send the same arguments again with its
+  `confirm`. Over MCP the client asks its user; one that can ask nobody may not make such calls, unless
+  `kubegate:confirm:handle` is granted ([policy](policy.md)).
+- `idempotency_key`: 8 to 128 letters, digits, `.`, `_`, `:` or `-`, new for each change, such as a UUID. Sent again
+  with the same arguments it answers what was recorded (header `Kubegate-Replay-Of`) and does nothing; with others: 400.
+
+A refusal is a problem document (RFC 9457): 400 names the argument, 403 what is `missing`, 404 what the cluster has not,
+409 why nothing was done. `detail` says what to do next, and `request_id` finds the call in `kubegate audit query`.
+
+## All of them
+
 | tool | permission | what |
 |---|---|---|
 """

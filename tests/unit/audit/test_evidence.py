@@ -71,6 +71,14 @@ def test_every_section_lists_its_own_events_and_names_its_controls() -> None:
 
 
 @pytest.mark.req("I4.5")
+def test_looking_is_no_change_and_a_legal_hold_is_one() -> None:
+    actions = ["keys.list", "policy.explain", "keys.list-signing", "audit.PlaceHold", "audit.Query", "keys.disable"]
+    sections = made([recorded(n, event_type="admin", action=action) for n, action in enumerate(actions)])["sections"]
+    assert [each["sequence"] for each in sections["changes"]["events"]] == [3, 5]
+    assert [each["sequence"] for each in sections["audit_access"]["events"]] == [4]
+
+
+@pytest.mark.req("I4.5")
 def test_the_access_review_says_who_can_do_what_and_when_they_last_did() -> None:
     review = made()["sections"]["access_review"]
     first, second = review["holders"]

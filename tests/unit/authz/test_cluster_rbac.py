@@ -100,7 +100,9 @@ def test_patterns_are_resolved_against_the_namespaces_that_exist() -> None:
     assert bound(NAMESPACES) == ["development", "feature-x"]
     assert bound(("feature-y", "featurex", "my-feature-x")) == ["feature-y"]
     assert bound(None) == ["development"]
-    assert unbound(POLICY, None) == ["role developer: feature-* is not bound; give the namespaces: --namespace-list"]
+    assert unbound(POLICY, None) == [
+        'role developer: feature-* is not bound; give the namespaces: --namespace-list "$(kubectl get ns -o name)"'
+    ]
     assert unbound(POLICY, ("default", "development")) == [
         "role operator: namespace staging does not exist, so nothing is bound there"
     ]

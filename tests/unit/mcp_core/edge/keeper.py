@@ -8,7 +8,7 @@ from dataclasses import replace
 from services.common.deadline import Deadline
 from services.common.errors import DomainError, NotFound
 from services.mcp_core.model import Caller
-from services.mcp_core.ports import Confirmed, Spent, Taken
+from services.mcp_core.ports import Confirmed, Said, Spent, Taken
 from tests.fakes.clock import FakeClock
 
 
@@ -20,7 +20,7 @@ class FakeKeeper:
         self.clock = clock
         self.error: DomainError | None = None
         self.used: set[str] = set()
-        self.questions: dict[str, tuple[str, asyncio.Future[bool]]] = {}
+        self.questions: dict[str, tuple[str, asyncio.Future[Said]]] = {}
         self.taken: dict[tuple[str, str], tuple[str, bytes, Taken]] = {}
 
     async def recall(self, caller: Caller, key: str, digest: bytes) -> Taken | None:
@@ -64,15 +64,15 @@ class FakeKeeper:
         self.questions[key] = caller.principal.user, asyncio.get_running_loop().create_future()
         return key
 
-    async def answer(self, caller: Caller, question_id: str, *, accepted: bool) -> None:
+    async def answer(self, caller: Caller, question_id: str, said: Said) -> None:
         self._called("answer")
         user, answered = self.questions.get(question_id, ("", None))
         if answered is None or user != caller.principal.user:
             raise NotFound("No such question is open.")
         if not answered.done():
-            answered.set_result(accepted)
+            answered.set_result(said)
 
-    async def wait(self, caller: Caller, question_id: str, seconds: float) -> bool:
+    async def wait(self, caller: Caller, question_id: str, seconds: float) -> Said:
         self._called("wait")
         return await self.questions[question_id][1]
 

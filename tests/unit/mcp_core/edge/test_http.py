@@ -19,6 +19,7 @@ from services.common.errors import (
     Unauthenticated,
     Unavailable,
 )
+from services.mcp_core.edge.wire import parse_json
 from services.mcp_core.errors import ClusterDenied, ClusterRejected, OutcomeUnknown
 from services.mcp_core.model import Kind, Result
 from services.mcp_core.tools.base import Invocation, Structured
@@ -79,6 +80,12 @@ async def test_another_content_type_is_415_and_recorded() -> None:
 
 
 @pytest.mark.req("I2.11")
+def test_broken_json_is_told_where_it_breaks_and_not_what_stands_there() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        parse_json(b'{"namespace":\n hush}')
+    assert refused.value.public_message == "The body is not valid JSON in UTF-8: see line 2, column 2."
+
+
 @pytest.mark.parametrize("body", [b"{", b"[1]", b'"x"', b"\xff\xfe", b'{"namespace": NaN}', b"[" * 20000, b"name=web"])
 async def test_a_body_that_is_no_json_object_is_400_and_recorded(body: bytes) -> None:
     world = World()

@@ -148,6 +148,12 @@ def test_good_arguments_pass_and_unknown_ones_do_not(name: str) -> None:
         ("scale_deployment", {"name": "x", "namespace": "a", "replicas": 1001}, "`replicas` must be int <= 1000"),
         ("scale_deployment", {"name": "x", "namespace": "a", "replicas": True}, "`replicas` must be int, got bool"),
         ("scale_deployment", {"name": "x", "namespace": "a", "replicas": "3"}, "`replicas` must be int, got str"),
+        (
+            "scale_deployment",
+            {"name": "x", "namespace": "a", "replicas": 1, "idempotency_key": "abc-1"},
+            "`idempotency_key` must be 8 to 128 letters",
+        ),
+        ("wait_for", {"kind": "pods", "name": "x", "condition": "9"}, "`condition` must be str matching regex"),
         ("scale_deployment", {"name": "a" * 254, "namespace": "a", "replicas": 1}, "`name` must be str of length"),
     ],
 )

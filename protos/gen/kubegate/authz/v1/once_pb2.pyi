@@ -383,22 +383,26 @@ class AnswerRequest(_message.Message):
     PRINCIPAL_TOKEN_FIELD_NUMBER: _builtins.int
     QUESTION_ID_FIELD_NUMBER: _builtins.int
     ACCEPTED_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     principal_token: _builtins.str
     """Signed by authn; of the person who was asked."""
     question_id: _builtins.str
     """From Ask."""
     accepted: _builtins.bool
     """Whether the person said yes."""
+    content: _builtins.bytes
+    """What the client answered, as JSON; 8 KiB at most. Only passed on."""
     def __init__(
         self,
         *,
         principal_token: _builtins.str = ...,
         question_id: _builtins.str = ...,
         accepted: _builtins.bool = ...,
+        content: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "principal_token", b"principal_token", "question_id", b"question_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "content", b"content", "principal_token", b"principal_token", "question_id", b"question_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -460,16 +464,20 @@ class AwaitAnswerResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCEPTED_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bool
     """Whether it was a yes; no answer in time is none."""
+    content: _builtins.bytes
+    """What the client answered, as JSON; empty where nothing came in time."""
     def __init__(
         self,
         *,
         accepted: _builtins.bool = ...,
+        content: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "content", b"content"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,41 @@
+"""A call of a client of 2025 that is held open: a stream of questions, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from services.mcp_core.edge.wire import SECURITY_HEADERS, Message, Response, Send, dump_json
+
+
+class Held(Response):
+    """Sends each message as an event when there is one. ``first`` is there already."""
+
+    __slots__ = ("_first", "_further")
+
+    def __init__(self, first: Mapping[str, Any], further: AsyncIterator[Mapping[str, Any]]) -> None:
+        super().__init__(200)
+        self._first = first
+        self._further = further
+
+    async def send(self, send: Send, request_id: str) -> None:
+        headers = [
+            (b"x-request-id", request_id.encode()),
+            (b"content-type", b"text/event-stream"),
+            (b"cache-control", b"no-cache, no-transform"),
+            (b"x-accel-buffering", b"no"),
+            *(pair for pair in SECURITY_HEADERS if pair[0] != b"cache-control"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send(_event(self._first))
+        async for message in self._further:
+            await send(_event(message))
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _event(message: Mapping[str, Any]) -> Message:
+    return {
+        "type": "http.response.body",
+        "body": b"event: message\ndata: " + dump_json(message) + b"\n\n",
+        "more_body": True,
+    }
