@@ -9,6 +9,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
   "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 BIN := .venv/bin
 ARGS ?=
+# Processes of `make test`; 0 runs the tests one after another.
+JOBS ?= 2
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 PROTOS = $(shell find protos/kubegate -name '*.proto' | LC_ALL=C sort)
 TMP = $(shell mktemp -d)
@@ -32,7 +34,7 @@ help:  ## this list
 
 .PHONY: test
 test: setup  ## unit, contract, integration and end-to-end tests (< 12 min on 2 cores); ARGS='-k name' narrows
-	@$(BIN)/pytest -m 'not long' --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -m 'not long' --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-cluster
 test-cluster: setup  ## the tools against your cluster: KUBECONFIG=FILE of an administrator; makes and removes its own namespaces

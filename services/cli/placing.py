@@ -1,9 +1,13 @@
 """Where the parts of a stack listen and by which names they find one another."""
 
+import contextlib
+import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from services.common.runtime_errors import StartupError
 
 LOOPBACK = "127.0.0.1"
 EDGE_HOSTS = ("localhost", LOOPBACK, "::1")
@@ -30,11 +34,17 @@ class Placing:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback address that nobody listens on at the moment.
+
+    Below the range from which systems number outgoing connections (Linux: 32768 on): one of those would take the port
+    before the service that it is meant for has started.
+    """
+    for port in secrets.SystemRandom().sample(range(15_000, 32_000), 100):
+        with socket.socket() as probe:
+            with contextlib.suppress(OSError):
+                probe.bind((LOOPBACK, port))
+                return port
+    raise StartupError("no free port on 127.0.0.1 between 15000 and 32000; stop something that listens there")
 
 
 def on_loopback(edge_port: int, otlp: str = "", sample: float = 1.0) -> Placing:
