@@ -339,6 +339,7 @@ class StreamClient(Generic[Request, Response]):
         """The first answer of a stream: only now is it known to be one."""
         if self._broken:
             STREAM_RECONNECTS.labels(self._name).inc()
+            log.info("stream restored", peer=self._peer.name)
         self._broken = False
         STREAM_UP.labels(self._name).set(1)
 
@@ -346,7 +347,8 @@ class StreamClient(Generic[Request, Response]):
         # A status of the stream itself, such as a certificate that the peer does not accept, is never the answer
         # to a question: whoever asked learns that the peer is away, and the log says why.
         code, details = (cause.code().name, cause.details()) if isinstance(cause, aio.AioRpcError) else ("closed", "")
-        log.warning("stream broken", peer=self._peer.name, code=code, details=details)
+        if not self._broken:
+            log.warning("stream broken", peer=self._peer.name, code=code, details=details)
         self._broken = True
         STREAM_UP.labels(self._name).set(0)
 

@@ -67,6 +67,8 @@ class Lease:
         """The newest revision seen; what was computed under an older one must not be cached."""
         self._wanted = asyncio.Event()
         self._answered = asyncio.Event()
+        self._lost = False
+        """Whether the log says so: one line when an outage begins and one when it ends."""
 
     def fresh(self) -> bool:
         """Whether what is cached may be used now."""
@@ -107,7 +109,9 @@ class Lease:
                 continue
             except Exception as error:  # noqa: BLE001 - whatever it is, the lease runs out and is tried again
                 self._lose()
-                log.warning("lease stream lost", peer=self._peer.name, cause=type(error).__name__)
+                if not self._lost:
+                    log.warning("lease stream lost", peer=self._peer.name, cause=type(error).__name__)
+                self._lost = True
                 LEASE_LOST.labels(self._peer.name).inc()
             finally:
                 if call is not None:
@@ -143,6 +147,9 @@ class Lease:
         self._apply(response)
         self.revision = max(self.revision, response.answer.revision)
         self._sent_at = sent_at
+        if self._lost:
+            log.info("lease held again", peer=self._peer.name)
+            self._lost = False
         self._answered.set()
         self._answered = asyncio.Event()
 

@@ -58,6 +58,7 @@ async def _until_signalled(main: Awaitable[None]) -> None:
     def stop() -> None:
         nonlocal stopping
         if not stopping:
+            log.get_logger("runtime").info("stops")
             # A repeated signal must not cut the cleanup short.
             stopping = True
             task.cancel()
@@ -72,7 +73,8 @@ async def _until_signalled(main: Awaitable[None]) -> None:
 
 
 def announce_address(path: Path | None, address: str) -> None:
-    """Writes the bound ``host:port`` where the starter of the process looks for it, whole or not at all."""
+    """Logs the bound ``host:port`` and writes it, whole or not at all, where the process's starter looks for it."""
+    log.get_logger("runtime").info("serves", address=address)
     if path is None:
         return
     partial = path.with_suffix(path.suffix + ".part")

@@ -33,6 +33,7 @@ from services.common.grpc_server import PROBLEMS_METADATA, GrpcServer, current_c
 from services.common.grpc_stream import StreamClient, serve_stream
 from services.common.runtime_errors import StartupError
 from services.common.tls import peer_path
+from tests.fakes.holding_proxy import HoldingProxy
 from tests.fakes.mesh import Mesh
 
 SERVICE = "kubegate.authz.v1.AuthzService"
@@ -417,6 +418,17 @@ async def test_large_items_never_make_a_message_that_the_server_refuses(served: 
     assert [answer.event_id for answer in answers] == [each.request_id for each in large]
     await stream.close()
     await peer.close()
+
+
+@pytest.mark.req("R8")
+async def test_a_slow_handshake_is_not_a_failed_call(served: Fixture) -> None:
+    """Across zones, or on a busy machine, connecting takes longer than the back-off between two attempts."""
+    with HoldingProxy(served.port).serving() as proxy:
+        proxy.answers.clear()
+        calling = asyncio.create_task(ask(served.mesh.peer("authz", proxy.port, "service/mcp-core")))
+        await asyncio.wait({calling}, timeout=1.5)
+        proxy.answers.set()
+        assert (await calling).event_id == "a"
 
 
 async def test_a_closed_client_stays_closed(served: Fixture) -> None:
