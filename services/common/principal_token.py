@@ -26,7 +26,7 @@ from services.common.clock import Clock, SystemClock
 from services.common.deadline import Deadline
 from services.common.errors import DomainError, Unauthenticated, Unavailable
 from services.common.grpc_client import Peer
-from services.common.log import get_logger
+from services.common.log import Outage, get_logger
 from services.common.tls import spiffe_id
 
 ISSUER = "kubegate"
@@ -198,6 +198,7 @@ class RemotePrincipalKeys:
         self._keys: dict[str, Any] = {}
         self._fetched_at = float("-inf")
         self._failed = False
+        self._outage = Outage(log, "principal keys not fetched", "principal keys fetched again")
         self._lock = asyncio.Lock()
 
     async def find(self, key_id: str) -> Any | None:
@@ -222,7 +223,7 @@ class RemotePrincipalKeys:
                 async with self._lock:
                     await self._fetch()
             except DomainError as error:
-                log.warning("principal keys not fetched", reason=error.public_message)
+                self._outage.failed(reason=error.public_message)
             await asyncio.sleep(self._PERIOD if self._keys else self._RETRY)
 
     async def _fetch(self) -> None:
@@ -237,3 +238,4 @@ class RemotePrincipalKeys:
             jwk["kid"]: jwt.PyJWK.from_dict(jwk).key for jwk in json.loads(response.jwks_json)["keys"] if "kid" in jwk
         }
         self._failed = False
+        self._outage.worked()

@@ -30,7 +30,7 @@ from services.common.errors import (
     PermissionDenied,
     Unavailable,
 )
-from services.common.log import get_logger
+from services.common.log import Outage, get_logger
 from services.common.runtime_errors import ConfigError
 from services.common.telemetry.trace_context import traceparent
 from services.mcp_core.adapters.kubeconfig import ClusterSettings, select
@@ -79,6 +79,7 @@ class KubernetesCluster:
         self._credentials = credentials
         self._refreshing = asyncio.Lock()
         self._log = get_logger("mcp_core.kubernetes").bind(cluster=settings.name)
+        self._outage = Outage(self._log, "cluster away", "cluster answers again", server=self._server)
 
     @classmethod
     async def open(cls, settings: ClusterSettings) -> KubernetesCluster:
@@ -199,6 +200,7 @@ class KubernetesCluster:
                     method, url, headers=sent, body=body, _request_timeout=timeout
                 )
                 measured.status = response.response.status
+                self._outage.worked()
                 return await self._read(response.response, cut_at)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise self._away(error) from error
@@ -254,7 +256,7 @@ class KubernetesCluster:
             why = "TLS could not be agreed on"
         elif isinstance(error, aiohttp.ConnectionTimeoutError):
             why = "it does not accept connections in time"
-        self._log.warning("cluster away", server=self._server, error=type(error).__name__)
+        self._outage.failed(error=type(error).__name__)
         return Unavailable(f"Cluster {self.name} is away: {why}. Nothing was done. {_ASK_OPERATOR}")
 
 

@@ -1,5 +1,6 @@
 """What a lease says has ended, and what that means for a principal token (R5, R12)."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,7 +89,7 @@ class Keys:
 
 
 def verifier(clock: FakeClock) -> tuple[LivePrincipalVerifier, RevocationLease]:
-    peer: Any = None
+    peer: Any = SimpleNamespace(name="authn")
     lease = RevocationLease(peer, clock)
     return LivePrincipalVerifier(Keys(), lease, clock), lease
 
