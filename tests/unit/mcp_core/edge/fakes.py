@@ -302,7 +302,7 @@ class World:
     tools: tuple[Tool, ...] = ()
     """Served beside the fakes."""
     packed: Callable[[Mapping[str, Tool]], Pack] = product
-    state_keys: tuple[bytes, ...] = ()
+    state_keys: tuple[bytes, ...] = (b"k" * 32,)
 
     def __post_init__(self) -> None:
         self.authn = FakeAuthenticator(self.log)

@@ -19,6 +19,7 @@ from services.common.errors import (
     Unauthenticated,
     Unavailable,
 )
+from services.mcp_core import journal
 from services.mcp_core.edge.wire import parse_json
 from services.mcp_core.errors import ClusterDenied, ClusterRejected, OutcomeUnknown
 from services.mcp_core.model import Kind, Result
@@ -242,7 +243,8 @@ async def test_without_a_service_it_is_503_with_retry_after_and_nothing_is_execu
 
 
 @pytest.mark.req("R20")
-async def test_executed_but_unrecorded_is_500_and_not_to_be_retried() -> None:
+async def test_executed_but_unrecorded_is_500_and_not_to_be_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "OUTCOME_SECONDS", 0.5)
     world = World()
     world.audit.fail = lambda event: event.phase == "outcome"
     async with client(world, **BEARER) as http:
