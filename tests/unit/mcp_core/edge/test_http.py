@@ -416,7 +416,7 @@ async def test_what_a_caller_writes_reaches_the_record_without_keys_and_control_
         ({"method": "ping", "id": 1}, "mcp:ping", Result.SUCCESS, 200),
         ({"method": "tools/call", "id": 1, "params": {}}, "mcp:tools/call", Result.FAILURE, 200),
         ({"method": "prompts/list", "id": 1}, "mcp:prompts/list", Result.SUCCESS, 200),
-        ({"method": "logging/setLevel", "id": 1}, "mcp:invalid", Result.FAILURE, 200),
+        ({"method": "logging/setLevel", "id": 1}, "mcp:logging/setLevel", Result.FAILURE, 200),
     ],
 )
 @pytest.mark.req("I2.5", "R22")
