@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.common.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from services.common.errors import Conflict, FailedPrecondition, NotFound, Unavailable
 from services.mcp_core.errors import ActionDenied, NotRecorded, OutcomeUnknown
 from services.mcp_core.model import Phase, Result
 from services.mcp_core.once import MAX_OUTCOME, AlreadyBegun
@@ -53,7 +53,7 @@ async def test_a_repeat_needs_the_permission_that_the_call_needed() -> None:
 async def test_a_key_is_one_persons_and_stands_for_one_call() -> None:
     planned = Planned(Plan())
     await planned.call(**KEY)
-    with pytest.raises(InvalidArgument, match="used before"):
+    with pytest.raises(FailedPrecondition, match="used before"):
         await planned.call(**KEY, name="other")
     assert len(planned.world.invocations) == 1
     planned.world.authz.scopes["change"] = planned.world.authz.scopes["look"]
