@@ -92,6 +92,7 @@ class FakeAuthenticator:
         self.servers: tuple[AuthorizationServer, ...] = ()
         self.asked_for_servers = 0
         self.obtainable: tuple[tuple[str, str], ...] = ()
+        self.jwks_kept: bytes | None = None
 
     async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
         self.log.append("authenticate")
@@ -119,11 +120,15 @@ class FakeAuthenticator:
             raise self.error
         return self.servers
 
-    async def jwks(self, deadline: Deadline) -> str:
+    def known_jwks(self) -> bytes | None:
+        return self.jwks_kept
+
+    async def jwks(self, deadline: Deadline) -> bytes:
         if self.error:
             raise self.error
         self.log.append("jwks")
-        return '{"keys":[]}'
+        self.jwks_kept = b'{"keys":[]}'
+        return self.jwks_kept
 
 
 class FakeAuthorizer:

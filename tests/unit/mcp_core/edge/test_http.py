@@ -517,7 +517,10 @@ async def test_health_readiness_and_metadata_need_no_credential() -> None:
         assert (await http.get("/.well-known/jwks.json")).json() == {"keys": []}
         for path in ("/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/mcp"):
             assert (await http.get(path)).json()["resource"] == f"{BASE_URL}/mcp"
-    assert world.log.count("jwks") == 1
+        assert world.log.count("jwks") == 1
+        world.authn.jwks_kept = None
+        assert (await http.get("/.well-known/jwks.json")).json() == {"keys": []}
+    assert world.log.count("jwks") == 2, "what may not hold any more is asked for again"
 
 
 async def test_openapi_describes_every_tool_with_its_schemas() -> None:
