@@ -110,6 +110,14 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """Policy allowed it at a revision, and allows it until a time if policy stays as it is (R11)."""
+
+    revision: int
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """Hashes that lead to the root of a signed tree head."""
 
@@ -264,11 +272,19 @@ class Principals(Protocol):
 class Policy(Protocol):
     """Asks authz about administration (R15)."""
 
-    async def check(self, verb: str, token: str, request_id: str, deadline: Deadline) -> None:
+    async def check(self, verb: str, token: str, request_id: str, deadline: Deadline) -> Grant:
         """Returns where the token's principal may do ``kubegate:audit:<verb>``.
 
         Raises:
             PermissionDenied: policy denies it.
             DomainError: authz could not decide.
+        """
+        ...
+
+    async def revision(self) -> int:
+        """The revision of policy that is in force, or was less than a second ago (R12).
+
+        Raises:
+            Unavailable: it cannot be told.
         """
         ...

@@ -62,6 +62,9 @@ class Writer:
         now = self._store.clock.stamp()
         new = managed.apply(kind, old, wanted, options.manager, now, force=options.force)
         if old is None:
+            if uid := wanted["metadata"].get("uid"):
+                why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                raise errors.conflict(kind, wanted["metadata"].get("name", ""), why)
             self._complete_new(kind, namespace, new, options)
             return self._store.create(kind, new, dry_run=options.dry_run)
         self._complete_changed(kind, old, new, options, "")

@@ -100,7 +100,7 @@ class Gate:
     async def _further(self, entry: Entry, change: Change, needs: tuple[Need, ...]) -> Change:
         if not needs:
             return change
-        entry.metadata["permission_check"] += "".join(f",{need.permission}" for need in needs)
+        entry.metadata["permission_check"] += "".join(f",{one}" for one in dict.fromkeys(n.permission for n in needs))
         own = change.tool.needs(change.invocation.arguments)
         async with denials(self._authorizer, entry, placed(change.placement.action, (*own, *needs))):
             placement = await further(self._authorizer, change.caller, change.placement, needs)

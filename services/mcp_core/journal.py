@@ -61,8 +61,9 @@ log = get_logger("journal")
 class Entry:
     """The record of one call while it is being written.
 
-    executing: from the moment when the cluster may act. claim_id: of its idempotency key, if it took one.
-    when_durable: what is to follow the durable outcome, and never fails.
+    executing: from the moment when the cluster may act. made: all that was to be changed is, and the call only looks
+    on. claim_id: of its idempotency key, if it took one. when_durable: what is to follow the durable outcome, and
+    never fails.
     """
 
     caller: Caller
@@ -76,6 +77,7 @@ class Entry:
     decision: DecisionNote | None = None
     mutation: bool = False
     executing: bool = False
+    made: bool = False
     intent_id: str = ""
     intent_append: asyncio.Task[None] | None = None
     kind: Kind = Kind.MCP_REQUEST
@@ -86,6 +88,16 @@ class Entry:
     def may_have_changed(self) -> bool:
         """Whether the cluster may be different because of this call."""
         return self.mutation and self.executing and self.result in (Result.SUCCESS, Result.UNKNOWN)
+
+    @property
+    def left(self) -> str:
+        """How a call that stayed open has left the cluster; "" for any other."""
+        return self.metadata.get("left", "")
+
+    def leaves(self, sentence: str, *, made: bool = False) -> None:
+        """As ``tools.base.Leaves``."""
+        self.metadata["left"] = sentence
+        self.made = made
 
 
 class Journal:

@@ -15,7 +15,7 @@ from typing import Any
 
 from services.common.clock import Clock
 from services.common.deadline import Deadline
-from services.common.errors import Code, Conflict, DomainError, FailedPrecondition, Internal, InvalidArgument, from_code
+from services.common.errors import Code, Conflict, DomainError, FailedPrecondition, Internal, from_code
 from services.common.log import get_logger
 from services.mcp_core.confirmation import refused
 from services.mcp_core.journal import FIRST_PAUSE, PERSIST_SECONDS, Entry
@@ -51,7 +51,7 @@ class Once:
         """The recorded answer of the call that took the key, None where nobody did.
 
         Raises:
-            InvalidArgument: the key was taken for something else. Conflict: that call is under way.
+            FailedPrecondition: the key was taken for something else. Conflict: that call is under way.
             AlreadyBegun: nobody knows how it ended. DomainError: as it ended.
         """
         taken = await self._keeper.recall(caller, key, digest)
@@ -91,7 +91,7 @@ class Once:
 
     async def _repeated(self, tool: Tool, taken: Taken, look: Look) -> ToolAnswer:
         if not taken.same:
-            raise InvalidArgument(
+            raise FailedPrecondition(
                 "Argument `idempotency_key` was used before, for another tool or other arguments; choose a new one."
             )
         request = f"request {taken.request_id}, which had the same idempotency_key"
@@ -107,7 +107,7 @@ class Once:
         if outcome["result"] == Result.ERROR:
             raise _as_it_ended(outcome, request)
         if "structured" not in outcome:
-            raise FailedPrecondition(f"Already executed, with success, by {request}. Its answer was too long to keep.")
+            raise FailedPrecondition(f"Already executed, with success, by {request}. Its answer was not kept.")
         structured = outcome["structured"]
         text = f"Recorded answer of {request}; nothing was executed now.\n{tool.text(structured)}"
         return ToolAnswer(structured, text, replay_of=taken.request_id)
@@ -140,10 +140,12 @@ def outcome_of(entry: Entry, answer: ToolAnswer | None, failure: DomainError | N
     """How an executed call ended, as it is stored beside its key."""
     if entry.result is Result.UNKNOWN:
         return json.dumps({"result": Result.UNKNOWN})
-    if answer is None:
+    if answer is None and entry.result is not Result.SUCCESS:
         failure = failure or Internal()
         return json.dumps({"result": Result.ERROR, "code": int(failure.code), "message": failure.public_message[:4096]})
-    text = json.dumps({"result": Result.SUCCESS, "structured": answer.structured}, separators=(",", ":"))
+    # Without an answer: the change was made, and then the caller went away.
+    kept = {"structured": answer.structured} if answer is not None else {}
+    text = json.dumps({"result": Result.SUCCESS, **kept}, separators=(",", ":"))
     return text if len(text) <= MAX_OUTCOME else json.dumps({"result": Result.SUCCESS})
 
 

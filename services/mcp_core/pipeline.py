@@ -215,6 +215,8 @@ class Pipeline:
             entry.error = "The caller went away before the call was finished."
             if not entry.executing:
                 entry.result = Result.FAILURE
+            elif entry.made:
+                entry.result = Result.SUCCESS
             self._close_claim(entry, None, None)
             self._journal.abandon(entry)
             raise
@@ -296,7 +298,7 @@ class Pipeline:
         if entry.mutation or tool.waits:
             await self._journal.intent(entry)  # 4
             # Nothing is told of a call before it is on record (R19).
-            call = replace(call, dialogue=dialogue)
+            call = replace(call, dialogue=dialogue, leaves=entry.leaves)
 
         entry.executing = True
         structured = await in_time(tool.run(call), deadline)  # 5
@@ -367,7 +369,10 @@ def _settle(entry: Entry, error: Exception) -> DomainError:
     """Writes an error into the entry and returns what the caller is told."""
     failure = _public(error, entry.caller.context.request_id)
     entry.error = failure.public_message
-    if isinstance(failure, PermissionDenied | Unauthenticated | InputRequired) or not entry.executing:
+    if entry.left:
+        failure.public_message += f" {entry.left}"
+        entry.result = Result.SUCCESS if entry.made else Result.UNKNOWN
+    elif isinstance(failure, PermissionDenied | Unauthenticated | InputRequired) or not entry.executing:
         entry.result = result_of(failure)
     elif entry.mutation and isinstance(failure, Unavailable | DeadlineExceeded | OutcomeUnknown | Cancelled | Internal):
         entry.result = Result.UNKNOWN

@@ -23,6 +23,9 @@ from services.mcp_core.tools.namespaces import existing_namespaces
 MAX_NAMESPACES = 100
 """Namespaces that one call may expand to."""
 
+AT_ONCE = 128
+"""Questions to authz at the same time for one call, so that a node full of pods leaves room for others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -122,7 +125,7 @@ def _needed(action: Action, need: Need) -> Action:
     # what only kubegate knows of; objects of other kinds have names of their own.
     needed, own = need.permission, action.permission
     same = needed.group == "kubegate" or (needed.group, needed.resource) == (own.group, own.resource)
-    name = action.name if same and not need.namespace else ""
+    name = need.name or (action.name if same and not need.namespace else "")
     return replace(action, permission=needed, namespace=namespace, name=name)
 
 
@@ -179,9 +182,15 @@ async def _place(
 
 async def _each(checks: Iterable[Coroutine[Any, Any, Decision]]) -> list[Decision]:
     """The answers in order. Where one check fails, the others are ended, not left to run on unobserved."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(check: Coroutine[Any, Any, Decision]) -> Decision:
+        async with slots:
+            return await check
+
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(check) for check in checks]
+            tasks = [group.create_task(one(check)) for check in checks]
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]

@@ -1,6 +1,7 @@
 """The writing tools against the real process of the embedded cluster: what it previews, and what changes."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from services.common.errors import AlreadyExists, Conflict, FailedPrecondition, 
 from services.mcp_core.adapters.kubernetes import KubernetesCluster
 from services.mcp_core.errors import ClusterDenied
 from services.mcp_core.tools import REGISTRY
+from services.mcp_core.tools.planning import PatchPlan
 from tests.contract.kube import Authority, dev_cluster
 from tests.fakes.rig import Rig
 
@@ -280,6 +282,18 @@ async def test_what_changed_since_it_was_looked_at_is_not_overwritten(rig: Rig) 
         await rig.call("patch_resource", kind="deploy", **WEB, type="json", patch=patch)
         with pytest.raises(Conflict):
             await REGISTRY[tool].run(replace(invocation, plan=plan))
+    # What was not there when it was looked at, and what is another by now, are left as they are.
+    new: dict[str, Any] = {"metadata": {"name": "appears"}, "data": {"a": "applied"}}
+    invocation, plan = await rig.look("apply_resource", kind="cm", manifest=new, **PLACE)
+    await rig.call("create_resource", kind="cm", manifest=new | {"data": {"b": "theirs"}}, **PLACE)
+    with pytest.raises(Conflict):
+        await REGISTRY["apply_resource"].run(replace(invocation, plan=plan))
+    invocation, plan = await rig.look("apply_resource", kind="cm", manifest=new, **PLACE)
+    await rig.call("delete_resource", kind="cm", name="appears", **PLACE)
+    with pytest.raises(Conflict):
+        await REGISTRY["apply_resource"].run(replace(invocation, plan=plan))
+    with pytest.raises(NotFound):
+        await rig.call("get_resource", kind="cm", name="appears", **PLACE)
     await rig.call("set_image", **WEB, image="app:1")
     # What changed beside it is no hindrance, unless somebody has confirmed what was there.
     invocation, plan = await rig.look("patch_resource", kind="deploy", **WEB, patch=label)
@@ -289,6 +303,36 @@ async def test_what_changed_since_it_was_looked_at_is_not_overwritten(rig: Rig) 
         await rig.call("patch_resource", kind="deploy", **WEB, patch={"spec": {"paused": True}}, resource_version="1")
     state = await rig.call("get_deployment", **WEB)
     assert (state["replicas"], state["images"]) == (2, ["app:1"])
+
+
+@pytest.mark.req("I8.6", "R26")
+async def test_another_value_of_a_secret_is_another_change_though_it_looks_the_same(rig: Rig) -> None:
+    def patch(value: str) -> dict[str, Any]:
+        return {"stringData": None, "data": {"password": base64.b64encode(value.encode()).decode()}}
+
+    which: dict[str, Any] = {"name": "turned", **PLACE}
+    await rig.call("create_secret", **which, data={"password": "first"})
+    secret: dict[str, Any] = {**which, "kind": "secrets"}
+    invocation, plan = await rig.look("patch_resource", **secret, patch=patch("wanted"))
+    assert isinstance(plan, PatchPlan)
+    await rig.call("update_secret", **which, data={"password": "between"})
+    assert plan.again is not None
+    now = await plan.again()
+    assert now.changes == plan.changes, "both are shown as redacted"
+    assert not now.same_as(plan)
+    with pytest.raises(Conflict):
+        await REGISTRY["patch_resource"].run(replace(invocation, plan=plan))
+
+
+@pytest.mark.req("I8.11")
+async def test_a_change_that_waits_answers_when_its_pods_are_there(rig: Rig) -> None:
+    await settled(rig)
+    for tool, arguments in (("restart_deployment", {}), ("set_image", {"image": "app:8"}), ("rollout_undo", {})):
+        answer = await rig.call(tool, **WEB, **arguments, wait=20)
+        assert answer["rollout"]["complete"], (tool, answer)
+    answer = await rig.call("scale_deployment", name="db", kind="statefulset", replicas=2, wait=20, **PLACE)
+    assert answer["rollout"]["complete"], answer
+    await rig.call("scale_deployment", name="db", kind="statefulset", replicas=1, wait=20, **PLACE)
 
 
 @pytest.mark.req("I8.9")

@@ -19,7 +19,8 @@ ARGUMENTS = (
     "object's; `all_namespaces` lists every namespace that you may list, "
     "instead of `namespace`; `label_selector` and `field_selector` as in kubectl; `limit` bounds the items, and "
     "`continue` of an answer, sent back, goes on there; `fields` picks fields of the items; `dry_run` shows what would "
-    "change; `idempotency_key` makes a repeat safe; `confirm` is the token of an answer that asked to confirm."
+    "change; `wait` looks on for so many seconds until it is rolled out; `idempotency_key` makes a repeat safe; "
+    "`confirm` is the token of an answer that asked to confirm."
 )
 """Said once instead of in every tool."""
 
@@ -39,7 +40,7 @@ _EXPLAINED = frozenset(
             "continue",
             "fields",
         ),
-        *("dry_run", "idempotency_key", "confirm"),
+        *("dry_run", "wait", "idempotency_key", "confirm"),
     }
 )
 _ENFORCED = frozenset(

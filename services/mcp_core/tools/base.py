@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Protocol, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -141,7 +141,7 @@ class Need:
     """A further permission of a call, decided like the first (R10).
 
     required: without it the call is denied; otherwise the tool does without what it would have shown.
-    in_cluster: it concerns something outside namespaces. namespace: another one than the call's.
+    in_cluster: it concerns something outside namespaces. namespace, name: another object than the call's.
     why: a sentence for whoever is denied, without values.
     """
 
@@ -149,6 +149,7 @@ class Need:
     required: bool = True
     in_cluster: bool = False
     namespace: str = ""
+    name: str = ""
     why: str = ""
 
 
@@ -181,6 +182,19 @@ async def _still_allowed() -> None:
     """For calls that are over at once."""
 
 
+class Leaves(Protocol):
+    """Takes, for the record, how a call that goes on has left the cluster so far.
+
+    made: all that it was to change is done, and what goes on only looks.
+    """
+
+    def __call__(self, sentence: str, *, made: bool = False) -> None: ...
+
+
+def _unrecorded(sentence: str, *, made: bool = False) -> None:
+    """For calls that nobody records."""
+
+
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """One allowed call.
@@ -193,7 +207,8 @@ class Invocation:
     still_allowed: asks policy again, for calls that stay open; raises PermissionDenied. deadline: of the run.
     dry_run: `prepare` is to look ahead in any case; `run` is never reached. plan: what `prepare` returned, for `run`,
     which sends `plan.resource_version` as its precondition.
-    dialogue: what the client can be asked and has answered.
+    dialogue: what the client can be asked and has answered. leaves: told by a change that stays open, at each step,
+    how it leaves the cluster; on record however the call ends.
     """
 
     arguments: Arguments
@@ -206,6 +221,7 @@ class Invocation:
     dry_run: bool = False
     plan: Plan = NO_PLAN
     dialogue: Dialogue = ALONE
+    leaves: Leaves = _unrecorded
 
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Tells a client that asked for it how far the call is; `message` without secrets, as everything in an answer.

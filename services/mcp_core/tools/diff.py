@@ -7,6 +7,7 @@ redacted objects, so that nobody reads it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -57,6 +58,15 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], kind: str) -> tuple[
         left -= len(msgspec.json.encode((was, becomes)))
         found.append(Change(_text(steps), was, becomes))
     return found, False
+
+
+def fingerprint(old: Mapping[str, Any], new: Mapping[str, Any]) -> bytes:
+    """Digest of the differences as they are, not as they are shown: two changes of a secret to other values differ."""
+    found = [
+        (steps, had is _ABSENT or had, has is _ABSENT or has, had is _ABSENT, has is _ABSENT)
+        for steps, had, has in _compare(_kept(old), _kept(new))
+    ]
+    return sha256(msgspec.json.encode(found)).digest()
 
 
 def _kept(obj: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """drain_node: closes a node and evicts its pods, by the rules of `kubectl drain`.
 
-Pods go one after another, each asked of its PodDisruptionBudget; what a budget holds back is tried again until the time
-is up. Policy is asked again before each round, so that a revocation ends it; however it ends, the node stays closed,
-and the answer says which pods went and which are still there. Calling it again goes on.
+Policy is asked about each pod by its name, like evict_pod; one that came later stays. Pods go one after another, each
+asked of its PodDisruptionBudget; what a budget holds back is tried again until the time is up. Policy is asked again
+before each round, so that a revocation ends it; however it ends, the node stays closed, and answer and record say which
+pods went and which are still there. Calling it again goes on.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta as Constraint
 
-from services.common.errors import FailedPrecondition, NotFound, PermissionDenied
+from services.common.errors import DomainError, FailedPrecondition, NotFound, PermissionDenied
 from services.mcp_core.changes import CORDON, DRAIN, EVICT
+from services.mcp_core.errors import ClusterDenied
 from services.mcp_core.ports import ObjectRef
 from services.mcp_core.tools.base import (
     Arguments,
@@ -114,15 +116,15 @@ class DrainedPod(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class DrainPlan(Plan):
-    """The plan with the namespaces in which authz was asked for evictions."""
+    """The plan with the pods, by uid, about whose eviction authz was asked."""
 
-    namespaces: frozenset[str] = frozenset()
+    decided: frozenset[str] = frozenset()
 
 
 class Drained(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Answer of drain_node. `complete`: nothing is left but what stays. gone: evicted, and no longer there. leaving:
     evicted, still ending. blocked: what a PodDisruptionBudget holds back, and what was not there when the call was
-    decided or would lose data. staying: of DaemonSets, and the node's own."""
+    decided. staying: of DaemonSets, and the node's own."""
 
     node: str
     complete: bool
@@ -167,12 +169,6 @@ def refuse_loss(pods: Sequence[DrainedPod], arguments: Arguments) -> None:
         )
 
 
-def may_go(pod: DrainedPod, arguments: Arguments, namespaces: frozenset[str]) -> bool:
-    """Whether a pod may be evicted that may have come since the call was decided."""
-    loses = (is_lone(pod) and not arguments["force"]) or (holds_data(pod) and not arguments["delete_emptydir_data"])
-    return pod.metadata.namespace in namespaces and not loses
-
-
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + more
@@ -198,86 +194,110 @@ async def _prepare(invocation: Invocation) -> Plan:
         + (f" of {_some(namespaces)}." if namespaces else "."),
         resource_version=node.metadata.resource_version,
         confirm=True,
-        needs=tuple(Need(EVICT, namespace=namespace) for namespace in namespaces),
+        needs=tuple(Need(EVICT, namespace=pod.metadata.namespace, name=pod.metadata.name) for pod in going),
         changes=tuple(Change(f"pod {pod.place}", "there", "evicted") for pod in going[:100]),
         notes=(f"Stay: {_some([pod.place for pod in staying])}.",) if staying else (),
-        namespaces=frozenset(namespaces),
+        decided=frozenset(pod.metadata.uid for pod in going),
     )
+
+
+class _Draining:
+    """One drain while it goes on. asked: the pods whose eviction was asked for, by uid."""
+
+    def __init__(self, invocation: Invocation, decided: frozenset[str]) -> None:
+        self._invocation = invocation
+        self._decided = decided
+        self._node: str = invocation.arguments["name"]
+        self._asked: dict[str, DrainedPod] = {}
+        self._going: Sequence[DrainedPod] = ()
+        self._staying: Sequence[DrainedPod] = ()
+        self._blocked: list[str] = []
+
+    async def run(self) -> Structured:
+        """Closes the node, evicts what may go, and says how it left it, whatever ended it."""
+        await self._invocation.cluster.patch(ObjectRef(NODES, "", self._node), cordon(on=True), Versioned)
+        self._leaves()
+        try:
+            ended = await self._rounds()
+        except ClusterDenied as error:
+            ended = f"it ended ({error.public_message})"
+        except PermissionDenied:
+            ended = "policy no longer allows it"
+        except DomainError as error:
+            ended = f"it ended ({error.public_message})"
+        answer = self._answer(ended)
+        self._leaves(answer.message, made=answer.complete)
+        return msgspec.to_builtins(answer)  # type: ignore[no-any-return]
+
+    async def _rounds(self) -> str:
+        """ "" once nothing is left, or why there is."""
+        invocation, now = self._invocation, asyncio.get_running_loop().time
+        end = now() + (invocation.deadline.remaining() - RESERVE if invocation.deadline else 30)
+        while True:
+            self._going, self._staying = split(await _pods(invocation))
+            await self._round(end)
+            if not self._going:
+                return ""
+            if now() + PAUSE > end:
+                return "the time is up"
+            await asyncio.sleep(PAUSE)
+            await invocation.still_allowed()
+
+    async def _round(self, end: float) -> None:
+        """Asks for the eviction of each pod that was not asked for yet, and notes those that are held back."""
+        invocation, asked = self._invocation, self._asked
+        self._blocked = []
+        total = len(asked) + sum(pod.metadata.uid not in asked for pod in self._going)
+        for pod in self._going:
+            if pod.metadata.uid in asked or pod.metadata.deletion_timestamp:
+                continue
+            if asyncio.get_running_loop().time() > end:
+                break
+            if pod.metadata.uid not in self._decided:
+                self._blocked.append(pod.place)
+                continue
+            try:
+                ref = ObjectRef(PODS, pod.metadata.namespace, pod.metadata.name)
+                await invocation.cluster.evict(ref, uid=pod.metadata.uid)
+            except FailedPrecondition:
+                self._blocked.append(pod.place)
+                continue
+            except NotFound:
+                pass
+            asked[pod.metadata.uid] = pod
+            self._leaves()
+            await invocation.progress(len(asked), total, f"{pod.place} is evicted.")
+
+    def _leaves(self, message: str = "", *, made: bool = False) -> None:
+        """Tells the record."""
+        said = message or f"Node {self._node} is closed to new pods; it was being drained."
+        evicted = _some([pod.place for pod in self._asked.values()]) or "none"
+        held = f" Held back: {_some(self._blocked)}." if self._blocked else ""
+        self._invocation.leaves(f"{said} Evicted: {evicted}.{held}", made=made)
+
+    def _answer(self, ended: str) -> Drained:
+        left = {pod.metadata.uid for pod in self._going}
+        message = "The node is closed to new pods and drained."
+        if ended:
+            pods = " with pods left" if left else ""
+            message = f"The node is closed to new pods, but {ended}{pods}: call again to go on."
+        return Drained(
+            node=self._node,
+            complete=not ended,
+            message=message,
+            gone=[pod.place for uid, pod in self._asked.items() if uid not in left],
+            leaving=[
+                pod.place for pod in self._going if pod.metadata.uid in self._asked or pod.metadata.deletion_timestamp
+            ],
+            blocked=self._blocked,
+            staying=[pod.place for pod in self._staying],
+        )
 
 
 async def _drain_node(invocation: Invocation) -> Structured:
     plan = invocation.plan
     assert isinstance(plan, DrainPlan)  # noqa: S101 - `prepare` of the same tool made it
-    ref = ObjectRef(NODES, "", invocation.arguments["name"])
-    await invocation.cluster.patch(ref, cordon(on=True), Versioned)
-    end = asyncio.get_running_loop().time() + (invocation.deadline.remaining() - RESERVE if invocation.deadline else 30)
-    asked: dict[str, DrainedPod] = {}
-    while True:
-        going, staying = split(await _pods(invocation))
-        blocked = await _round(invocation, going, asked, plan.namespaces, end)
-        if not going or asyncio.get_running_loop().time() + PAUSE > end:
-            return _answer(invocation, asked, going, blocked, staying)
-        await asyncio.sleep(PAUSE)
-        try:
-            await invocation.still_allowed()
-        except PermissionDenied:
-            return _answer(invocation, asked, going, blocked, staying, "policy no longer allows it")
-
-
-async def _round(
-    invocation: Invocation,
-    pods: Sequence[DrainedPod],
-    asked: dict[str, DrainedPod],
-    namespaces: frozenset[str],
-    end: float,
-) -> list[str]:
-    """Asks for the eviction of each pod that was not asked for yet; returns those that are held back."""
-    blocked = []
-    total = len(asked) + sum(pod.metadata.uid not in asked for pod in pods)
-    for pod in pods:
-        if pod.metadata.uid in asked or pod.metadata.deletion_timestamp:
-            continue
-        if asyncio.get_running_loop().time() > end:
-            break
-        if not may_go(pod, invocation.arguments, namespaces):
-            blocked.append(pod.place)
-            continue
-        try:
-            ref = ObjectRef(PODS, pod.metadata.namespace, pod.metadata.name)
-            await invocation.cluster.evict(ref, uid=pod.metadata.uid)
-        except FailedPrecondition:
-            blocked.append(pod.place)
-            continue
-        except NotFound:
-            pass
-        asked[pod.metadata.uid] = pod
-        await invocation.progress(len(asked), total, f"{pod.place} is evicted.")
-    return blocked
-
-
-def _answer(
-    invocation: Invocation,
-    asked: dict[str, DrainedPod],
-    going: Sequence[DrainedPod],
-    blocked: list[str],
-    staying: Sequence[DrainedPod],
-    ended: str = "the time is up",
-) -> Structured:
-    left = {pod.metadata.uid for pod in going}
-    message = "The node is closed to new pods and drained."
-    if going:
-        message = f"The node is closed to new pods, but {ended} with pods left: call again to go on."
-    return msgspec.to_builtins(  # type: ignore[no-any-return]
-        Drained(
-            node=invocation.arguments["name"],
-            complete=not going,
-            message=message,
-            gone=[pod.place for uid, pod in asked.items() if uid not in left],
-            leaving=[pod.place for pod in going if pod.place not in blocked],
-            blocked=blocked,
-            staying=[pod.place for pod in staying],
-        )
-    )
+    return await _Draining(invocation, plan.decided).run()
 
 
 def _needs(arguments: Arguments) -> tuple[Need, ...]:

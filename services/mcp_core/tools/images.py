@@ -7,10 +7,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta as Constraint
 
-from services.mcp_core.changes import permission_to
 from services.mcp_core.naming import DNS1123_LABEL
 from services.mcp_core.tools.base import (
-    Arguments,
     Invocation,
     Namespace,
     ObjectName,
@@ -22,7 +20,8 @@ from services.mcp_core.tools.base import (
     name_argument,
 )
 from services.mcp_core.tools.planning import Done, called, look_at_patch, only_container, patch_as_planned
-from services.mcp_core.tools.workloads import RESOURCES, WorkloadKind, ref_of
+from services.mcp_core.tools.rollouts import Wait, rolled_out, rollout_needs
+from services.mcp_core.tools.workloads import PATCHING, WorkloadKind, patching, ref_of
 
 
 class SetImageArguments(WriteArguments, forbid_unknown_fields=True, frozen=True):
@@ -35,6 +34,7 @@ class SetImageArguments(WriteArguments, forbid_unknown_fields=True, frozen=True)
         str, Constraint(pattern=f"{DNS1123_LABEL}|^$", description="Which, where there are several.")
     ] = ""
     kind: WorkloadKind = "deployment"
+    wait: Wait = 0
 
 
 def patch_of(found: Mapping[str, Any], container: str, image: str) -> dict[str, Any]:
@@ -60,18 +60,16 @@ async def _prepare(invocation: Invocation) -> Plan:
         lambda found: patch_of(found, arguments["container"], arguments["image"]),
         f"Sets an image of {called(arguments['kind'], ref)} to {arguments['image']}.",
         form="strategic",
-        decided=frozenset({permission_to("patch", ref.resource)}),
+        decided=frozenset({patching(arguments)}),
     )
 
 
 async def _set_image(invocation: Invocation) -> Structured:
-    ref = ref_of(invocation.arguments)
+    arguments, ref = invocation.arguments, ref_of(invocation.arguments)
     said = "The image is set; rollout_status says how far its pods are."
-    return await patch_as_planned(invocation, invocation.arguments["kind"], ref, said)
-
-
-def _permission(arguments: Arguments) -> Permission:
-    return permission_to("patch", RESOURCES[arguments["kind"]])
+    answer = await patch_as_planned(invocation, arguments["kind"], ref, said)
+    made = f"An image of {called(arguments['kind'], ref)} is set to {arguments['image']}."
+    return await rolled_out(invocation, answer, made)
 
 
 TOOLS = (
@@ -83,8 +81,9 @@ TOOLS = (
         arguments=SetImageArguments,
         result=Done,
         permission=Permission("patch", "apps", "deployments"),
-        permission_for=_permission,
-        offered_for=tuple(permission_to("patch", resource) for resource in RESOURCES.values()),
+        permission_for=patching,
+        offered_for=PATCHING,
+        needs=rollout_needs,
         prepare=_prepare,
         run=_set_image,
         destructive=True,

@@ -42,6 +42,9 @@ from services.mcp_core.tools.planning import (
 from services.mcp_core.tools.resources import COMMON
 from services.mcp_core.tools.workloads import RESOURCES
 
+NEVER = "1"
+"""A resourceVersion that no object has: an application that names it makes a new object or none (kubernetes#106745)."""
+
 
 @dataclass(frozen=True, slots=True)
 class ManifestPlan(Plan):
@@ -103,6 +106,9 @@ async def _prepare_apply(invocation: Invocation) -> Plan:
     create = permission_to("create", kind.resource)
     if not before and create != permission_to("patch", kind.resource):
         plan = replace(plan, needs=(Need(create), *plan.needs))
+    # Of an object that is there, this very one; of a new one, a version that no object has: where one appears in
+    # between, or is another by then, the cluster refuses (409) instead of changing what nobody looked at.
+    body["metadata"] |= {"uid": before["metadata"]["uid"]} if before else {"resourceVersion": NEVER}
     return ManifestPlan(**parts(plan), body=body, force=tried.force, new=not before)
 
 

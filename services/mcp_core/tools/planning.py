@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,8 @@ from services.mcp_core.model import Permission
 from services.mcp_core.pod_policy import violations
 from services.mcp_core.ports import ObjectRef, PatchForm
 from services.mcp_core.tools.base import UNCHANGED, Invocation, Need, Plan, Structured
-from services.mcp_core.tools.diff import changed_paths, changes
+from services.mcp_core.tools.diff import changed_paths, changes, fingerprint
+from services.mcp_core.tools.rollouts import Rollout
 
 LOOKS = 4
 """How often an object is looked at that changes between reading it and trying the change on it."""
@@ -49,16 +50,18 @@ class Versioned(msgspec.Struct, frozen=True):
 class PatchPlan(Plan):
     """The plan of a patch, with the very patch that was looked at; it holds for that version of the object only.
 
-    again: looks again at another version; None where only this one will do.
+    again: looks again at another version; None where only this one will do. print: a digest of what changes, of secrets
+    too.
     """
 
     patch: Any = None
     form: PatchForm = "merge"
+    print: bytes = field(default=b"", repr=False)
     again: Callable[[], Awaitable[PatchPlan]] | None = None
 
     def same_as(self, other: PatchPlan) -> bool:
         """Whether it does the same and needs the same."""
-        return (self.changes, self.needs, self.confirm) == (other.changes, other.needs, other.confirm)
+        return (self.print, self.needs, self.confirm) == (other.print, other.needs, other.confirm)
 
 
 def parts(plan: Plan) -> dict[str, Any]:
@@ -75,6 +78,7 @@ class Done(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
     namespace: str | UnsetType = UNSET
     resource_version: str | UnsetType = UNSET
     notes: list[str] = []
+    rollout: Rollout | UnsetType = UNSET
 
 
 def done(
@@ -161,7 +165,8 @@ async def look_at_patch(
         notes=notes,
     )
     final = plan.confirm or bool(wanted_version)
-    return PatchPlan(**parts(plan), patch=patch, form=form, again=None if final else again)
+    seen = await asyncio.to_thread(fingerprint, before, after)
+    return PatchPlan(**parts(plan), patch=patch, form=form, print=seen, again=None if final else again)
 
 
 async def patch_as_planned(invocation: Invocation, kind: str, ref: ObjectRef, message: str) -> Structured:

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from msgspec import Meta as Constraint
 
 from services.common.errors import FailedPrecondition, NotFound
-from services.mcp_core.changes import permission_to
 from services.mcp_core.ports import ObjectRef, PatchForm
 from services.mcp_core.tools.base import (
     Arguments,
@@ -28,7 +27,8 @@ from services.mcp_core.tools.base import (
 )
 from services.mcp_core.tools.planning import Done, called, look_at_patch, patch_as_planned
 from services.mcp_core.tools.revisions import MAX_REVISIONS, REPLICA_SETS, REVISIONS
-from services.mcp_core.tools.workloads import RESOURCES, REVISION, WorkloadKind, ref_of
+from services.mcp_core.tools.rollouts import Wait, rolled_out, rollout_needs
+from services.mcp_core.tools.workloads import PATCHING, REVISION, WorkloadKind, patching, ref_of
 
 _HASH = "pod-template-hash"
 
@@ -44,6 +44,7 @@ class UndoArguments(ConfirmableArguments, forbid_unknown_fields=True, frozen=Tru
         int, Constraint(ge=0, description="As rollout_history numbers it; 0 is the last but one.")
     ] = 0
     kind: WorkloadKind = "deployment"
+    wait: Wait = 0
 
 
 async def _prepare(invocation: Invocation) -> Plan:
@@ -74,7 +75,7 @@ async def _prepare(invocation: Invocation) -> Plan:
         template if form == "json" else revision_patch(target),
         f"Rolls {called(kind, ref)} back to revision {number}.",
         form=form,
-        decided=frozenset({permission_to("patch", ref.resource)}),
+        decided=frozenset({patching(arguments)}),
         confirm=True,
     )
     if not plan.changes:
@@ -132,18 +133,15 @@ def revision_patch(revision: Found) -> dict[str, Any]:
 
 
 async def _rollout_undo(invocation: Invocation) -> Structured:
-    ref = ref_of(invocation.arguments)
+    arguments, ref = invocation.arguments, ref_of(invocation.arguments)
     said = "Rolling back; rollout_status says how far."
-    return await patch_as_planned(invocation, invocation.arguments["kind"], ref, said)
-
-
-def _permission(arguments: Arguments) -> Permission:
-    return permission_to("patch", RESOURCES[arguments["kind"]])
+    answer = await patch_as_planned(invocation, arguments["kind"], ref, said)
+    return await rolled_out(invocation, answer, f"{called(arguments['kind'], ref)} is rolling back.")
 
 
 def _needs(arguments: Arguments) -> tuple[Need, ...]:
     resource = REPLICA_SETS if arguments["kind"] == "deployment" else REVISIONS
-    return (Need(Permission("list", resource.group, resource.plural)),)
+    return (Need(Permission("list", resource.group, resource.plural)), *rollout_needs(arguments))
 
 
 TOOLS = (
@@ -154,8 +152,8 @@ TOOLS = (
         arguments=UndoArguments,
         result=Done,
         permission=Permission("patch", "apps", "deployments"),
-        permission_for=_permission,
-        offered_for=tuple(permission_to("patch", resource) for resource in RESOURCES.values()),
+        permission_for=patching,
+        offered_for=PATCHING,
         needs=_needs,
         prepare=_prepare,
         run=_rollout_undo,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from msgspec import Meta as Constraint
 
 from services.mcp_core.changes import RESTARTED_AT, restarting, scaling
@@ -25,6 +26,7 @@ from services.mcp_core.tools.base import (
     name_argument,
 )
 from services.mcp_core.tools.planning import Done, Versioned, called, done, look_at_patch, pinned
+from services.mcp_core.tools.rollouts import Rollout, Wait, rolled_out, rollout_needs
 from services.mcp_core.tools.workloads import RESOURCES, WorkloadKind, ref_of
 
 
@@ -35,6 +37,7 @@ class ScaleArguments(ConfirmableArguments, forbid_unknown_fields=True, frozen=Tr
     namespace: Namespace
     replicas: Annotated[int, Constraint(ge=0, le=1000, description="How many pods there shall be.")]
     kind: Literal["deployment", "statefulset"] = "deployment"
+    wait: Wait = 0
 
 
 class RestartArguments(WriteArguments, forbid_unknown_fields=True, frozen=True):
@@ -43,6 +46,7 @@ class RestartArguments(WriteArguments, forbid_unknown_fields=True, frozen=True):
     name: ObjectName
     namespace: Namespace
     kind: WorkloadKind = "deployment"
+    wait: Wait = 0
 
 
 class ScaleCount(msgspec.Struct, frozen=True):
@@ -67,6 +71,7 @@ class Scaled(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     replicas: int
     current_replicas: int
     kind: str = "deployment"
+    rollout: Rollout | UnsetType = UNSET
 
 
 def scale_of(ref: ObjectRef) -> ObjectRef:
@@ -96,15 +101,15 @@ async def _scale_deployment(invocation: Invocation) -> Structured:
     arguments, ref = invocation.arguments, ref_of(invocation.arguments)
     change = pinned({"spec": {"replicas": arguments["replicas"]}}, invocation.plan.resource_version)
     scale = await invocation.cluster.patch(scale_of(ref), change, Scale)
-    return msgspec.to_builtins(  # type: ignore[no-any-return]
-        Scaled(
-            deployment=ref.name,
-            namespace=ref.namespace,
-            replicas=scale.spec.replicas,
-            current_replicas=scale.status.replicas,
-            kind=arguments["kind"],
-        )
+    scaled = Scaled(
+        deployment=ref.name,
+        namespace=ref.namespace,
+        replicas=scale.spec.replicas,
+        current_replicas=scale.status.replicas,
+        kind=arguments["kind"],
     )
+    made = f"{called(arguments['kind'], ref)} is scaled to {scale.spec.replicas}."
+    return await rolled_out(invocation, msgspec.to_builtins(scaled), made)
 
 
 def _scale_permission(arguments: Arguments) -> Permission:
@@ -132,7 +137,8 @@ async def _prepare_restart(invocation: Invocation) -> Plan:
 async def _restart_deployment(invocation: Invocation) -> Structured:
     arguments, ref = invocation.arguments, ref_of(invocation.arguments)
     written = await invocation.cluster.patch(ref, _restart_patch(), Versioned)
-    return done(arguments["kind"], ref, "Its pods are being replaced; rollout_status says how far.", written)
+    answer = done(arguments["kind"], ref, "Its pods are being replaced; rollout_status says how far.", written)
+    return await rolled_out(invocation, answer, f"The pods of {called(arguments['kind'], ref)} are being replaced.")
 
 
 def _restart_permission(arguments: Arguments) -> Permission:
@@ -149,6 +155,7 @@ TOOLS = (
         permission=Permission("scale", "apps", "deployments", "scale"),
         permission_for=_scale_permission,
         offered_for=tuple(scaling(RESOURCES[kind]) for kind in ("deployment", "statefulset")),
+        needs=rollout_needs,
         prepare=_prepare_scale,
         run=_scale_deployment,
         destructive=True,
@@ -166,6 +173,7 @@ TOOLS = (
         permission=Permission("restart", "apps", "deployments"),
         permission_for=_restart_permission,
         offered_for=tuple(restarting(resource) for resource in RESOURCES.values()),
+        needs=rollout_needs,
         prepare=_prepare_restart,
         run=_restart_deployment,
         destructive=True,

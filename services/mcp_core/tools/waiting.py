@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 import msgspec
@@ -11,20 +10,13 @@ from msgspec import Meta as Constraint
 
 from services.common.errors import InvalidArgument, NotFound
 from services.mcp_core.naming import DNS1123_LABEL
-from services.mcp_core.ports import Kind, ObjectRef
+from services.mcp_core.ports import ObjectRef
 from services.mcp_core.redaction import redact
-from services.mcp_core.tools.base import Arguments, Invocation, Permission, Structured, Tool
+from services.mcp_core.tools.base import Invocation, Permission, Structured, Tool
+from services.mcp_core.tools.looking import MAX_SECONDS, Seen, look_until
 from services.mcp_core.tools.pod_detail import Condition
 from services.mcp_core.tools.resources import COMMON, AnyName, KindName
 from services.mcp_core.tools.workloads import RESOURCES, Workload, rollout
-
-PAUSE = 1.0
-"""Seconds between two looks; policy is asked again before each, so that a revocation ends the wait."""
-
-RESERVE = 0.5
-"""Seconds before the call's deadline at which the wait gives up, to say what it last saw."""
-
-MAX_SECONDS = 120
 
 
 class WaitArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -77,52 +69,40 @@ async def _wait_for(invocation: Invocation) -> Structured:
     workloads = {resource.plural: name for name, resource in RESOURCES.items()}
     if wanted == "rolledout" and (kind.resource.group != "apps" or kind.resource.plural not in workloads):
         raise InvalidArgument("Only deployments, statefulsets and daemonsets are rolled out; wait for a condition.")
-    loop = asyncio.get_running_loop()
-    seconds = float(arguments["timeout_seconds"])
-    if invocation.deadline is not None:
-        seconds = min(seconds, invocation.deadline.remaining() - RESERVE)
-    end = loop.time() + seconds
-    looks = 0
-    while True:
-        met, message = await _look(invocation, ref, wanted, workloads.get(kind.resource.plural, ""))
-        looks += 1
-        await invocation.progress(looks, None, message)
-        if met or loop.time() + PAUSE > end:
-            break
-        await asyncio.sleep(PAUSE)
-        await invocation.still_allowed()
-    return _answer(kind, arguments, met=met, message=message, looks=looks)
 
+    async def look() -> Seen:
+        return await _look(invocation, ref, wanted, workloads.get(kind.resource.plural, ""))
 
-def _answer(kind: Kind, arguments: Arguments, *, met: bool, message: str, looks: int) -> Structured:
-    if not met:
+    seen, looks = await look_until(invocation, look, arguments["timeout_seconds"])
+    message = seen.message
+    if not seen.met:
         message += " The time is up: call again to go on waiting, or ask diagnose for the reason."
     return msgspec.to_builtins(  # type: ignore[no-any-return]
-        Waited(kind.name, arguments["name"], arguments["condition"], met, message, looks)
+        Waited(kind.name, arguments["name"], arguments["condition"], seen.met, message, looks)
     )
 
 
-async def _look(invocation: Invocation, ref: ObjectRef, wanted: str, workload: str) -> tuple[bool, str]:
+async def _look(invocation: Invocation, ref: ObjectRef, wanted: str, workload: str) -> Seen:
     try:
         if wanted == "rolledout":
             state = rollout(workload, await invocation.cluster.get(ref, Workload))
-            return state.status == "complete", state.message
+            return Seen(state.status == "complete", state.message)
         status = (await invocation.cluster.get(ref, Thing)).status
     except NotFound:
         if wanted == "deleted":
-            return True, "It is gone."
+            return Seen(True, "It is gone.")
         raise
     if wanted == "deleted":
-        return False, "It is still there."
+        return Seen(False, "It is still there.")
     found = next((one for one in status.conditions or () if one.type.lower() == wanted), None)
     if found is None:
         phase = status.phase if isinstance(status.phase, str) else ""
         if phase.lower() == wanted:
-            return True, f"Its phase is {phase}."
+            return Seen(True, f"Its phase is {phase}.")
         have = ", ".join(one.type for one in status.conditions or ()) or "none"
-        return False, f"It has no such condition yet; it has: {redact(have)[:300]}."
+        return Seen(False, f"It has no such condition yet; it has: {redact(have)[:300]}.")
     said = " ".join(filter(None, (redact(found.reason), redact(found.message)[:500])))
-    return found.status == "True", f"{found.type} is {found.status}. {said}".strip()
+    return Seen(found.status == "True", f"{found.type} is {found.status}. {said}".strip())
 
 
 TOOLS = (

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta as Constraint
 
+from services.mcp_core.changes import permission_to
 from services.mcp_core.ports import ObjectRef, Resource
 from services.mcp_core.redaction import redact
 from services.mcp_core.redaction_objects import redact_command, redact_named
@@ -205,6 +206,14 @@ def ref_of(arguments: Arguments) -> ObjectRef:
 def permission_of(arguments: Arguments) -> Permission:
     """Reading that kind of workload."""
     return Permission("list", "apps", RESOURCES[arguments["kind"]].plural)
+
+
+def patching(arguments: Arguments) -> Permission:
+    """Giving that workload another pod template."""
+    return permission_to("patch", RESOURCES[arguments["kind"]])
+
+
+PATCHING = tuple(permission_to("patch", resource) for resource in RESOURCES.values())
 
 
 async def _get_deployment(invocation: Invocation) -> Structured:

@@ -102,15 +102,15 @@ async def test_a_platform_service_gets_no_capacity_that_is_kept_for_calls_of_too
 async def test_one_reader_cannot_crowd_out_the_others(rig: Rig) -> None:
     rig.principals.identities |= {"other": replace(rig.principals.identities["admin"], authorized_party="operator/o")}
     rig.policy.readers = ("admin", "other")
-    tails = [rig.reading.tail(rig.reader(), Filter(), 0) for _ in range(17)]
+    tails = [rig.tailing.follow(rig.reader(), Filter(), 0) for _ in range(17)]
     for each in tails[:16]:
         await anext(each)
     with pytest.raises(ResourceExhausted, match="16 of operator/admin"):
         await anext(tails[16])
-    other = rig.reading.tail(rig.reader("other", "operator/o"), Filter(), 0)
+    other = rig.tailing.follow(rig.reader("other", "operator/o"), Filter(), 0)
     assert await anext(other)
     await tails[0].aclose()
-    assert await anext(rig.reading.tail(rig.reader(), Filter(), 0)), "a place that is given up is free"
+    assert await anext(rig.tailing.follow(rig.reader(), Filter(), 0)), "a place that is given up is free"
 
 
 def test_places_are_bounded_for_all_together_too() -> None:
@@ -225,7 +225,7 @@ async def test_a_tail_looks_once_for_many_commits(rig: Rig, monkeypatch: pytest.
         return await page(*args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(rig.log, "page", counted)
-    tail = rig.reading.tail(rig.reader(peer=OPERATOR), Filter({"user": "user-49"}), None)
+    tail = rig.tailing.follow(rig.reader(peer=OPERATOR), Filter({"user": "user-49"}), None)
     found = asyncio.ensure_future(anext(tail))
     await asyncio.sleep(0)
     for n in range(50):

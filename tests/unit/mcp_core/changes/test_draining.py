@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.common.errors import FailedPrecondition, PermissionDenied
+from services.common.errors import DomainError, FailedPrecondition, PermissionDenied, Unauthenticated, Unavailable
+from services.mcp_core.errors import ClusterDenied
 from services.mcp_core.model import Dialogue
 from services.mcp_core.ports import ObjectRef
 from services.mcp_core.tools import REGISTRY
@@ -59,7 +60,13 @@ async def test_it_tells_of_each_pod_that_goes() -> None:
         heard.append((done, total, message))
 
     node = Node(pod("a"), pod("b", "other"), pod("agent", ownerReferences=[{"kind": "DaemonSet", "controller": True}]))
-    answer = await drain(node, dialogue=Dialogue(report=report))
+    left: list[tuple[str, bool]] = []
+    answer = await drain(
+        node,
+        dialogue=Dialogue(report=report),
+        leaves=lambda sentence, *, made=False: left.append((sentence, made)),
+    )
+    assert left[-1] == ("The node is closed to new pods and drained. Evicted: default/a, other/b.", True)
     assert heard == [(1, 2, "default/a is evicted."), (2, 2, "other/b is evicted.")]
     assert (answer["complete"], answer["gone"], answer["staying"]) == (
         True,
@@ -80,6 +87,36 @@ async def test_when_policy_ends_it_says_how_it_left_the_node() -> None:
     # Asked to go, and not looked at since.
     assert (answer["leaving"], answer["blocked"]) == (["default/a"], ["default/held"])
     assert node.asked_for("evict") == ["a", "held"], "nothing more after that"
+
+
+@pytest.mark.req("I8.11", "R20")
+@pytest.mark.parametrize(
+    "error", [Unauthenticated("The credential is not valid."), Unavailable("authz is away."), ClusterDenied("No.")]
+)
+async def test_whatever_ends_it_answer_and_record_say_how_the_node_was_left(error: DomainError) -> None:
+    async def ends() -> None:
+        raise error
+
+    left: list[tuple[str, bool]] = []
+    node = Node(pod("a"), pod("held"), held=frozenset({"held"}))
+    answer = await drain(node, still_allowed=ends, leaves=lambda sentence, *, made=False: left.append((sentence, made)))
+    assert not answer["complete"]
+    assert f"but it ended ({error.public_message}) with pods left" in answer["message"]
+    assert left[0] == ("Node n is closed to new pods; it was being drained. Evicted: none.", False)
+    assert left[-1] == (f"{answer['message']} Evicted: default/a. Held back: default/held.", False)
+
+
+@pytest.mark.req("I8.11")
+async def test_a_node_whose_pods_cannot_be_listed_any_more_is_not_called_drained() -> None:
+    class Blind(Node):
+        async def list(self, *given: Any, **selection: Any) -> Any:
+            if self.asked_for("patch"):
+                raise ClusterDenied("pods is forbidden.")
+            return await super().list(*given, **selection)
+
+    answer = await drain(Blind(pod("a")))
+    assert not answer["complete"]
+    assert "pods is forbidden" in answer["message"]
 
 
 @pytest.mark.req("I8.11")
@@ -108,11 +145,14 @@ async def test_what_came_after_the_decision_is_left_where_it_is() -> None:
     invocation = Invocation(arguments, ("",), node)
     assert tool.prepare is not None
     plan = await tool.prepare(invocation)
-    node.objects["pods"] += [pod("elsewhere", "secret-place"), pod("lone", ownerReferences=[])]
+    assert [(str(need.permission), need.namespace, need.name) for need in plan.needs] == [
+        ("k8s:pods:evict", "default", "a")
+    ], "policy may read the name"
+    node.objects["pods"] += [pod("elsewhere", "secret-place"), pod("lone", ownerReferences=[]), pod("later")]
 
     async def enough() -> None:
         raise PermissionDenied("ends the test")
 
     answer = await tool.run(replace(invocation, plan=plan, still_allowed=enough))
     assert node.asked_for("evict") == ["a"]
-    assert sorted(answer["blocked"]) == ["default/lone", "secret-place/elsewhere"]
+    assert sorted(answer["blocked"]) == ["default/later", "default/lone", "secret-place/elsewhere"]

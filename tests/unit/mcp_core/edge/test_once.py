@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.common.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from services.common.errors import Conflict, FailedPrecondition, NotFound, Unavailable
+from services.mcp_core import journal
 from services.mcp_core.errors import ActionDenied, NotRecorded, OutcomeUnknown
 from services.mcp_core.model import Phase, Result
 from services.mcp_core.once import MAX_OUTCOME, AlreadyBegun
@@ -53,7 +54,7 @@ async def test_a_repeat_needs_the_permission_that_the_call_needed() -> None:
 async def test_a_key_is_one_persons_and_stands_for_one_call() -> None:
     planned = Planned(Plan())
     await planned.call(**KEY)
-    with pytest.raises(InvalidArgument, match="used before"):
+    with pytest.raises(FailedPrecondition, match="used before"):
         await planned.call(**KEY, name="other")
     assert len(planned.world.invocations) == 1
     planned.world.authz.scopes["change"] = planned.world.authz.scopes["look"]
@@ -161,7 +162,10 @@ async def test_what_was_not_executed_leaves_its_key_free() -> None:
 
 
 @pytest.mark.req("R20", "I8.5")
-async def test_executed_but_unrecorded_is_told_as_such_until_the_record_is_durable() -> None:
+async def test_executed_but_unrecorded_is_told_as_such_until_the_record_is_durable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(journal, "OUTCOME_SECONDS", 0.5)
     planned = Planned(Plan())
     caller = await planned.world.caller()
     broken = True

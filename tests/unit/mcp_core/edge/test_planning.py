@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
-from services.common.errors import NotFound
+from services.common.errors import FailedPrecondition, NotFound, Unauthenticated
 from services.mcp_core.errors import ActionDenied
 from services.mcp_core.model import Phase, Result
 from services.mcp_core.openapi import document
 from services.mcp_core.tools import REGISTRY
-from services.mcp_core.tools.base import Change, Invocation, Need, Permission, Plan
+from services.mcp_core.tools.base import Change, Invocation, Need, Permission, Plan, Structured
 from tests.unit.mcp_core.edge.fakes import BOB
 from tests.unit.mcp_core.edge.planned import CALL, Planned
 
@@ -85,10 +86,14 @@ async def test_a_look_ahead_that_fails_ends_the_call_before_anything_happens() -
 @pytest.mark.req("R10")
 async def test_policy_hears_the_name_with_every_permission_that_concerns_the_object() -> None:
     scale = Permission("scale", "apps", "deployments", "scale")
-    others = (Need(Permission("list", "apps", "replicasets")), Need(scale, namespace="elsewhere"))
+    others = (
+        Need(Permission("list", "apps", "replicasets")),
+        Need(scale, namespace="elsewhere"),
+        Need(scale, namespace="elsewhere", name="api"),
+    )
     planned = Planned(Plan(needs=(Need(DANGER), Need(Permission("create", "apps", "deployments")), *others)))
     await planned.call()
-    assert [action.name for action in planned.world.authz.checked] == ["web", "web", "web", "", ""]
+    assert [action.name for action in planned.world.authz.checked] == ["web", "web", "web", "", "", "api"]
 
 
 @pytest.mark.req("I8.3", "I8.5")
@@ -112,6 +117,55 @@ async def test_what_stays_open_is_asked_again_about_all_that_it_needs() -> None:
     planned.world.authz.denied = {str(DANGER)}
     with pytest.raises(ActionDenied):
         await invocation.still_allowed()
+
+
+@pytest.mark.req("I8.11", "I8.5")
+async def test_a_caller_who_goes_away_while_a_made_change_is_looked_at_leaves_a_success_on_record() -> None:
+    planned = Planned(Plan("Scales web to 3."))
+    reached = asyncio.Event()
+
+    async def run(invocation: Invocation) -> Structured:
+        invocation.leaves("web is scaled to 3.", made=True)
+        reached.set()
+        await asyncio.Event().wait()
+        return {"done": []}
+
+    planned.world.run = run
+    call = asyncio.create_task(planned.call(idempotency_key="one-two-three"))
+    await reached.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await planned.world.pipeline.drain(5.0)
+    event = planned.world.audit.last
+    assert (event.phase, event.result, event.metadata["left"]) == (
+        Phase.OUTCOME,
+        Result.SUCCESS,
+        "web is scaled to 3.",
+    )
+    assert "went away" in event.error
+    # Sent again with its key, it is not made again, and it is known that it was made.
+    with pytest.raises(FailedPrecondition, match="Already executed, with success"):
+        await planned.call(idempotency_key="one-two-three")
+    assert len(planned.world.invocations) == 1
+
+
+@pytest.mark.req("I8.11", "R20")
+@pytest.mark.parametrize("made", [True, False])
+async def test_what_fails_after_it_has_changed_something_is_no_failure_on_record(made: bool) -> None:
+    planned = Planned(Plan("Drains n."))
+
+    async def run(invocation: Invocation) -> Structured:
+        invocation.leaves("Node n is closed to new pods.", made=made)
+        raise Unauthenticated("The credential is not valid.")
+
+    planned.world.run = run
+    with pytest.raises(Unauthenticated) as caught:
+        await planned.call()
+    assert caught.value.public_message == "The credential is not valid. Node n is closed to new pods."
+    event = planned.world.audit.last
+    assert event.result is (Result.SUCCESS if made else Result.UNKNOWN)
+    assert event.metadata["left"] == "Node n is closed to new pods."
 
 
 @pytest.mark.req("R12")

@@ -159,6 +159,7 @@ CALLS: list[tuple[str, dict[str, Any], str]] = [
     *((name, {**GOOD[name], **({"name": "web"} if "name" in GOOD[name] else {})}, "") for name in GOOD),
     ("diagnose", {"name": "web", "namespace": "default", "kind": "deployment"}, ""),
     ("get_secret", {"name": "web", "namespace": "default", "reveal": True}, ""),
+    ("restart_deployment", {"name": "web", "namespace": "default", "wait": 1}, ""),
     *(
         (tool, {"kind": plural, "namespace": "default"} | ({} if tool == "list_resources" else {"name": "web"}), plural)
         for plural in KINDS
@@ -184,7 +185,7 @@ GRANTED = frozenset({"k8s:events:list", "k8s:pods:logs", "k8s:nodes:list", "k8s:
 
 @pytest.mark.req("R26", "I7.4")
 async def test_no_canary_leaves_through_any_tool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.mcp_core.tools.waiting.PAUSE", 1000.0)
+    monkeypatch.setattr("services.mcp_core.tools.looking.PAUSE", 1000.0)
     plant = Canaries()
     session = cluster(plant)
     assert len(plant.planted) >= 40

@@ -15,7 +15,7 @@ PODS = Kind(Resource("", "v1", "pods"), "Pod", True, "pod", ("po",))
 
 @pytest.mark.req("I6.6", "R19")
 async def test_each_look_is_told_until_it_is_as_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.mcp_core.tools.waiting.PAUSE", 0.0)
+    monkeypatch.setattr("services.mcp_core.tools.looking.PAUSE", 0.0)
     pod = {"metadata": {"name": "web", "namespace": "default"}, "status": {"phase": "Pending"}}
     session = MemorySession(objects={"pods": [pod]})
     told: list[tuple[float, float | None, str]] = []
