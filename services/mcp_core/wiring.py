@@ -27,7 +27,7 @@ from services.mcp_core.adapters.measured import (
     measured_tools,
 )
 from services.mcp_core.adapters.once import AuthzKeeper
-from services.mcp_core.adapters.sealing import FernetSealer
+from services.mcp_core.adapters.sealing import FernetSealer, SealingKeys
 from services.mcp_core.config import Config
 from services.mcp_core.decision_cache import CachedAuthorizer
 from services.mcp_core.edge.connections import ConnectionLimits
@@ -56,7 +56,8 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
     """
     clock = SystemClock()
     context = tls_context(config.tls.cert_file, config.tls.key_file, config.client_ca_file)
-    sealer = FernetSealer(config.confirmation_key_file)
+    keys = SealingKeys(config.sealing_key_file)
+    sealer = FernetSealer(keys)
     listener = bind(config.listen)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(listener.close)
@@ -105,7 +106,7 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
         )
         closing.push_async_callback(pipeline.drain, DRAIN_SECONDS)
         base_url = config.base_url or f"https://localhost:{listener.getsockname()[1]}"
-        settings = McpSettings(config.max_body_bytes, base_url, config.state_keys())
+        settings = McpSettings(config.max_body_bytes, base_url, keys.derived("request state"))
         endpoint = McpEndpoint(pipeline, pack, settings, Elicitations(pipeline, keeper, sealer))
         await closing.enter_async_context(endpoint.running())
         readiness = Readiness(probes(authn_peer, authz_peer, audit_peer, cluster), clock)

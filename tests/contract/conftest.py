@@ -10,6 +10,7 @@ from services.audit.adapters.engine import Store
 from services.audit.adapters.postgres.store import PostgresStore
 from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.checkpoint import NoteSigner
+from tests.contract.authn_target import Target
 from tests.fakes.postgres import Postgres
 from tests.unit.audit.support import signer
 
@@ -50,3 +51,14 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]
             store.close()
         except OSError:
             pass  # closed by the test
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    if request.param == "sqlite":
+        target = Target(tmp_path / "authn.db", "")
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        target = Target(server.database(), server.password)
+    yield target
+    target.close()

@@ -45,7 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "users": [{"name": "x", "user": {"token": "nobody"}}],
     }
     (directory / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
-    write_private(directory / "confirmation.key", base64.b64encode(bytes(32)))
+    write_private(directory / "sealing.key", base64.b64encode(bytes(32)))
     return directory
 
 
@@ -63,7 +63,7 @@ def configuration(**changes: Any) -> dict[str, Any]:
         "authz": peer("authz"),
         "audit": peer("audit"),
         "cluster": {"kubeconfig": "kubeconfig"},
-        "confirmation_key_file": "confirmation.key",
+        "sealing_key_file": "sealing.key",
         "address_file": "address",
     } | changes
 
