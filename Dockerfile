@@ -8,7 +8,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
 COPY deploy/locks/build.lock deploy/locks/
 RUN python3 -m venv /build && /build/bin/pip install --quiet --require-hashes --no-deps -r deploy/locks/build.lock
-COPY deploy/room.sh deploy/
+COPY deploy/room.sh deploy/sbom.py deploy/
 
 FROM tools AS wheel
 COPY pyproject.toml README.md LICENSE ./
