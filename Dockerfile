@@ -64,7 +64,7 @@ FROM ${BASE} AS runtime
 ENV PATH=/opt/kubegate/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 GRPC_VERBOSITY=NONE
 # What a service keeps lies in a volume at /state/<service>; the mount points belong to the user, so volumes do too.
 RUN useradd --system --uid 10001 --user-group --home-dir /state --no-create-home kubegate \
-  && for room in . authn authz audit mcp-core cluster policy ca operator credentials run postgres prometheus collector grafana; do \
+  && for room in . authn authz audit mcp-core cluster k3s policy ca operator credentials run postgres prometheus collector grafana; do \
        install -d -m 0700 -o kubegate -g kubegate "/state/$room"; done
 WORKDIR /state
 USER 10001:10001

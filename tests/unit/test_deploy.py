@@ -100,7 +100,7 @@ def test_only_the_core_image_and_the_embedded_cluster_carry_the_kubernetes_clien
 
 @pytest.mark.req("I2.13", "I9.1", "R9")
 def test_each_service_mounts_its_own_volume_and_none_holds_a_ca_key() -> None:
-    for name in SERVICES | {"cluster", "postgres"}:
+    for name in SERVICES | {"cluster", "k3s", "postgres"}:
         extra = {"policy": "/state/policy:ro"} if name == "authz" else {}
         assert mounts(name) == {name: f"/state/{name}", **extra}
     for name in WATCHERS - {"jaeger"}:
@@ -131,7 +131,7 @@ def test_networks_hold_what_must_talk_and_nothing_else() -> None:
     assert members == {
         "mesh": {*SERVICES, "bootstrap", "cli"},
         "database": {"postgres", "authn", "audit", "cli"},
-        "cluster": {"mcp-core", "cluster"},
+        "cluster": {"mcp-core", "cluster", "k3s"},
         "telemetry": {*SERVICES, *WATCHERS},
         "edge": {"mcp-core"},
     }
@@ -231,7 +231,8 @@ def test_compose_accepts_the_file(version: str) -> None:
         pytest.skip("no docker-compose here")
     for more in ([], ["-f", str(ROOT / "deploy" / "published.yml")]):
         # As in a clone that somebody has just made: no .env, no variable.
-        run([*command, "-f", str(ROOT / "docker-compose.yml"), *more, "config", "-q"])
+        for profile in ("cli", "jaeger", "k3s"):
+            run([*command, "--profile", profile, "-f", str(ROOT / "docker-compose.yml"), *more, "config", "-q"])
 
 
 def run(command: list[str]) -> None:
