@@ -57,6 +57,13 @@ def test_every_image_of_ours_is_a_target_that_runs_as_a_user() -> None:
     assert "USER" not in DOCKERFILE.split("USER 10001:10001")[1]
 
 
+@pytest.mark.req("I9.1")
+def test_an_image_that_we_build_is_never_pulled() -> None:
+    for name, service in COMPOSE["services"].items():
+        # Whoever takes our name in a registry has nothing of it; and `run` does not build anew each time.
+        assert (service.get("pull_policy") == "never") == bool(built(service)), name
+
+
 @pytest.mark.req("I2.13", "I9.2")
 def test_images_install_their_own_lock_with_hashes() -> None:
     rooms = re.findall(r"^RUN sh deploy/room.sh depend (\S+)", DOCKERFILE, re.MULTILINE)
