@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from services.audit.event import Event, EventType, Identity, Result
 from services.audit.masking import Masker
-from services.audit.ports import Ack, Draft, Log, Policy, Principals
+from services.audit.ports import Ack, Draft, Filter, Grant, Log, Policy, Principals
 from services.audit.service import as_identity
 from services.audit.writers import AUDIT, check_party
 from services.common.clock import Clock
@@ -46,6 +46,20 @@ class Authorizer:
         whole_log: bool = False,
         event_id: str = "",
     ) -> Identity:
+        """Who asks. Raises as ``decide``."""
+        identity, _ = await self.decide(reader, action, described, permission, whole_log=whole_log, event_id=event_id)
+        return identity
+
+    async def decide(
+        self,
+        reader: Reader,
+        action: str,
+        described: Mapping[str, str],
+        permission: str = READ,
+        *,
+        whole_log: bool = False,
+        event_id: str = "",
+    ) -> tuple[Identity, Grant]:
         """Certificate AND token AND policy (R15). What was asked is recorded, refused or not, before this returns.
         ``whole_log``: what is asked for speaks of events of every tenant, so nobody of one tenant may (R13).
 
@@ -71,7 +85,8 @@ class Authorizer:
                 raise Unauthenticated("The audit log needs a principal token beside the certificate.")
             identity = await self._principals.verify(reader.token)
             check_party(reader.peer, identity)
-            await self._policy.check(permission.rpartition(":")[2], reader.token, reader.request_id, reader.deadline)
+            verb = permission.rpartition(":")[2]
+            grant = await self._policy.check(verb, reader.token, reader.request_id, reader.deadline)
             if whole_log and identity.tenant:
                 raise PermissionDenied(
                     "Proofs and retention speak of the whole log, which nobody of one tenant may see."
@@ -86,10 +101,17 @@ class Authorizer:
             await self.record(event, identity)
             raise
         await self.record(event, identity)
-        return identity
+        return identity, grant
 
     async def record(self, event: Event, identity: Identity | None) -> Ack:
         """Records what audit itself has to say, as somebody or as nobody."""
         # What was looked for may be a secret that somebody fears to find.
         fields = self._masker.mask(event.fields(AUDIT))
         return await self._log.append(Draft(as_identity(identity.fields(), fields) if identity else fields))
+
+
+def within(identity: Identity, filter_: Filter) -> Filter:
+    """R13: the tenant's own events, whatever the filter asks for."""
+    if not identity.tenant:
+        return filter_
+    return replace(filter_, equal={**filter_.equal, "tenant": identity.tenant})

@@ -5,15 +5,15 @@ A reader needs an operator's certificate, a principal token issued to it, and a 
 belongs to a tenant reads only what is its tenant's (R13), and no proof over the whole log.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from services.audit import canonical
-from services.audit.authorizing import ATTEST, Authorizer, Reader
-from services.audit.event import Event, EventType, Identity, Result
+from services.audit.authorizing import ATTEST, Authorizer, Reader, within
+from services.audit.bounded import PAGE, next_page
+from services.audit.event import Event, EventType, Result
 from services.audit.masking import Masker
-from services.audit.ports import Count, Draft, Filter, Log, Principals, Proof, Record
+from services.audit.ports import Count, Draft, Filter, Log, Proof, Record
 from services.audit.receipt import receipt
 from services.audit.service import as_identity
 from services.audit.slots import Slots
@@ -23,7 +23,6 @@ from services.common.errors import (
     AlreadyExists,
     InvalidArgument,
     NotFound,
-    Unauthenticated,
 )
 from services.common.ids import uuid7
 
@@ -31,15 +30,11 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 100_000
 """Records of one query at most; a cursor leads on."""
 
-PAGE = 200
-"""Records read and sent together."""
+SEARCHING = 20.0
+"""Seconds that a query looks on without finding anything; then its cursor leads on, if it is wanted."""
 
 MAX_COUNTS = 10_000
 """Rows of one statistic at most."""
-
-TAIL_PAUSE = 0.1
-"""Seconds between two looks of a tail at a log that grows: a look for every commit would cost the writers more than
-their commits."""
 
 _MOMENT = ("timestamp", "request_id", "principal")
 """What differs when the same attestation is sent again."""
@@ -61,17 +56,17 @@ class Attestation:
 class AuditReading:
     """Gives records to readers that policy allows."""
 
-    def __init__(self, log: Log, authorizer: Authorizer, principals: Principals, clock: Clock, masker: Masker) -> None:
-        self._log, self._authorizer, self._principals = log, authorizer, principals
+    def __init__(self, log: Log, authorizer: Authorizer, clock: Clock, masker: Masker) -> None:
+        self._log, self._authorizer = log, authorizer
         self._clock, self._masker = clock, masker
         self._readings = Slots("Readings", total=32, each=8)
-        self._tails = Slots("Tails", total=64, each=16)
 
     async def query(
         self, reader: Reader, filter_: Filter, *, limit: int, descending: bool, cursor: str
     ) -> AsyncIterator[tuple[Sequence[Record], str]]:
         """Pages of records, each with the cursor that leads on (only the last page has one, where there is
-        more). The query itself is recorded before the first page and is not among its answers.
+        more, or where the log is not searched to its end). The query itself is recorded before the first page and is
+        not among its answers.
 
         Raises:
             InvalidArgument: a cursor that no query of this order returned.
@@ -84,8 +79,10 @@ class AuditReading:
             # A foreign cursor is refused before anything is recorded.
             await self._log.search(Filter(), cursor=cursor, bounds=bounds, limit=1, descending=descending)
             identity = await self._authorizer.authorize(reader, "audit.Query", filter_.described())
-            filter_ = _within(identity, filter_)
+            filter_ = within(identity, filter_)
+            bounds = await self._log.narrowed(bounds, filter_)
             left = min(limit or DEFAULT_LIMIT, MAX_LIMIT)
+            give_up = self._clock.monotonic() + SEARCHING
             while True:
                 count = min(left, PAGE)
                 found = await self._log.search(
@@ -93,58 +90,19 @@ class AuditReading:
                 )
                 cursor = found.cursor
                 left -= len(found.records)
-                if not cursor or not left:
+                if not cursor or not left or (not found.records and self._clock.monotonic() >= give_up):
                     yield found.records, cursor
                     return
                 if found.records:
                     yield found.records, ""
-
-    async def tail(
-        self, reader: Reader, filter_: Filter, from_sequence: int | None
-    ) -> AsyncGenerator[Sequence[Record], None]:
-        """Records as they are committed, from a leaf index or from now on. Ends with the reader's token
-        (R5): a client continues with a new token after the last sequence that it saw.
-
-        Raises:
-            Unauthenticated, PermissionDenied: R15; also later on, once the reader's credential is revoked (R19).
-            ResourceExhausted: too many tails are under way.
-            DomainError: the decision or the record of it could not be had.
-        """
-        with self._tails.of(reader.peer):
-            position = self._log.size if from_sequence is None else from_sequence
-            identity = await self._authorizer.authorize(reader, "audit.Tail", filter_.described())
-            async for records in self._followed(reader, identity, _within(identity, filter_), position):
-                yield records
-
-    async def _followed(
-        self, reader: Reader, identity: Identity, filter_: Filter, position: int
-    ) -> AsyncIterator[Sequence[Record]]:
-        while True:
-            try:
-                await self._principals.verify(reader.token)
-            except Unauthenticated:
-                if self._clock.now() >= identity.expires_at:
-                    return
-                raise
-            size = self._log.size
-            while position < size:
-                records = await self._log.page(filter_, first=position, end=size, limit=PAGE, descending=False)
-                position = records[-1].sequence + 1 if len(records) == PAGE else size
-                if records:
-                    yield records
-            left = (identity.expires_at - self._clock.now()).total_seconds()
-            try:
-                async with asyncio.timeout(left):
-                    await self._log.grown(position)
-            except TimeoutError:
-                return
-            await asyncio.sleep(TAIL_PAUSE)
+                    give_up = self._clock.monotonic() + SEARCHING
 
     async def export(
         self, reader: Reader, filter_: Filter, *, proofs: bool
     ) -> AsyncIterator[tuple[Sequence[Record], Sequence[Proof]]]:
         """Everything of this log under the signed root of this moment that the filter finds, oldest first, with
-        a proof for each record where asked: the same signed root in all of them.
+        a proof for each record where asked: the same signed root in all of them. Pages may be empty: a sign that the
+        search goes on.
 
         Raises:
             Unauthenticated, PermissionDenied: R15; also for proofs that a tenant's reader asks for.
@@ -154,13 +112,12 @@ class AuditReading:
         with self._readings.of(reader.peer):
             size, checkpoint = self._log.size, self._log.checkpoint
             identity = await self._authorizer.authorize(reader, "audit.Export", described, whole_log=proofs)
-            filter_ = _within(identity, filter_)
+            filter_ = within(identity, filter_)
             position = 0
             if not size:
                 yield (), ()
             while position < size:
-                records = await self._log.page(filter_, first=position, end=size, limit=PAGE, descending=False)
-                position = records[-1].sequence + 1 if len(records) == PAGE else size
+                records, position = await next_page(self._log, filter_, position, size)
                 found: Sequence[Proof] = ()
                 if proofs and records:
                     hashes = await self._log.inclusions([record.sequence for record in records], size)
@@ -179,7 +136,7 @@ class AuditReading:
         asked = {"by": ",".join(by), "bucket_seconds": str(bucket_seconds)}
         with self._readings.of(reader.peer):
             identity = await self._authorizer.authorize(reader, "audit.Stats", {**filter_.described(), **asked})
-            counts = await self._log.count(_within(identity, filter_), by, bucket_seconds, MAX_COUNTS + 1)
+            counts = await self._log.count(within(identity, filter_), by, bucket_seconds, MAX_COUNTS + 1)
         if len(counts) > MAX_COUNTS:
             raise InvalidArgument(f"That is more than {MAX_COUNTS} counts; restrict the time or widen the span.")
         return counts
@@ -261,10 +218,3 @@ class AuditReading:
             return event.event_id, known.sequence
         ack = await self._log.append(Draft(fields))
         return ack.event_id, ack.sequence
-
-
-def _within(identity: Identity, filter_: Filter) -> Filter:
-    """R13: the tenant's own events, whatever the filter asks for."""
-    if not identity.tenant:
-        return filter_
-    return replace(filter_, equal={**filter_.equal, "tenant": identity.tenant})

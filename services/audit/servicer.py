@@ -1,6 +1,7 @@
 """AuditService over gRPC: protobuf to domain and back, no decisions."""
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import aclosing
 from itertools import islice
 from typing import Any
 
@@ -12,6 +13,7 @@ from services.audit.keeping import AuditKeeping
 from services.audit.ports import Ack
 from services.audit.reading import Attestation, AuditReading
 from services.audit.service import AuditService, Item
+from services.audit.tailing import AuditTailing
 from services.common.call import PRINCIPAL_TOKEN_METADATA, current_call
 from services.common.errors import DomainError, InvalidArgument
 from services.common.grpc_batches import Answers, serve_batches
@@ -23,8 +25,10 @@ IN_FLIGHT = 2048
 class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     """The RPCs of ``kubegate.audit.v1.AuditService``."""
 
-    def __init__(self, service: AuditService, reading: AuditReading, keeping: AuditKeeping) -> None:
-        self._service, self._reading, self._keeping = service, reading, keeping
+    def __init__(
+        self, service: AuditService, reading: AuditReading, tailing: AuditTailing, keeping: AuditKeeping
+    ) -> None:
+        self._service, self._reading, self._tailing, self._keeping = service, reading, tailing, keeping
 
     async def Append(self, request: audit_pb2.AppendRequest, context: Any) -> audit_pb2.AppendResponse:
         event = translate.event(request.event)
@@ -78,9 +82,10 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
 
     async def Tail(self, request: audit_pb2.TailRequest, context: Any) -> AsyncIterator[audit_pb2.TailResponse]:
         first = request.from_sequence if request.HasField("from_sequence") else None
-        async for records in self._reading.tail(_reader(), translate.filter_(request.filter), first):
-            for part in translate.records(records):
-                yield audit_pb2.TailResponse(records=part)
+        async with aclosing(self._tailing.follow(_reader(), translate.filter_(request.filter), first)) as tail:
+            async for records in tail:
+                for part in translate.records(records):
+                    yield audit_pb2.TailResponse(records=part)
 
     async def GetCheckpoint(
         self, request: audit_pb2.GetCheckpointRequest, context: Any

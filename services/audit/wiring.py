@@ -26,6 +26,7 @@ from services.audit.reading import AuditReading
 from services.audit.self_check import SelfCheck
 from services.audit.service import AuditService
 from services.audit.servicer import AuditServicer
+from services.audit.tailing import AuditTailing
 from services.common.clock import SystemClock
 from services.common.config import read_secret
 from services.common.grpc_client import Peer
@@ -82,15 +83,17 @@ async def main(config: Config) -> None:
     principals = TokenPrincipals(LivePrincipalVerifier(keys, lease, clock), keys.problems)
     masker = Masker(_mask_key(config))
     service = AuditService(log, principals, masker, clock)
-    authorizer = Authorizer(log, principals, AuthzPolicy(authz), clock, masker)
-    reading = AuditReading(log, authorizer, principals, clock, masker)
+    policy = AuthzPolicy(authz, clock)
+    authorizer = Authorizer(log, principals, policy, clock, masker)
+    reading = AuditReading(log, authorizer, clock, masker)
+    tailing = AuditTailing(log, authorizer, principals, policy, clock)
     keeping = AuditKeeping(log, authorizer, clock, config.retention_days)
 
     problems = lambda: [*log.problems(), *publisher.problems(), *keys.problems(), *lease.problems()]
     server = GrpcServer(config.listen, config.tls, problems, notices=check.notices)
     server.add(
         audit_pb2_grpc.add_AuditServiceServicer_to_server,
-        AuditServicer(service, reading, keeping),
+        AuditServicer(service, reading, tailing, keeping),
         audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
     )
     try:
@@ -101,6 +104,7 @@ async def main(config: Config) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keys.keep_fresh())
             tasks.create_task(lease.keep())
+            tasks.create_task(policy.lease.keep())
             tasks.create_task(publisher.run())
             tasks.create_task(keeping.run())
             tasks.create_task(check.run())

@@ -136,6 +136,12 @@ class SigningKeyAdminServicer(admin_pb2_grpc.SigningKeyAdminServiceServicer):
         key = await self._admin.rotate(_NAMES.get(request.purpose, ""), current_call())
         return admin_pb2.RotateSigningKeyResponse(key=_view(key))
 
+    async def WithdrawSigningKey(
+        self, request: admin_pb2.WithdrawSigningKeyRequest, context: Any
+    ) -> admin_pb2.WithdrawSigningKeyResponse:
+        key = _view(await self._admin.withdraw(request.kid, request.reason, current_call()))
+        return admin_pb2.WithdrawSigningKeyResponse(purpose=key.purpose, current=key)
+
 
 def _view(key: SigningKeyView) -> admin_pb2.SigningKey:
     return admin_pb2.SigningKey(

@@ -69,6 +69,7 @@ def principal_to_proto(principal: Principal) -> identity_pb2.Principal:
         amr=principal.amr,
         auth_time=stamp(principal.auth_time),
         expires_at=stamp(principal.expires_at) if principal.expires_at else None,
+        ends_with=principal.ends_with,
     )
 
 
@@ -85,6 +86,7 @@ def principal_from_proto(message: identity_pb2.Principal) -> Principal:
         namespaces=scope_from_proto(message.namespaces),
         tools=tuple(message.tools),
         amr=tuple(message.amr),
+        ends_with=tuple(message.ends_with),
         auth_time=moment(message.auth_time),
         expires_at=moment(message.expires_at) if message.HasField("expires_at") else None,
     )

@@ -106,6 +106,8 @@ class Principal:
     """Of the user's record when it was read; stays within authn."""
     obtainable: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     """Scopes that the token lacks, each with the role that it would give."""
+    ends_with: tuple[str, ...] = field(default=(), compare=False)
+    """Further names under which it ends (R12): the key that signed the token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,11 @@ class SigningKeys(Protocol):
         """A new key that signs from now on; raises ``Unavailable`` where the store cannot be written."""
         ...
 
+    async def withdraw(self, kid: str) -> SigningKeyView | None:
+        """Ends a key and whatever it signed: the key that signs from now on. ``None`` where there is no such key;
+        raises as ``rotate``."""
+        ...
+
 
 class IssuerRecords(Protocol):
     """Trusted issuers. A change is durable and effective when the call returns, and raises ``Unavailable`` where

@@ -25,6 +25,9 @@ _SCOPE = re.compile(r"[!#-\[\]-~]{1,128}")
 
 _HTTPS = re.compile(r"https://[^\s/?#@]+(/[^\s?#]*)?")
 
+MAX_REASON = 200
+REASON_WANTED = f"Say why, for the record: 3 to {MAX_REASON} printable characters."
+
 MIN_PASSWORD = 12
 MAX_PASSWORD = 1024
 """Characters of a password."""
@@ -35,6 +38,7 @@ _PERMISSION = re.compile(r"(?:k8s|kubegate):(?:\*|[a-z0-9][a-z0-9.-]{0,62}:(?:\*
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?|(?:[a-z0-9][a-z0-9-]*)?\*(?:[a-z0-9-]*[a-z0-9])?")
 _TOOL = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _KEY_ID = re.compile(r"[0-9A-Za-z]{1,32}")
+_THUMBPRINT = re.compile(r"[0-9A-Za-z_-]{43}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_NAMESPACE = 64
 
@@ -42,6 +46,16 @@ _MAX_NAMESPACE = 64
 def is_key_id(text: str) -> bool:
     """Whether a text can be a key's id. Where it cannot, it may be a whole key, and is not recorded."""
     return _KEY_ID.fullmatch(text) is not None
+
+
+def is_signing_key_id(text: str) -> bool:
+    """Whether a text can be a signing key's id, an RFC 7638 thumbprint."""
+    return _THUMBPRINT.fullmatch(text) is not None
+
+
+def is_reason(text: str) -> bool:
+    """Whether a text can stand in the record as the reason of an act."""
+    return len(text.strip()) >= 3 and len(text) <= MAX_REASON and text.isprintable()
 
 
 def is_role(text: str) -> bool:

@@ -8,7 +8,7 @@
 5. Only then answer, with a signed token. The same token proves to audit whom the record speaks of.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.authn.errors import PUBLIC_MESSAGE, Reason, Rejected
@@ -51,6 +51,9 @@ CERTIFICATE_WITNESS = "service/mcp-core"
 
 TOKEN_TYPE, REFRESH_TYPE = "jwt", "refresh_token"
 """``auth_type`` of what ``revoke`` can end."""
+
+
+_NOTHING_MORE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,7 @@ class AuthnService:
             user=principal.subject,
             tenant=principal.tenant,
             credential_id=principal.credential_id,
+            details=_details(principal),
         )
         token = self._tokens.principal.issue(principal, call.peer, revision)
         try:
@@ -268,8 +272,9 @@ class AuthnService:
         tenant: str = "",
         credential_id: str = "",
         error: str = "",
+        details: Mapping[str, str] = _NOTHING_MORE,
     ) -> Entry:
-        metadata = {"auth_type": auth_type, "asker": call.peer}
+        metadata = {"auth_type": auth_type, "asker": call.peer, **details}
         if credential_id:
             metadata["credential_id"] = credential_id
         return Entry(
@@ -284,6 +289,11 @@ class AuthnService:
             request_id=call.request_id,
             duration_ms=(self._clock.monotonic() - started) * 1000,
         )
+
+
+def _details(principal: Principal) -> Mapping[str, str]:
+    """What else the record of a proof says: with what it ends, so that all that a leaked key signed can be found."""
+    return {"ends_with": " ".join(principal.ends_with)} if principal.ends_with else {}
 
 
 def _certificate(credential: Credential) -> bytes:

@@ -214,7 +214,8 @@ def _change(each: Event) -> bool:
 
 def _reading(each: Event) -> bool:
     action = str(each["action"])
-    return each["event_type"] == "admin" and action.startswith("audit.") and action not in KEEPING
+    begins = "phase" not in each
+    return each["event_type"] == "admin" and action.startswith("audit.") and action not in KEEPING and begins
 
 
 def _unfinished(events: Sequence[Event]) -> list[Event]:

@@ -12,7 +12,10 @@ from services.cli.administration import call
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import emit_json, emit_table
 
-app = typer.Typer(no_args_is_help=True, help="Show the keys that sign our tokens, and rotate them ahead of time.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Show the keys that sign our tokens, rotate them ahead of time, withdraw one that leaked.",
+)
 
 
 class Purpose(StrEnum):
@@ -54,6 +57,26 @@ def rotate(
         emit_json(_described(response.key))
     else:
         print(f"{response.key.kid} signs {purpose.value} tokens now")
+
+
+@app.command(context_settings={"ignore_unknown_options": True})  # One id in 64 begins with a dash.
+def withdraw(
+    kid: Annotated[str, typer.Argument(metavar="KID", help="As `kubegate signing-keys list` shows it.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")],
+    home: Home = DEFAULT_HOME,
+    json_output: Json = False,
+) -> None:
+    """End a key that others may hold, for good. What it signed is refused everywhere within a second, and whoever got a
+    token by it signs in again. Where it signs now, the next key takes its place at once.
+
+    If several leaked, begin with those that are `next`.
+    """
+    request = admin_pb2.WithdrawSigningKeyRequest(kid=kid, reason=reason)
+    response: admin_pb2.WithdrawSigningKeyResponse = _call(home, lambda stub: stub.WithdrawSigningKey, request)
+    if json_output:
+        emit_json({"withdrawn": kid, "current": _described(response.current)})
+    else:
+        print(f"{kid} is withdrawn; {response.current.kid} signs {_NAMES[response.purpose]} tokens now")
 
 
 def _call(home: Path, method: Callable[[Any], Any], request: Any) -> Any:

@@ -26,7 +26,7 @@ from services.common.clock import Clock, SystemClock
 from services.common.deadline import Deadline
 from services.common.errors import DomainError, Unauthenticated, Unavailable
 from services.common.grpc_client import Peer
-from services.common.log import get_logger
+from services.common.log import Outage, get_logger
 from services.common.tls import spiffe_id
 
 ISSUER = "kubegate"
@@ -35,6 +35,9 @@ TYP = "kubegate-principal+jwt"
 ALGORITHM = "EdDSA"
 LIFETIME = 60
 """Seconds."""
+
+NO_MATTER = float("-inf")
+"""A moment before all others."""
 
 _REFUSED = "The principal token is not valid; authenticate again."
 _CACHE_SIZE = 4096
@@ -94,6 +97,14 @@ def issue(
     return jwt.encode(claims, key, algorithm=ALGORITHM, headers={"typ": TYP, "kid": key_id})
 
 
+def key_id(token: str) -> str:
+    """Id of the key that a token of authn says it is signed with; empty where it says none."""
+    try:
+        return str(jwt.get_unverified_header(token).get("kid", ""))
+    except jwt.PyJWTError:
+        return ""
+
+
 @dataclass(frozen=True, slots=True)
 class VerifiedPrincipal:
     """What a valid principal token says. ``authorized_party`` is a SPIFFE path, ``revision`` the claim ``rev``.
@@ -105,13 +116,15 @@ class VerifiedPrincipal:
     expires_at: datetime
     token_id: str
     revision: int = 0
+    key_id: str = ""
 
 
 class KeySource(Protocol):
     """Authn's public keys for principal tokens."""
 
-    async def find(self, key_id: str) -> Any | None:
-        """The Ed25519 public key of that id, if there is one.
+    async def find(self, key_id: str, since: float = NO_MATTER) -> Any | None:
+        """The Ed25519 public key of that id, if there is one. ``since``: keys that were asked for before this moment
+        (monotonic seconds) do not count.
 
         Raises:
             Unavailable: it cannot be told now.
@@ -120,7 +133,7 @@ class KeySource(Protocol):
 
 
 class PrincipalVerifier:
-    """Verifies each token once and remembers the answer until the token ends."""
+    """Verifies each token once and remembers the answer until the token ends, or its key is there no more."""
 
     def __init__(self, keys: KeySource, clock: Clock | None = None) -> None:
         self._keys = keys
@@ -136,9 +149,9 @@ class PrincipalVerifier:
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         seen = self._seen.get(digest)
         if seen is not None:
-            if seen.expires_at > self._clock.now():
+            if seen.expires_at > self._clock.now() and await self._key(seen.key_id) is not None:
                 return seen
-            del self._seen[digest]
+            self._seen.pop(digest, None)
             raise Unauthenticated(_REFUSED)
         verified = await self._verify(token)
         self._seen[digest] = verified
@@ -146,12 +159,16 @@ class PrincipalVerifier:
             self._seen.popitem(last=False)
         return verified
 
+    async def _key(self, key_id: str) -> Any | None:
+        return await self._keys.find(key_id)
+
     async def _verify(self, token: str) -> VerifiedPrincipal:
         try:
             header = jwt.get_unverified_header(token)
             if header.get("typ") != TYP or header.get("alg") != ALGORITHM:
                 raise Unauthenticated(_REFUSED)
-            key = await self._keys.find(str(header.get("kid", "")))
+            key_id = str(header.get("kid", ""))
+            key = await self._key(key_id)
             if key is None:
                 raise Unauthenticated(_REFUSED)
             claims = jwt.decode(
@@ -183,6 +200,7 @@ class PrincipalVerifier:
             expires_at,
             str(claims["jti"]),
             rev if type(rev := claims.get("rev", 0)) is int else 0,
+            key_id,
         )
 
 
@@ -196,20 +214,22 @@ class RemotePrincipalKeys:
         self._authn = authn
         self._clock = clock or SystemClock()
         self._keys: dict[str, Any] = {}
-        self._fetched_at = float("-inf")
+        self._asked_at = NO_MATTER
+        """When the keys at hand were asked for."""
+        self._tried_at = NO_MATTER
         self._failed = False
+        self._outage = Outage(log, "principal keys not fetched", "principal keys fetched again")
         self._lock = asyncio.Lock()
 
-    async def find(self, key_id: str) -> Any | None:
-        key = self._keys.get(key_id)
-        if key is None:
+    async def find(self, key_id: str, since: float = NO_MATTER) -> Any | None:
+        if key_id not in self._keys or self._asked_at < since:
             async with self._lock:
-                if key_id not in self._keys and self._clock.monotonic() - self._fetched_at >= self._RETRY:
+                wanted = key_id not in self._keys or self._asked_at < since
+                if wanted and (self._tried_at < since or self._clock.monotonic() - self._tried_at >= self._RETRY):
                     await self._fetch()
-            key = self._keys.get(key_id)
-            if key is None and (self._failed or not self._keys):
+            if self._asked_at < since or (key_id not in self._keys and (self._failed or not self._keys)):
                 raise Unavailable("Principal tokens cannot be verified yet: the authn service has not been reached.")
-        return key
+        return self._keys.get(key_id)
 
     def problems(self) -> list[str]:
         """Why principal tokens cannot be verified; empty when they can."""
@@ -222,11 +242,11 @@ class RemotePrincipalKeys:
                 async with self._lock:
                     await self._fetch()
             except DomainError as error:
-                log.warning("principal keys not fetched", reason=error.public_message)
+                self._outage.failed(reason=error.public_message)
             await asyncio.sleep(self._PERIOD if self._keys else self._RETRY)
 
     async def _fetch(self) -> None:
-        self._fetched_at = self._clock.monotonic()
+        asked_at = self._tried_at = self._clock.monotonic()
         self._failed = True
         response: authn_pb2.GetPrincipalKeysResponse = await self._authn.unary(
             lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).GetPrincipalKeys,
@@ -236,4 +256,6 @@ class RemotePrincipalKeys:
         self._keys = {
             jwk["kid"]: jwt.PyJWK.from_dict(jwk).key for jwk in json.loads(response.jwks_json)["keys"] if "kid" in jwk
         }
+        self._asked_at = asked_at
         self._failed = False
+        self._outage.worked()

@@ -62,9 +62,6 @@ TEXT = "text/plain; charset=utf-8"
 SAID = 8192
 """Characters of a header that are looked at for the record; a cut before redaction could hide half of a secret."""
 
-JWKS_SECONDS = 30.0
-"""How long the key set is served again without asking authn."""
-
 # What curl sends without being told otherwise is a form type around a JSON body.
 _JSON_TYPES = frozenset({"", "application/json", "application/x-www-form-urlencoded"})
 
@@ -116,8 +113,6 @@ class Edge:
         self._readiness = readiness
         self._guard = guard
         self._limiter = limiter
-        self._clock = clock
-        self._jwks: tuple[float, bytes] = (float("-inf"), b"")
         self._openapi = json_response(document(registry, settings.base_url))
         self._resource = ProtectedResource(settings.base_url, authenticator.authorization_servers, clock)
         self._routes: dict[str, tuple[str, Handler]] = {
@@ -300,11 +295,11 @@ class Edge:
         return json_response({"access_token": issued.token, "token_type": "Bearer", "expires_in": issued.expires_in})
 
     async def _key_set(self, request: Request, context: RequestContext) -> Response:
-        now = self._clock.monotonic()
-        if now - self._jwks[0] >= JWKS_SECONDS:
+        known = self._authenticator.known_jwks()
+        if known is None:
             await self._admit(context)
-            self._jwks = (now, (await self._authenticator.jwks(context.deadline)).encode())
-        return Response(200, self._jwks[1])
+            known = await self._authenticator.jwks(context.deadline)
+        return Response(200, known)
 
     async def _resource_metadata(self, request: Request, context: RequestContext) -> Response:
         if self._resource.stale:

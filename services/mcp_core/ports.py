@@ -245,7 +245,11 @@ class Authenticator(Protocol):
         """Where clients may get tokens. Raises Unavailable."""
         ...
 
-    async def jwks(self, deadline: Deadline) -> str:
+    def known_jwks(self) -> bytes | None:
+        """What `jwks` answered, where it certainly holds still: a withdrawn key is served no longer than it counts."""
+        ...
+
+    async def jwks(self, deadline: Deadline) -> bytes:
         """The public keys of those JWTs, as a JSON text (RFC 7517). Raises Unavailable."""
         ...
 

@@ -11,6 +11,7 @@ from services.audit.adapters.engine import Store
 from services.audit.adapters.postgres.store import PostgresStore
 from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.checkpoint import NoteSigner
+from tests.contract.authn_target import Target
 from tests.contract.kube_server import authority as authority
 from tests.contract.kube_server import cluster as cluster
 from tests.contract.kube_server import server as server
@@ -54,3 +55,14 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]
             store.close()
         except OSError:
             pass  # closed by the test
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    if request.param == "sqlite":
+        target = Target(tmp_path / "authn.db", "")
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        target = Target(server.database(), server.password)
+    yield target
+    target.close()

@@ -228,6 +228,26 @@ async def test_a_tail_sees_what_is_appended(rig: Rig) -> None:
     call.cancel()
 
 
+@pytest.mark.req("R19", "R15", "R12")
+async def test_a_tail_ends_when_its_readers_binding_is_taken_away_though_nothing_comes(rig: Rig) -> None:
+    """Over a real lease: what audit learns from WatchPolicy ends the stream, no call and no event of the reader."""
+    metadata = ((PRINCIPAL_TOKEN_METADATA, token("auditor", "operator/alice")),)
+    request = audit_pb2.TailRequest(filter=audit_pb2.Filter(action="scale_deployment"), from_sequence=0)
+    call = rig.stub("operator/alice").Tail(request, metadata=metadata)
+    before = await rig.append("service/mcp-core", event(action="scale_deployment"))
+    assert [record.sequence for record in (await call.read()).records] == [before]
+    rig.authz.take_away("auditor")
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await call.read()
+    assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    await rig.append("service/mcp-core", event(action="scale_deployment"))
+    tails = [each for each in await rig.query() if each["action"] == "audit.Tail"]
+    assert [(each["user"], each["result"]) for each in tails] == [
+        ("auditor", "success"), ("auditor", "failure"), ("auditor", "failure"),
+    ]  # fmt: skip
+    assert tails[2]["metadata"]["events"] == "1"
+
+
 @pytest.mark.req("I2.6")
 async def test_it_starts_without_authn_not_ready_takes_what_needs_no_token_and_heals(
     mesh: Mesh, tmp_path: Path

@@ -202,7 +202,8 @@ async def test_authn_over_its_stream(others: Others) -> None:
     assert (await adapter.issue_token("admin", "right", "", context())).expires_in == 900
     with pytest.raises(Unauthenticated):
         await adapter.issue_token("admin", "wrong", "", context())
-    assert await adapter.jwks(Deadline.after(5)) == '{"keys":[]}'
+    assert await adapter.jwks(Deadline.after(5)) == b'{"keys":[]}'
+    assert adapter.known_jwks() is None, "nothing is known without a lease"
     await adapter.close()
     await peer.close()
 

@@ -3,30 +3,28 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-from tests.e2e.stack import RunningStack
+from tests.e2e.short_bench import ROOT, short_bench
+from tests.e2e.stack import KUBEGATE, RunningStack, eventually
 
-ROOT = Path(__file__).parents[2]
+
+def with_key(key: str, directory: Path) -> dict[str, str]:
+    """The environment of a command that somebody else runs."""
+    file = directory / "key"
+    file.write_text(key)
+    file.chmod(0o600)
+    return {**os.environ, "KUBEGATE_KEY_FILE": str(file)}
 
 
 def as_(key: str, directory: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """`kubegate ARGS` with somebody else's key."""
-    file = directory / "key"
-    file.write_text(key)
-    file.chmod(0o600)
     return subprocess.run(
-        [str(Path(sys.executable).with_name("kubegate")), *args],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KUBEGATE_KEY_FILE": str(file)},
-        timeout=60,
-        check=False,
+        [KUBEGATE, *args], capture_output=True, text=True, env=with_key(key, directory), timeout=60, check=False
     )
 
 
@@ -48,6 +46,30 @@ def test_an_auditor_reads_everything_and_can_do_nothing_else(stack: RunningStack
     assert stack.call("list_pods", {"namespace": "default"}, key).status_code == 403
     reads = stack.events(user="edith", event_type="admin", action="audit.Stats")
     assert [event["result"] for event in reads] == ["success"]
+
+
+@pytest.mark.req("R19", "I4.4")
+def test_a_tail_ends_when_the_role_that_allowed_it_is_taken_away(stack: RunningStack, tmp_path: Path) -> None:
+    key = stack.new_key("erin", "--permission", "kubegate:elevations:request", "--all-namespaces")
+    tail = [KUBEGATE, "audit", "tail", "--type", "mcp_request", "--json", "--home", str(stack.home)]
+    environment = with_key(key, tmp_path)
+    assert subprocess.run(tail, env=environment, capture_output=True, timeout=60, check=False).returncode == 1
+    options = ("--role", "auditor", "--all-namespaces", "--for", "10m", "--why", "audit 7")
+    asked = stack.json("elevation", "request", *options, "--key-file", str(tmp_path / "key"))
+    stack.run("elevation", "approve", asked["id"])
+    pipe = subprocess.PIPE
+    follower = subprocess.Popen([*tail, "-n", "0"], env=environment, text=True, stdout=pipe, stderr=pipe)
+    try:
+        eventually(lambda: stack.events(user="erin", action="audit.Tail", result="success"), "the tail begins")
+        assert stack.call("list_pods", {"namespace": "default"}, stack.viewer).status_code == 200
+        assert follower.stdout is not None
+        assert json.loads(follower.stdout.readline())["event_type"] == "mcp_request"
+        stack.run("elevation", "revoke", asked["id"])
+        rest, error = follower.communicate(timeout=60)
+    finally:
+        follower.kill()
+    assert (follower.returncode, rest) == (1, "")
+    assert "denied" in error
 
 
 @pytest.mark.req("I4.5")
@@ -76,20 +98,9 @@ def test_the_evidence_pack_holds_what_happened_and_says_that_the_record_is_whole
 
 @pytest.mark.req("I4.9")
 def test_a_short_bench_of_audit_writes_its_table_and_its_json(tmp_path: Path) -> None:
-    out = tmp_path / "audit.json"
-    options = ["--seconds", "0.3", "--batch", "1", "64", "--stored", "100", "600", "--queries", "5", "--out", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.audit", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "events/s" in done.stdout
-    result = json.loads(out.read_text(encoding="utf-8"))
+    options = ("--seconds", "0.3", "--batch", "1", "64", "--stored", "100", "600", "--queries", "5")
+    result, printed = short_bench("audit", tmp_path, *options)
+    assert "events/s" in printed
     assert result["audit_verify"] == 0
     assert [(run["stored"], run["events_per_message"]) for run in result["runs"]] == [
         (100, 1), (100, 64), (600, 1), (600, 64),

@@ -1,5 +1,6 @@
 """Credentials over a whole stack: what ends is refused everywhere, also by who was stopped meanwhile."""
 
+import asyncio
 import os
 import signal
 import time
@@ -10,8 +11,15 @@ import httpx
 import pyotp
 import pytest
 
+from kubegate.audit.v1 import audit_pb2, audit_pb2_grpc
+from kubegate.common.v1 import identity_pb2
+from services.authn.adapters.signing_keys import Purpose
+from services.cli.stack import Stack
+from services.common.deadline import Deadline
+from services.common.errors import DomainError
 from tests.e2e.stack import RunningStack, eventually
 from tests.fakes.oidc_issuer import Issuer
+from tests.fakes.stolen_key import forge_access, forge_principal, steal
 
 ARGUMENTS = {"namespace": "default"}
 
@@ -223,3 +231,59 @@ def test_an_issuer_is_trusted_from_the_command_line_and_forgotten(stack: Running
         assert stack.json("issuers", "list") == []
     finally:
         provider.stop()
+
+
+@pytest.mark.req("I3.17", "R12", "I3.6")
+def test_a_leaked_key_is_withdrawn_from_the_command_line(own_stack: RunningStack) -> None:
+    """Of both purposes: at the edge with its key set, and at audit, whatever revision a forged token claims."""
+    stack = own_stack
+    store = stack.home / "authn" / "authn.db", stack.home / "authn" / "kek"
+    genuine = _token(stack, "admin", stack.secret("admin.password")).json()["access_token"]
+    access, principal = (steal(*store, purpose) for purpose in (Purpose.ACCESS, Purpose.PRINCIPAL))
+    forged = forge_access(access, genuine)
+    assert stack.call("list_pods", ARGUMENTS, forged).status_code == 200, "the attack works"
+    root = identity_pb2.Principal(issuer="kubegate", subject="admin", credential_id="made-up", auth_type="api_key")
+    root.roles.append("admin")
+    root.permissions.append("kubegate:*")
+    root.namespaces.all = True
+
+    def of_audit(token: str) -> str:
+        async def ask() -> str:
+            async with Stack.load(stack.home) as peers:
+                metadata = (("kubegate-principal-token", token),)
+                try:
+                    await peers.peer("audit").unary(
+                        lambda channel: audit_pb2_grpc.AuditServiceStub(channel).Stats,
+                        audit_pb2.StatsRequest(),
+                        Deadline.after(10),
+                        metadata,
+                    )
+                except DomainError as error:
+                    return error.code.name
+                return "answered"
+
+        return asyncio.run(ask())
+
+    shown = forge_principal(principal, root, "operator/admin")
+    assert of_audit(shown) == "answered", "the attack works"
+    for key in (access, principal):
+        done = stack.json("signing-keys", "withdraw", key.kid, "--reason", "a backup was stolen")
+        assert done["withdrawn"] == key.kid
+        assert key.kid not in {each["kid"] for each in stack.json("signing-keys", "list")}
+
+    eventually(lambda: stack.call("list_pods", ARGUMENTS, forged).status_code == 401, "refused at the edge")
+    eventually(lambda: of_audit(shown) == "UNAUTHENTICATED", "refused at audit")
+    assert of_audit(forge_principal(principal, root, "operator/admin")) == "UNAUTHENTICATED"
+    with stack.client() as client:
+        assert access.kid not in client.get("/.well-known/jwks.json").text
+    assert stack.call("list_pods", ARGUMENTS, genuine).status_code == 401
+    renewed = _token(stack, "admin", stack.secret("admin.password")).json()["access_token"]
+    assert stack.call("list_pods", ARGUMENTS, renewed).status_code == 200
+    assert stack.call("list_pods", ARGUMENTS).status_code == 200
+    assert stack.run("signing-keys", "withdraw", access.kid, "--reason", "again", check=False).returncode == 2
+    dashed = stack.run("signing-keys", "withdraw", "-" * 43, "--reason", "as an id may begin", check=False)
+    assert "no such signing key" in dashed.stderr
+    told = stack.events(event_type="admin", action="keys.withdraw-signing", result="success")
+    assert {event["metadata"]["reason"] for event in told} == {"a backup was stolen"}
+    used = stack.json("audit", "query", "--type", "authentication", "--text", f"signing-key:{access.kid}")
+    assert {event["principal"]["subject"] for event in used} == {"admin"}

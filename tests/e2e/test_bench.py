@@ -1,36 +1,19 @@
 """The bench measures what it says (I2.12). No number is asserted that depends on the machine (R27)."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bench.edge import shares
 from bench.load import Sample, per_request_ms
-
-ROOT = Path(__file__).parents[2]
+from tests.e2e.short_bench import short_bench
 
 
 @pytest.mark.req("I2.12")
 def test_a_short_bench_writes_its_table_and_its_json(tmp_path: Path) -> None:
-    out = tmp_path / "tools.json"
-    options = ["--seconds", "0.5", "--concurrency", "1", "4", "--pods", "3", "--out", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.run", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "requests/s" in done.stdout
-    assert "CPU ms a request" in done.stdout
-    result = json.loads(out.read_text(encoding="utf-8"))
+    result, printed = short_bench("run", tmp_path, "--seconds", "0.5", "--concurrency", "1", "4", "--pods", "3")
+    assert "requests/s" in printed
+    assert "CPU ms a request" in printed
     services = {"authn", "authz", "audit", "mcp-core", "cluster"}
     assert set(result["rss_mib"]) == services
     assert result["audit_verify"] == 0
@@ -55,19 +38,8 @@ def test_percentiles_and_costs_are_what_they_are_called() -> None:
 
 @pytest.mark.req("I3.16")
 def test_a_short_bench_of_authn_writes_its_table_and_its_json(tmp_path: Path) -> None:
-    out = tmp_path / "authn.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.authn", "--seconds", "0.3", "--concurrency", "1", "4", "--out", str(out)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "client-credential grants" in done.stdout
-    result = json.loads(out.read_text(encoding="utf-8"))
+    result, printed = short_bench("authn", tmp_path, "--seconds", "0.3", "--concurrency", "1", "4")
+    assert "client-credential grants" in printed
     assert {line["in_flight"] for line in result["authenticate"]} == {1, 4}
     assert all(line["per_second"] > 0 for line in result["authenticate"])
     assert result["cached"]["microseconds"] > 0
@@ -76,19 +48,8 @@ def test_a_short_bench_of_authn_writes_its_table_and_its_json(tmp_path: Path) ->
 @pytest.mark.long
 @pytest.mark.req("I5.12")
 def test_a_short_bench_of_authz_writes_its_tables_and_its_json(tmp_path: Path) -> None:
-    out = tmp_path / "authz.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.authz", "--seconds", "0.3", "--roles", "10", "--out", str(out)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "in process, microseconds a decision" in done.stdout
-    result = json.loads(out.read_text(encoding="utf-8"))
+    result, printed = short_bench("authz", tmp_path, "--seconds", "0.3", "--roles", "10")
+    assert "in process, microseconds a decision" in printed
     assert all(result["in_process"]["10"][name] > 0 for name in ("hot_us", "new_place_us", "new_principal_us"))
     measured = {(row["method"], row["per_call"], row["in_flight"]) for row in result["over_mtls"]}
     assert measured == {("Check", 1, 1), ("Check", 1, 32), ("CheckStream", 1, 1), ("CheckStream", 1, 32)} | {
@@ -102,19 +63,8 @@ def test_a_short_bench_of_authz_writes_its_tables_and_its_json(tmp_path: Path) -
 @pytest.mark.long
 @pytest.mark.req("I7.6", "I8.12")
 def test_the_bench_of_the_tools_says_what_a_call_costs_and_what_a_long_list_takes(tmp_path: Path) -> None:
-    out = tmp_path / "tools.json"
-    options = ["--seconds", "0.5", "--turns", "1", "--concurrency", "1", "--pods", "3", "--many", "120"]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.tools", *options, "--out", str(out)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(out.read_text(encoding="utf-8"))
+    options = ("--seconds", "0.5", "--turns", "1", "--concurrency", "1", "--pods", "3", "--many", "120")
+    result, _ = short_bench("tools", tmp_path, *options)
     (run,) = result["runs"]
     assert set(run["kubegate"]["cpu_ms_per_request"]) == {"authn", "authz", "audit", "mcp-core"}
     # One request to the cluster for one call (R14).
@@ -133,20 +83,8 @@ def test_the_bench_of_the_tools_says_what_a_call_costs_and_what_a_long_list_take
 @pytest.mark.long
 @pytest.mark.req("I6.12")
 def test_a_short_bench_of_the_edge_writes_its_table_and_its_json(tmp_path: Path) -> None:
-    out = tmp_path / "edge.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.edge", "--seconds", "0.3", "--concurrency", "1", "4", "--out", str(out)],
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "SDK's share" in done.stdout
-    result = json.loads(out.read_text(encoding="utf-8"))
+    result, printed = short_bench("edge", tmp_path, "--seconds", "0.3", "--concurrency", "1", "4")
+    assert "SDK's share" in printed
     measured = {(run["case"], run["interface"], run["concurrency"]) for run in result["runs"]}
     cases = ("list", "trivial call", "denied call")
     assert measured == {(case, way, c) for case in cases for way in ("mcp", "rest") for c in (1, 4)}

@@ -21,8 +21,7 @@ LEGACY = {**ACCEPT, "mcp-protocol-version": "2025-11-25"}
 @pytest.fixture(scope="module")
 def replicas(stack: RunningStack) -> Iterator[list[Core]]:
     """Both serve the fixtures too, which ask back; they share the stack's key for that, and one public address."""
-    key = stack.home / "mcp-core" / "request-state.key"
-    shared: dict[str, Any] = {"request_state_key_files": [str(key)], "base_url": "https://localhost:8443"}
+    shared: dict[str, Any] = {"base_url": "https://localhost:8443"}
     with ExitStack() as cores:
         yield [
             cores.enter_context(core(stack, f"replica-{number}", "tests.conformance.core", **shared))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kubegate.audit.v1 import audit_pb2, audit_pb2_grpc
 from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
 from kubegate.authz.v1 import authz_pb2, authz_pb2_grpc
-from kubegate.common.v1 import identity_pb2
+from kubegate.common.v1 import identity_pb2, lease_pb2
 from services.audit.config import Config
 from services.audit.wiring import main
 from services.cli.pki import write_private
@@ -27,6 +28,7 @@ from services.common.deadline import Deadline
 from services.common.grpc_client import Peer
 from services.common.grpc_server import GrpcServer, current_call
 from services.common.ids import uuid7
+from services.common.lease import serve_lease
 from services.common.principal_token import issue
 from services.common.tls import server_name
 from tests.fakes.mesh import Mesh
@@ -50,19 +52,37 @@ class Authn(Leases, authn_pb2_grpc.AuthnServiceServicer):
 
 
 class Authz(authz_pb2_grpc.AuthzServiceServicer):
-    """Lets admin do everything, auditor read, and nobody anything else."""
+    """Lets admin do everything, auditor read, and nobody anything else, until ``take_away``."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
+        self.allowed: dict[str, Sequence[str]] = {"admin": ("read", "attest", "hold", "retire"), "auditor": ("read",)}
+        self.revision = 1
+
+    def take_away(self, subject: str) -> None:
+        """Policy changes: somebody has no binding any more."""
+        del self.allowed[subject]
+        self.revision += 1
 
     async def Check(self, request: authz_pb2.CheckRequest, context: Any) -> authz_pb2.CheckResponse:
         claims = jwt.decode(request.principal_token, options={"verify_signature": False})
         action = f"{request.action.group}:{request.action.resource}:{request.action.verb}"
         self.asked.append((current_call().peer, action))
-        allowed = {"admin": ("read", "attest", "hold", "retire"), "auditor": ("read",)}.get(claims["sub"], ())
-        if action in [f"kubegate:audit:{verb}" for verb in allowed]:
-            return authz_pb2.CheckResponse(allowed=authz_pb2.Allowed(rule_id="role:admin#1"))
-        return authz_pb2.CheckResponse(denied=authz_pb2.Denied(explanation="no grant"))
+        if action not in [f"kubegate:audit:{verb}" for verb in self.allowed.get(claims["sub"], ())]:
+            denied = authz_pb2.Denied(explanation="no grant")
+            return authz_pb2.CheckResponse(denied=denied, lease_revision=self.revision)
+        response = authz_pb2.CheckResponse(
+            allowed=authz_pb2.Allowed(rule_id="role:admin#1"), lease_revision=self.revision
+        )
+        response.allowed.cacheable_until.FromSeconds(claims["exp"])
+        return response
+
+    async def WatchPolicy(self, request_iterator: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async for response in serve_lease(request_iterator, self._newest):
+            yield response
+
+    async def _newest(self, _known: int) -> authz_pb2.WatchPolicyResponse:
+        return authz_pb2.WatchPolicyResponse(answer=lease_pb2.LeaseAnswer(revision=self.revision))
 
 
 def token(subject: str, peer: str, *, ago: float = 0, tenant: str = "") -> str:

@@ -19,6 +19,7 @@ from services.authn.model import Credential, Principal, Secret, TokenCredential
 from services.authn.ports import ApiKeys, Revoked, Users
 from services.common.clock import Clock
 from services.common.ids import uuid7
+from services.common.revocations import signing_key_name
 
 AUTH_TYPE = "jwt"
 TYP = "at+jwt"
@@ -86,7 +87,7 @@ class AccessTokenAuthenticator:
         if not isinstance(credential, TokenCredential):
             raise Rejected(Reason.MALFORMED, AUTH_TYPE)
         try:
-            claims = self._verify(credential.token.reveal())
+            claims, kid = self._verify(credential.token.reveal())
             expires_at, auth_time = self._times(claims, now)
             subject, token_id, amr = claims["sub"], claims["jti"], tuple(claims.get("amr", ()))
             key_id, family, generation = claims.get("key", ""), claims.get("fam", ""), claims.get("gen", 0)
@@ -95,11 +96,12 @@ class AccessTokenAuthenticator:
         except Exception:  # noqa: BLE001
             # Parsers of hostile input raise more kinds than they document; all of them mean the same here.
             raise Rejected(Reason.INVALID_TOKEN, AUTH_TYPE) from None
-        own_name = _named(key_id or family, token_id)
+        own_name, ends_with = _named(key_id or family, token_id), (signing_key_name(kid),)
         if self._revoked.is_revoked(own_name) or (family and self._revoked.is_revoked(family)):
             raise Rejected(Reason.REVOKED, AUTH_TYPE, credential_id=token_id)
         if key_id:
-            return self._of_key(key_id, subject, own_name, credential.certificate, now, expires_at)
+            by_key = self._of_key(key_id, subject, own_name, credential.certificate, now, expires_at)
+            return replace(by_key, ends_with=ends_with)
         user = self._users.find(subject)
         # A user made anew under an old name does not inherit the old one's tokens.
         if user is None or claims["iat"] < int(user.created_at.timestamp()):
@@ -108,7 +110,7 @@ class AccessTokenAuthenticator:
             raise Rejected(Reason.DISABLED, AUTH_TYPE, credential_id=token_id, user=user.name)
         if user.generation != generation:
             raise Rejected(Reason.REVOKED, AUTH_TYPE, credential_id=token_id, user=user.name)
-        return user.principal(AUTH_TYPE, own_name, auth_time, amr, expires_at)
+        return replace(user.principal(AUTH_TYPE, own_name, auth_time, amr, expires_at), ends_with=ends_with)
 
     def _of_key(
         self, key_id: str, subject: str, token_id: str, certificate: bytes, now: datetime, expires_at: datetime
@@ -126,13 +128,13 @@ class AccessTokenAuthenticator:
             expires_at=min(expires_at, key.expires_at or expires_at),
         )
 
-    def _verify(self, token: str) -> Mapping[str, Any]:
-        """The claims of a token whose signature, type, issuer and audience are right."""
+    def _verify(self, token: str) -> tuple[Mapping[str, Any], str]:
+        """The claims of a token whose signature, type, issuer and audience are right, and its key's id."""
         header = jwt.get_unverified_header(token)
         key = self._ring.find_signing(header.get("kid"))
         if key is None or header.get("typ") != TYP or header.get("alg") != key.algorithm:
             raise Rejected(Reason.INVALID_TOKEN, AUTH_TYPE)
-        return jwt.decode(
+        claims: Mapping[str, Any] = jwt.decode(
             token,
             key.public,
             algorithms=[key.algorithm],
@@ -147,6 +149,7 @@ class AccessTokenAuthenticator:
                 "verify_iat": False,
             },
         )
+        return claims, key.kid
 
     def _times(self, claims: Mapping[str, Any], now: datetime) -> tuple[datetime, datetime]:
         for name in ("exp", "nbf", "iat", "auth_time"):

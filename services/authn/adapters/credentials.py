@@ -38,7 +38,8 @@ class CredentialStore:
     def alive(self, principal: Principal, revision: int, now: datetime) -> bool:
         if principal.expires_at is not None and principal.expires_at <= now:
             return False
-        if self._store.ended_since(names(principal.issuer, principal.subject, principal.credential_id), revision):
+        every = names(principal.issuer, principal.subject, principal.credential_id, principal.ends_with)
+        if self._store.ended_since(every, revision):
             return False
         if principal.issuer != ISSUER or principal.auth_type == certificate.AUTH_TYPE:
             return True

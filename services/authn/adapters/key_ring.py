@@ -5,8 +5,8 @@ long as what it signed may live. Which key does what follows from the clock alon
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -29,6 +29,8 @@ from services.authn.adapters.store import Store
 from services.authn.model import SigningKeyView
 from services.common.clock import Clock
 from services.common.log import get_logger
+from services.common.principal_token import NO_MATTER
+from services.common.revocations import signing_key_name
 from services.common.runtime_errors import StartupError
 
 log = get_logger("key_ring")
@@ -43,6 +45,16 @@ class Schedule:
     ahead: timedelta
     kept: timedelta
     algorithm: str = ALGORITHM
+
+
+def in_order(keys: Iterable[SealedKey]) -> list[SealedKey]:
+    """Keys in the order in which they sign."""
+    return sorted(keys, key=lambda key: (key.active_from, key.created_at, key.kid))
+
+
+def signing(keys: Sequence[SealedKey], now: datetime) -> SealedKey:
+    """Which of the keys, in their order, signs: the newest that has begun to; before any has, the first."""
+    return ([key for key in keys if key.active_from <= now] or keys[:1])[-1]
 
 
 class KeyRing:
@@ -60,8 +72,7 @@ class KeyRing:
 
     def sealed(self) -> Sequence[SealedKey]:
         """All keys, in the order in which they sign."""
-        mine = (key for key in self._keys().values() if key.purpose is self._purpose)
-        return sorted(mine, key=lambda key: (key.active_from, key.created_at, key.kid))
+        return in_order(key for key in self._keys().values() if key.purpose is self._purpose)
 
     def state(self, key: SealedKey) -> str:
         """``next``, ``current`` or ``previous``."""
@@ -71,19 +82,16 @@ class KeyRing:
 
     @property
     def current(self) -> SigningKey:
-        """The key that signs now: the newest that has begun to; before any has, the first."""
-        every = self.sealed()
-        now = self._clock.now()
-        begun = [key for key in every if key.active_from <= now]
-        return self._open((begun or every[:1])[-1])
+        """The key that signs now."""
+        return self._open(signing(self.sealed(), self._clock.now()))
 
     def find_signing(self, kid: object) -> SigningKey | None:
         """The key of that id, if it is one of these."""
         key = self._keys().get(kid) if isinstance(kid, str) else None
         return self._open(key) if key is not None and key.purpose is self._purpose else None
 
-    async def find(self, key_id: str) -> object | None:
-        """The public key of that id, as verifiers of principal tokens ask."""
+    async def find(self, key_id: str, since: float = NO_MATTER) -> object | None:
+        """The public key of that id, as verifiers of principal tokens ask. What the store holds is never old."""
         key = self.find_signing(key_id)
         return key.public if key is not None else None
 
@@ -106,6 +114,10 @@ class KeyRing:
                 "the signing keys in the store do not open under the key in kek_file: it is another file than "
                 "the one they were made under, or the store was altered; restore the kek_file that belongs to it"
             ) from error
+
+    def forget(self, kid: str) -> None:
+        """Drops the opened key from memory."""
+        self._opened.pop(kid, None)
 
     def _open(self, key: SealedKey) -> SigningKey:
         known = self._opened.get(key.kid)
@@ -154,6 +166,49 @@ class KeyRotation:
         """
         now = self._clock.now()
         return self._view(await self._add(self._schedule.algorithm, now, now))
+
+    async def withdraw(self, kid: str) -> SigningKeyView | None:
+        """Ends a key at once, and with it whatever it signed; where it signs now, the next one takes its place, or
+        a new one. Returns the key that signs then; ``None`` where there is no such key.
+
+        Raises:
+            Unavailable: the store cannot be written; nothing was changed.
+        """
+        table = schema.signing_keys
+        now = self._clock.now()
+        spare = sealed(generate(self._schedule.algorithm), self._kek, self._purpose, now, now)
+
+        def write(connection: Connection, _revision: int) -> Callable[[], SealedKey | None]:
+            rows = connection.execute(table.select().where(table.c.purpose == self._purpose.value))
+            there = in_order(schema.sealed_key(row) for row in rows)
+            if all(key.kid != kid for key in there):
+                return lambda: None
+            connection.execute(table.delete().where(table.c.kid == kid))
+            signs = signing(there, now)
+            if signs.kid == kid:
+                # Never an older one again: it has signed for its time, and may be in the same hands.
+                following = [key for key in there if key.active_from > now and key.kid != kid]
+                if following:
+                    signs = replace(following[0], active_from=now)
+                    connection.execute(table.update().where(table.c.kid == signs.kid).values(active_from=now))
+                else:
+                    signs = spare
+                    connection.execute(table.insert().values(schema.sealed_key_row(spare)))
+
+            def show() -> SealedKey:
+                mirror = self._store.mirror
+                others = {each: key for each, key in mirror.signing_keys.items() if each != kid}
+                mirror.signing_keys = {**others, signs.kid: signs}
+                self._ring.forget(kid)
+                return signs
+
+            return show
+
+        signs = await self._store.change(write, [signing_key_name(kid)])
+        if signs is None:
+            return None
+        log.warning("signing key withdrawn", purpose=self._purpose.value, kid=kid, signs=signs.kid)
+        return self._view(signs)
 
     def list(self) -> Sequence[SigningKeyView]:
         """The keys in the order in which they sign."""

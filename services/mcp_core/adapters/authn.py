@@ -29,16 +29,23 @@ class AuthnAdapter:
             peer,
             lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).WatchRevocations,
             authn_pb2.WatchRevocationsRequest,
-            self._cache.apply,
+            self._apply,
             self._clock,
         )
         self._cache.lease = self._lease
+        self._jwks: tuple[int, bytes] | None = None
+        """The key set, and the revision that was known before it was asked for."""
         self._stream: StreamClient[authn_pb2.AuthenticateRequest, authn_pb2.AuthenticateResponse] = StreamClient(
             peer,
             lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).AuthenticateStream,
             authn_pb2.AuthenticateStreamRequest,
             authn_pb2.AuthenticateItem,
         )
+
+    def _apply(self, response: authn_pb2.WatchRevocationsResponse) -> None:
+        if response.reset:
+            self._jwks = None
+        self._cache.apply(response)
 
     async def keep(self) -> None:
         """Keeps the lease until cancelled; without it nothing is remembered."""
@@ -70,7 +77,8 @@ class AuthnAdapter:
         )
         ends = proven.expires_at.ToDatetime(UTC) if proven.HasField("expires_at") else None
         obtainable = tuple((each.scope, each.role) for each in answer.obtainable)
-        known = Proven(principal, answer.principal_token, answer.event_id, ends, obtainable)
+        ends_with = tuple(proven.ends_with)
+        known = Proven(principal, answer.principal_token, answer.event_id, ends, obtainable, ends_with)
         self._cache.keep(credential, known, asked_at=asked_at, revision=answer.revocation_revision)
         return Caller(context, principal, answer.principal_token, answer.event_id, obtainable=obtainable)
 
@@ -104,7 +112,12 @@ class AuthnAdapter:
             AuthorizationServer(each.issuer, tuple(each.scopes), tuple(each.initial_scopes)) for each in answer.servers
         )
 
-    async def jwks(self, deadline: Deadline) -> str:
+    def known_jwks(self) -> bytes | None:
+        known = self._jwks
+        return known[1] if known is not None and self._lease.fresh() and known[0] == self._lease.revision else None
+
+    async def jwks(self, deadline: Deadline) -> bytes:
+        revision = self._lease.revision
         try:
             answer = await self._peer.unary(
                 lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).GetJwks,
@@ -113,7 +126,9 @@ class AuthnAdapter:
             )
         except DomainError as error:
             raise _refusal(error) from None
-        return str(answer.jwks_json)
+        jwks = str(answer.jwks_json).encode()
+        self._jwks = revision, jwks
+        return jwks
 
     async def close(self) -> None:
         await self._stream.close()

@@ -33,7 +33,7 @@ from services.common.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from services.common.log import get_logger
+from services.common.log import Outage, get_logger
 from services.common.runtime_errors import ConfigError
 from services.common.telemetry.trace_context import traceparent
 from services.mcp_core.adapters.kubeconfig import ClusterSettings, select
@@ -87,6 +87,7 @@ class KubernetesCluster:
         self._refreshing = asyncio.Lock()
         self._streams = 0
         self._log = get_logger("mcp_core.kubernetes").bind(cluster=settings.name)
+        self._outage = Outage(self._log, "cluster away", "cluster answers again", server=self._server)
 
     @classmethod
     async def open(cls, settings: ClusterSettings) -> KubernetesCluster:
@@ -248,6 +249,7 @@ class KubernetesCluster:
         response = await self._rest.request(  # type: ignore[no-untyped-call]
             method, url, headers=sent, body=body, _request_timeout=timeout
         )
+        self._outage.worked()
         return response.response  # type: ignore[no-any-return]
 
     @contextmanager
@@ -309,7 +311,7 @@ class KubernetesCluster:
             why = "TLS could not be agreed on"
         elif isinstance(error, aiohttp.ConnectionTimeoutError):
             why = "it does not accept connections in time"
-        self._log.warning("cluster away", server=self._server, error=type(error).__name__)
+        self._outage.failed(error=type(error).__name__)
         return Unavailable(f"Cluster {self.name} is away: {why}. Nothing was done. {_ASK_OPERATOR}")
 
 

@@ -17,8 +17,8 @@ from typing import Protocol
 
 from kubegate.authn.v1 import authn_pb2
 from services.common.clock import Clock
-from services.common.principal_token import LIFETIME
-from services.common.revocations import names
+from services.common.principal_token import LIFETIME, key_id
+from services.common.revocations import names, signing_key_name
 from services.mcp_core.model import Credential, Principal
 
 SIZE = 4096
@@ -45,6 +45,7 @@ class Proven:
     event_id: str
     expires_at: datetime | None = None
     obtainable: tuple[tuple[str, str], ...] = ()
+    ends_with: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,8 @@ class PrincipalCache:
         if not self.lease.fresh() or revision < self.lease.revision:
             return
         who = proven.principal
-        every = frozenset(names(who.issuer, who.subject, who.credential_id))
+        ends_with = (*proven.ends_with, signing_key_name(key_id(proven.token)))
+        every = frozenset(names(who.issuer, who.subject, who.credential_id, ends_with))
         key = self._digest(credential)
         self._entries[key] = _Entry(proven, asked_at + USABLE, revision, every)
         self._entries.move_to_end(key)

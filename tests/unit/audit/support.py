@@ -15,7 +15,7 @@ from services.audit.adapters.sqlite_reads import cursor_at, span
 from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.checkpoint import NoteSigner, origin_of
 from services.audit.event import Event, EventType, Identity, Phase, Result
-from services.audit.ports import Ack, Count, Draft, Filter, Found, Hold, Proof, Record
+from services.audit.ports import Ack, Count, Draft, Filter, Found, Grant, Hold, Proof, Record
 from services.audit.retention import in_force
 from services.audit.writers import CORE
 from services.common.deadline import Deadline
@@ -117,6 +117,9 @@ class MemoryLog:
     async def bounds(self) -> str:
         return str(self.size)
 
+    async def narrowed(self, bounds: str, filter_: Filter) -> str:
+        return bounds
+
     async def search(self, filter_: Filter, *, cursor: str, bounds: str, limit: int, descending: bool) -> Found:
         first, end = span(cursor, int(bounds), descending=descending)
         records = await self.page(filter_, first=first, end=end, limit=limit + 1, descending=descending)
@@ -192,13 +195,19 @@ def identity(subject: str = "alice", party: str = CORE, **changes: Any) -> Ident
 
 
 class FixedPolicy:
-    """Lets the named tokens read."""
+    """Lets the named tokens read. ``now`` is the revision; ``until``: how long an answer may be kept."""
 
     def __init__(self, *readers: str) -> None:
         self.readers = readers
         self.asked: list[str] = []
+        self.now = 1
+        self.until = NOW + timedelta(days=1)
 
-    async def check(self, verb: str, token: str, request_id: str, deadline: Deadline) -> None:
+    async def check(self, verb: str, token: str, request_id: str, deadline: Deadline) -> Grant:
         self.asked.append(token)
         if token not in self.readers:
             raise PermissionDenied("Reading the audit log is denied: no grant")
+        return Grant(self.now, self.until)
+
+    async def revision(self) -> int:
+        return self.now

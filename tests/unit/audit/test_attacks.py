@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from services.audit import canonical
+from services.audit import bounded, canonical
 from services.audit.adapters import sqlite_reads
 from services.audit.adapters.sqlite_store import SqliteStore
+from services.audit.bounded import TooSlow
 from services.audit.checkpoint import BadCheckpoint, BadKey, NoteVerifier
 from services.audit.event import EventType, Phase
 from services.audit.files import CsvFile
@@ -23,7 +24,7 @@ from services.audit.slots import Slots
 from services.audit.verify import Altered, Unreadable, kept_heads, verify_export, verify_store
 from services.audit.witness import WitnessVerifier
 from services.audit.writers import CORE
-from services.common.errors import InvalidArgument, ResourceExhausted, Unavailable
+from services.common.errors import InvalidArgument, ResourceExhausted
 from services.common.runtime_errors import StartupError
 from tests.unit.audit.support import NOW, event, fill, intent, outcome, signer
 from tests.unit.audit.test_service import OPERATOR, PLATFORM, Rig, rig
@@ -102,15 +103,15 @@ async def test_a_platform_service_gets_no_capacity_that_is_kept_for_calls_of_too
 async def test_one_reader_cannot_crowd_out_the_others(rig: Rig) -> None:
     rig.principals.identities |= {"other": replace(rig.principals.identities["admin"], authorized_party="operator/o")}
     rig.policy.readers = ("admin", "other")
-    tails = [rig.reading.tail(rig.reader(), Filter(), 0) for _ in range(17)]
+    tails = [rig.tailing.follow(rig.reader(), Filter(), 0) for _ in range(17)]
     for each in tails[:16]:
         await anext(each)
     with pytest.raises(ResourceExhausted, match="16 of operator/admin"):
         await anext(tails[16])
-    other = rig.reading.tail(rig.reader("other", "operator/o"), Filter(), 0)
+    other = rig.tailing.follow(rig.reader("other", "operator/o"), Filter(), 0)
     assert await anext(other)
     await tails[0].aclose()
-    assert await anext(rig.reading.tail(rig.reader(), Filter(), 0)), "a place that is given up is free"
+    assert await anext(rig.tailing.follow(rig.reader(), Filter(), 0)), "a place that is given up is free"
 
 
 def test_places_are_bounded_for_all_together_too() -> None:
@@ -208,8 +209,8 @@ def test_a_search_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sqlite_reads, "_STEPS", 1)
     reads = sqlite_reads.SqliteReads(tmp_path / "audit.db")
     assert reads.count(Filter(text="x"), [], 0, 1) == []
-    monkeypatch.setattr(sqlite_reads, "PATIENCE", -1.0)
-    with pytest.raises(Unavailable, match="given up"):
+    monkeypatch.setattr(bounded, "PATIENCE", -1)
+    with pytest.raises(TooSlow, match="narrow it to less time"):
         reads.count(Filter(text="x"), [], 0, 1)
     reads.close()
 
@@ -225,7 +226,7 @@ async def test_a_tail_looks_once_for_many_commits(rig: Rig, monkeypatch: pytest.
         return await page(*args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(rig.log, "page", counted)
-    tail = rig.reading.tail(rig.reader(peer=OPERATOR), Filter({"user": "user-49"}), None)
+    tail = rig.tailing.follow(rig.reader(peer=OPERATOR), Filter({"user": "user-49"}), None)
     found = asyncio.ensure_future(anext(tail))
     await asyncio.sleep(0)
     for n in range(50):

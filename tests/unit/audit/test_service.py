@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from services.audit.authorizing import Authorizer, Reader
+from services.audit.bounded import PAGE
 from services.audit.event import Decision, EventType, Identity, Result
 from services.audit.masking import Masker
 from services.audit.orphans import GRACE
-from services.audit.ports import Ack, Capacity, Draft, Filter
-from services.audit.reading import PAGE, AuditReading
+from services.audit.ports import Ack, Capacity, Draft, Filter, Grant
+from services.audit.reading import AuditReading
 from services.audit.service import AuditService
+from services.audit.tailing import AuditTailing
 from services.audit.writers import AUTHN, AUTHZ, CORE
 from services.common.deadline import Deadline
 from services.common.errors import (
@@ -48,7 +50,8 @@ class Rig:
         masker = Masker(b"mask")
         self.service = AuditService(self.log, self.principals, masker, self.clock)
         self.authorizer = Authorizer(self.log, self.principals, self.policy, self.clock, masker)
-        self.reading = AuditReading(self.log, self.authorizer, self.principals, self.clock, masker)
+        self.reading = AuditReading(self.log, self.authorizer, self.clock, masker)
+        self.tailing = AuditTailing(self.log, self.authorizer, self.principals, self.policy, self.clock)
 
     async def append(self, writer: str, token: str = "", **changes: Any) -> dict[str, Any]:
         ack = await self.service.append(writer, event(**changes), token)
@@ -332,7 +335,7 @@ async def test_a_refused_reading_is_recorded_with_the_person(
     (record,) = rig.log.records
     assert (record["result"], record["user"], record["event_type"]) == ("failure", user, "admin")
     with pytest.raises(error):
-        async for _ in rig.reading.tail(rig.reader(token), Filter(), None):
+        async for _ in rig.tailing.follow(rig.reader(token), Filter(), None):
             pass
     assert rig.log.records[-1]["action"] == "audit.Tail"
 
@@ -340,7 +343,7 @@ async def test_a_refused_reading_is_recorded_with_the_person(
 async def test_a_reading_that_could_not_be_decided_is_an_error_in_the_record(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(verb: str, token: str, request_id: str, deadline: Deadline) -> None:
+    async def away(verb: str, token: str, request_id: str, deadline: Deadline) -> Grant:
         raise Unavailable("The authz service cannot be reached.")
 
     monkeypatch.setattr(rig.policy, "check", away)
@@ -369,59 +372,3 @@ async def test_queries_filter_page_and_continue(rig: Rig) -> None:
 async def test_a_foreign_cursor_is_refused(rig: Rig, cursor: str) -> None:
     with pytest.raises(InvalidArgument):
         await rig.query(cursor=cursor)
-
-
-@pytest.mark.req("I2.5", "R5")
-async def test_a_tail_follows_from_where_it_is_told_and_ends_with_its_token(rig: Rig) -> None:
-    await rig.append(CORE, user="old")
-    seen: asyncio.Queue[str] = asyncio.Queue()
-
-    async def follow(first: int | None) -> None:
-        async for records in rig.reading.tail(rig.reader(), Filter({"event_type": "mcp_request"}), first):
-            for record in records:
-                seen.put_nowait(rig.log.records[record.sequence]["user"])
-
-    task = asyncio.create_task(follow(0))
-    assert await seen.get() == "old"
-    await rig.append(CORE, user="new")
-    assert await seen.get() == "new"
-    rig.clock.advance(61)
-    await rig.append(CORE, user="last")
-    assert await seen.get() == "last"
-    await task
-
-
-@pytest.mark.req("R19", "R12")
-async def test_a_tail_shows_nothing_more_once_its_reader_is_revoked(rig: Rig) -> None:
-    seen: list[str] = []
-
-    async def follow() -> None:
-        async for records in rig.reading.tail(rig.reader(), Filter({"event_type": "mcp_request"}), 0):
-            seen.extend(rig.log.records[record.sequence]["user"] for record in records)
-
-    await rig.append(CORE, user="before")
-    task = asyncio.create_task(follow())
-    while not seen:
-        await asyncio.sleep(0)
-    del rig.principals.identities["admin"]
-    await rig.append(CORE, user="after")
-    with pytest.raises(Unauthenticated):
-        await task
-    assert seen == ["before"]
-
-
-async def test_a_tail_without_a_position_begins_now(rig: Rig) -> None:
-    await rig.append(CORE, user="old")
-    seen: list[str] = []
-
-    async def follow() -> None:
-        async for records in rig.reading.tail(rig.reader(), Filter({"event_type": "mcp_request"}), None):
-            seen.extend(rig.log.records[record.sequence]["user"] for record in records)
-            return
-
-    task = asyncio.create_task(follow())
-    while not rig.log.drafts[1:]:
-        await asyncio.sleep(0)
-    await rig.append(CORE, user="new")
-    await task
-    assert seen == ["new"]

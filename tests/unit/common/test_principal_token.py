@@ -1,5 +1,6 @@
 """The principal token: whose word it is, for whom, how long (R5)."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -7,11 +8,13 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jwt.algorithms import OKPAlgorithm
 
+from kubegate.authn.v1 import authn_pb2
 from kubegate.common.v1 import identity_pb2
 from services.common import principal_token
-from services.common.errors import Unauthenticated
-from services.common.principal_token import PrincipalVerifier
+from services.common.errors import Unauthenticated, Unavailable
+from services.common.principal_token import PrincipalVerifier, RemotePrincipalKeys
 from tests.fakes.clock import FakeClock
 
 KEY = Ed25519PrivateKey.generate()
@@ -26,7 +29,7 @@ PRINCIPAL = identity_pb2.Principal(
 
 
 class Keys:
-    async def find(self, key_id: str) -> Any:
+    async def find(self, key_id: str, since: float = principal_token.NO_MATTER) -> Any:
         return KEY.public_key() if key_id == "p1" else None
 
 
@@ -118,3 +121,59 @@ async def test_anything_else_is_refused_with_one_sentence(changes: dict[str, Any
 async def test_garbage_is_refused(text: str) -> None:
     with pytest.raises(Unauthenticated):
         await PrincipalVerifier(Keys(), FakeClock()).verify(text)
+
+
+@pytest.mark.req("I3.17", "R5")
+async def test_a_token_that_was_seen_is_refused_when_its_key_is_there_no_more() -> None:
+    clock, keys = FakeClock(), Keys()
+    verifier = PrincipalVerifier(keys, clock)
+    text = token(clock)
+    await verifier.verify(text)
+
+    async def nothing(key_id: str, since: float = principal_token.NO_MATTER) -> Any:
+        return None
+
+    keys.find = nothing  # type: ignore[method-assign]
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(text)
+
+
+class Authn:
+    """Answers for the keys; ``away`` does not."""
+
+    def __init__(self) -> None:
+        self.kids = ["k1"]
+        self.asked = 0
+        self.away = False
+
+    async def unary(self, *arguments: Any) -> Any:
+        self.asked += 1
+        if self.away:
+            raise Unavailable("away")
+        jwk = {**json.loads(OKPAlgorithm.to_jwk(KEY.public_key())), "alg": "EdDSA"}
+        return authn_pb2.GetPrincipalKeysResponse(
+            jwks_json=json.dumps({"keys": [{**jwk, "kid": k} for k in self.kids]})
+        )
+
+
+@pytest.mark.req("I3.17", "R12")
+async def test_keys_that_were_asked_for_before_a_moment_that_matters_do_not_count() -> None:
+    clock, authn = FakeClock(), Authn()
+    peer: Any = authn
+    keys = RemotePrincipalKeys(peer, clock)
+    assert await keys.find("k1") is not None
+    assert await keys.find("k1", clock.monotonic()) is not None
+    assert authn.asked == 1
+    authn.kids = ["k2"]
+    clock.advance(0.1)
+    assert await keys.find("k1", clock.monotonic()) is None
+    assert authn.asked == 2, "sooner than an unknown id would be asked for"
+    clock.advance(0.1)
+    authn.away = True
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await keys.find("k2", clock.monotonic())
+    assert authn.asked == 3
+    clock.advance(1)
+    authn.away = False
+    assert await keys.find("k2", clock.monotonic() - 1) is not None

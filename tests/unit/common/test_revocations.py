@@ -1,5 +1,6 @@
 """What a lease says has ended, and what that means for a principal token (R5, R12)."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,12 +84,12 @@ def test_an_end_is_remembered_for_longer_than_any_token_and_then_forgotten() -> 
 
 
 class Keys:
-    async def find(self, key_id: str) -> Any:
+    async def find(self, key_id: str, since: float = principal_token.NO_MATTER) -> Any:
         return KEY.public_key()
 
 
 def verifier(clock: FakeClock) -> tuple[LivePrincipalVerifier, RevocationLease]:
-    peer: Any = None
+    peer: Any = SimpleNamespace(name="authn")
     lease = RevocationLease(peer, clock)
     return LivePrincipalVerifier(Keys(), lease, clock), lease
 
@@ -142,3 +143,90 @@ async def test_a_revision_of_another_form_counts_as_none() -> None:
         )
         with pytest.raises(Unauthenticated):
             await subject.verify(text)
+
+
+class Rekeyed:
+    """authn's keys as they were when they were last asked for; ``gone`` where the key is there no more."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.asked_at = clock.monotonic()
+        self.gone = False
+
+    async def find(self, key_id: str, since: float = principal_token.NO_MATTER) -> Any:
+        if self.asked_at < since:
+            self.asked_at = self.clock.monotonic()
+        return None if self.gone and self.asked_at == self.clock.monotonic() else KEY.public_key()
+
+
+@pytest.mark.req("I3.17", "R12")
+async def test_what_a_withdrawn_key_signed_is_refused_for_good_whatever_revision_it_claims() -> None:
+    clock = FakeClock()
+    subject, lease = verifier(clock)
+    lease.lease._sent_at = clock.monotonic()
+    seen = token(clock, 2**60)
+    assert (await subject.verify(seen)).principal == ALICE
+    lease._apply(ended(("signing-key:another", 4)))
+    await subject.verify(seen)
+    lease._apply(ended(("signing-key:p1", 5)))
+    for text in (seen, token(clock, 2**60 + 1)):
+        with pytest.raises(Unauthenticated, match="has ended"):
+            await subject.verify(text)
+    clock.advance(MEMORY + 1)
+    lease._apply(ended())
+    lease.lease._sent_at = clock.monotonic()
+    with pytest.raises(Unauthenticated, match="has ended"):
+        await subject.verify(token(clock, 2**60))
+
+
+@pytest.mark.req("I3.17", "R12")
+def test_a_principal_ends_with_the_key_that_signed_its_access_token() -> None:
+    known = Revocations(FakeClock())
+    by_token = identity_pb2.Principal(
+        issuer="kubegate", subject="alice", credential_id="t1", auth_type="jwt", ends_with=["signing-key:a1"]
+    )
+    known.apply(ended(("signing-key:a1", 5)))
+    assert known.ended(by_token, 4)
+    assert not known.ended(ALICE, 4)
+
+
+@pytest.mark.req("I3.17", "R12")
+async def test_where_the_history_has_a_gap_the_keys_are_asked_for_again() -> None:
+    """A reset says that ends are unknown, withdrawals among them: no key that was read before it counts."""
+    clock = FakeClock()
+    keys = Rekeyed(clock)
+    peer: Any = SimpleNamespace(name="authn")
+    lease = RevocationLease(peer, clock)
+    subject = LivePrincipalVerifier(keys, lease, clock)
+    lease._apply(ended())
+    lease.lease._sent_at = clock.monotonic()
+    seen = token(clock, 2**60)
+    await subject.verify(seen)
+    keys.gone = True
+    clock.advance(0.5)
+    await subject.verify(seen)
+    lease._apply(ended(reset=True))
+    with pytest.raises(Unauthenticated):
+        await subject.verify(seen)
+
+
+@pytest.mark.req("I3.17", "R12")
+async def test_a_gap_that_is_learnt_of_while_a_verification_waits_counts_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = FakeClock()
+    keys = Rekeyed(clock)
+    peer: Any = SimpleNamespace(name="authn")
+    lease = RevocationLease(peer, clock)
+    subject = LivePrincipalVerifier(keys, lease, clock)
+
+    async def answered(seconds: float) -> bool:
+        clock.advance(0.1)
+        keys.gone = True
+        lease._apply(ended(reset=True))
+        lease.lease._sent_at = clock.monotonic()
+        return True
+
+    monkeypatch.setattr(lease.lease, "wait", answered)
+    with pytest.raises(Unauthenticated):
+        await subject.verify(token(clock, 2**60))

@@ -94,6 +94,7 @@ class FakeAuthenticator:
         self.servers: tuple[AuthorizationServer, ...] = ()
         self.asked_for_servers = 0
         self.obtainable: tuple[tuple[str, str], ...] = ()
+        self.jwks_kept: bytes | None = None
 
     async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
         self.log.append("authenticate")
@@ -121,11 +122,15 @@ class FakeAuthenticator:
             raise self.error
         return self.servers
 
-    async def jwks(self, deadline: Deadline) -> str:
+    def known_jwks(self) -> bytes | None:
+        return self.jwks_kept
+
+    async def jwks(self, deadline: Deadline) -> bytes:
         if self.error:
             raise self.error
         self.log.append("jwks")
-        return '{"keys":[]}'
+        self.jwks_kept = b'{"keys":[]}'
+        return self.jwks_kept
 
 
 class FakeAuthorizer:
@@ -307,7 +312,7 @@ class World:
     tools: tuple[Tool, ...] = ()
     """Served beside the fakes."""
     packed: Callable[[Mapping[str, Tool]], Pack] = product
-    state_keys: tuple[bytes, ...] = ()
+    state_keys: tuple[bytes, ...] = (b"k" * 32,)
 
     def __post_init__(self) -> None:
         self.authn = FakeAuthenticator(self.log)

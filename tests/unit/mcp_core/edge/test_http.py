@@ -19,6 +19,7 @@ from services.common.errors import (
     Unauthenticated,
     Unavailable,
 )
+from services.mcp_core import journal
 from services.mcp_core.edge.wire import parse_json
 from services.mcp_core.errors import ClusterDenied, ClusterRejected, OutcomeUnknown
 from services.mcp_core.model import Kind, Result
@@ -242,7 +243,8 @@ async def test_without_a_service_it_is_503_with_retry_after_and_nothing_is_execu
 
 
 @pytest.mark.req("R20")
-async def test_executed_but_unrecorded_is_500_and_not_to_be_retried() -> None:
+async def test_executed_but_unrecorded_is_500_and_not_to_be_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "OUTCOME_SECONDS", 0.5)
     world = World()
     world.audit.fail = lambda event: event.phase == "outcome"
     async with client(world, **BEARER) as http:
@@ -414,7 +416,7 @@ async def test_what_a_caller_writes_reaches_the_record_without_keys_and_control_
         ({"method": "ping", "id": 1}, "mcp:ping", Result.SUCCESS, 200),
         ({"method": "tools/call", "id": 1, "params": {}}, "mcp:tools/call", Result.FAILURE, 200),
         ({"method": "prompts/list", "id": 1}, "mcp:prompts/list", Result.SUCCESS, 200),
-        ({"method": "logging/setLevel", "id": 1}, "mcp:invalid", Result.FAILURE, 200),
+        ({"method": "logging/setLevel", "id": 1}, "mcp:logging/setLevel", Result.FAILURE, 200),
     ],
 )
 @pytest.mark.req("I2.5", "R22")
@@ -515,7 +517,10 @@ async def test_health_readiness_and_metadata_need_no_credential() -> None:
         assert (await http.get("/.well-known/jwks.json")).json() == {"keys": []}
         for path in ("/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/mcp"):
             assert (await http.get(path)).json()["resource"] == f"{BASE_URL}/mcp"
-    assert world.log.count("jwks") == 1
+        assert world.log.count("jwks") == 1
+        world.authn.jwks_kept = None
+        assert (await http.get("/.well-known/jwks.json")).json() == {"keys": []}
+    assert world.log.count("jwks") == 2, "what may not hold any more is asked for again"
 
 
 async def test_openapi_describes_every_tool_with_its_schemas() -> None:

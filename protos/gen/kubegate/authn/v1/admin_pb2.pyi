@@ -1017,3 +1017,57 @@ class RotateSigningKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RotateSigningKeyResponse: _TypeAlias = RotateSigningKeyResponse  # noqa: Y015
+
+@_typing.final
+class WithdrawSigningKeyRequest(_message.Message):
+    """Withdraws a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    kid: _builtins.str
+    """Which: next, current or previous, of either purpose."""
+    reason: _builtins.str
+    """Why, for the record: 3 to 200 printable characters."""
+    def __init__(
+        self,
+        *,
+        kid: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kid", b"kid", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawSigningKeyRequest: _TypeAlias = WithdrawSigningKeyRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawSigningKeyResponse(_message.Message):
+    """What signs now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    purpose: Global___SigningPurpose.ValueType
+    """The withdrawn key's purpose."""
+    @_builtins.property
+    def current(self) -> Global___SigningKey:
+        """The key that signs for that purpose from now on."""
+
+    def __init__(
+        self,
+        *,
+        purpose: Global___SigningPurpose.ValueType = ...,
+        current: Global___SigningKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["current", b"current"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "purpose", b"purpose"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawSigningKeyResponse: _TypeAlias = WithdrawSigningKeyResponse  # noqa: Y015

@@ -685,6 +685,11 @@ class SigningKeyAdminServiceStub:
                 request_serializer=kubegate_dot_authn_dot_v1_dot_admin__pb2.RotateSigningKeyRequest.SerializeToString,
                 response_deserializer=kubegate_dot_authn_dot_v1_dot_admin__pb2.RotateSigningKeyResponse.FromString,
                 _registered_method=True)
+        self.WithdrawSigningKey = channel.unary_unary(
+                '/kubegate.authn.v1.SigningKeyAdminService/WithdrawSigningKey',
+                request_serializer=kubegate_dot_authn_dot_v1_dot_admin__pb2.WithdrawSigningKeyRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authn_dot_v1_dot_admin__pb2.WithdrawSigningKeyResponse.FromString,
+                _registered_method=True)
 
 
 class SigningKeyAdminServiceServicer:
@@ -706,6 +711,14 @@ class SigningKeyAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WithdrawSigningKey(self, request, context):
+        """Takes a key that others may hold out of everything at once: what it signed
+        is refused everywhere within a second. Another one signs from then on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SigningKeyAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -718,6 +731,11 @@ def add_SigningKeyAdminServiceServicer_to_server(servicer, server):
                     servicer.RotateSigningKey,
                     request_deserializer=kubegate_dot_authn_dot_v1_dot_admin__pb2.RotateSigningKeyRequest.FromString,
                     response_serializer=kubegate_dot_authn_dot_v1_dot_admin__pb2.RotateSigningKeyResponse.SerializeToString,
+            ),
+            'WithdrawSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawSigningKey,
+                    request_deserializer=kubegate_dot_authn_dot_v1_dot_admin__pb2.WithdrawSigningKeyRequest.FromString,
+                    response_serializer=kubegate_dot_authn_dot_v1_dot_admin__pb2.WithdrawSigningKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -776,6 +794,33 @@ class SigningKeyAdminService:
             '/kubegate.authn.v1.SigningKeyAdminService/RotateSigningKey',
             kubegate_dot_authn_dot_v1_dot_admin__pb2.RotateSigningKeyRequest.SerializeToString,
             kubegate_dot_authn_dot_v1_dot_admin__pb2.RotateSigningKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authn.v1.SigningKeyAdminService/WithdrawSigningKey',
+            kubegate_dot_authn_dot_v1_dot_admin__pb2.WithdrawSigningKeyRequest.SerializeToString,
+            kubegate_dot_authn_dot_v1_dot_admin__pb2.WithdrawSigningKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

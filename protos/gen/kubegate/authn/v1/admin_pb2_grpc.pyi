@@ -239,6 +239,10 @@ class SigningKeyAdminServiceStub:
     """Lists signing keys: next, current and previous."""
     RotateSigningKey: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RotateSigningKeyRequest, _admin_pb2.RotateSigningKeyResponse]
     """Makes a new key sign from now on; what the old ones signed stays valid."""
+    WithdrawSigningKey: _grpc.UnaryUnaryMultiCallable[_admin_pb2.WithdrawSigningKeyRequest, _admin_pb2.WithdrawSigningKeyResponse]
+    """Takes a key that others may hold out of everything at once: what it signed
+    is refused everywhere within a second. Another one signs from then on.
+    """
 
 @_typing.type_check_only
 class SigningKeyAdminServiceAsyncStub(SigningKeyAdminServiceStub):
@@ -251,6 +255,10 @@ class SigningKeyAdminServiceAsyncStub(SigningKeyAdminServiceStub):
     """Lists signing keys: next, current and previous."""
     RotateSigningKey: _aio.UnaryUnaryMultiCallable[_admin_pb2.RotateSigningKeyRequest, _admin_pb2.RotateSigningKeyResponse]  # type: ignore[assignment]
     """Makes a new key sign from now on; what the old ones signed stays valid."""
+    WithdrawSigningKey: _aio.UnaryUnaryMultiCallable[_admin_pb2.WithdrawSigningKeyRequest, _admin_pb2.WithdrawSigningKeyResponse]  # type: ignore[assignment]
+    """Takes a key that others may hold out of everything at once: what it signed
+    is refused everywhere within a second. Another one signs from then on.
+    """
 
 class SigningKeyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Administration of our own signing keys: kubegate:keys:list
@@ -272,5 +280,15 @@ class SigningKeyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.RotateSigningKeyResponse, _abc.Awaitable[_admin_pb2.RotateSigningKeyResponse]]:
         """Makes a new key sign from now on; what the old ones signed stays valid."""
+
+    @_abc_1.abstractmethod
+    def WithdrawSigningKey(
+        self,
+        request: _admin_pb2.WithdrawSigningKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.WithdrawSigningKeyResponse, _abc.Awaitable[_admin_pb2.WithdrawSigningKeyResponse]]:
+        """Takes a key that others may hold out of everything at once: what it signed
+        is refused everywhere within a second. Another one signs from then on.
+        """
 
 def add_SigningKeyAdminServiceServicer_to_server(servicer: SigningKeyAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

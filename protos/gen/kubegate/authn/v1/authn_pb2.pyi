@@ -594,7 +594,9 @@ class WatchRevocationsResponse(_message.Message):
     def ended(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What ended or changed after the ping's known_revision: credential ids, or
         "identity:<issuer>:<subject>" for everything that proves that identity, or
-        "issuer:<issuer>" for all of its identities.
+        "issuer:<issuer>" for all of its identities, or "signing-key:<kid>" for a
+        key of ours that was withdrawn. Whatever that key signed is refused from then
+        on and for good, whichever revision it claims: others may hold the key.
         """
 
     @_builtins.property

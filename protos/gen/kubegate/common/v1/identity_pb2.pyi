@@ -102,6 +102,7 @@ class Principal(_message.Message):
     AMR_FIELD_NUMBER: _builtins.int
     AUTH_TIME_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    ENDS_WITH_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
     """"kubegate" for our own users and keys, else the URL of the token's issuer."""
     subject: _builtins.str
@@ -144,6 +145,12 @@ class Principal(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """When the credential ends; unset where it does not."""
 
+    @_builtins.property
+    def ends_with(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further names under which it ends, as in WatchRevocationsResponse.ended:
+        the key that signed the token which proved it.
+        """
+
     def __init__(
         self,
         *,
@@ -160,10 +167,11 @@ class Principal(_message.Message):
         amr: _abc.Iterable[_builtins.str] | None = ...,
         auth_time: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_with: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["auth_time", b"auth_time", "expires_at", b"expires_at", "namespaces", b"namespaces"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amr", b"amr", "auth_time", b"auth_time", "auth_type", b"auth_type", "credential_id", b"credential_id", "expires_at", b"expires_at", "groups", b"groups", "issuer", b"issuer", "namespaces", b"namespaces", "permissions", b"permissions", "roles", b"roles", "subject", b"subject", "tenant", b"tenant", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amr", b"amr", "auth_time", b"auth_time", "auth_type", b"auth_type", "credential_id", b"credential_id", "ends_with", b"ends_with", "expires_at", b"expires_at", "groups", b"groups", "issuer", b"issuer", "namespaces", b"namespaces", "permissions", b"permissions", "roles", b"roles", "subject", b"subject", "tenant", b"tenant", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -102,7 +102,10 @@ class MeasuredAuthenticator:
     async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:
         return await self._authenticator.authorization_servers(deadline)
 
-    async def jwks(self, deadline: Deadline) -> str:
+    def known_jwks(self) -> bytes | None:
+        return self._authenticator.known_jwks()
+
+    async def jwks(self, deadline: Deadline) -> bytes:
         return await self._authenticator.jwks(deadline)
 
 
