@@ -17,6 +17,7 @@ from services.common.errors import DomainError, Internal, InvalidArgument, Unaut
 from services.common.ids import uuid7
 from services.common.log import get_logger
 from services.common.telemetry.trace_context import CURRENT, TraceContext
+from services.mcp_core.clusters import ARGUMENT
 from services.mcp_core.confirmation import Asking, Way
 from services.mcp_core.edge.credentials import NoCredential, credential
 from services.mcp_core.edge.guard import (
@@ -375,6 +376,7 @@ def _offered(offers: list[Offer]) -> dict[str, Any]:
                 "read_only": tool.read_only,
                 "destructive": tool.destructive,
                 "input_schema": tool.input_schema,
+                **({"clusters": list(offer.clusters)} if ARGUMENT in tool.input_schema["properties"] else {}),
             }
         )
     return {"resources": [resources[key] for key in sorted(resources)], "tools": tools}

@@ -16,6 +16,7 @@ from services.mcp_core.edge.guard import Guard
 from services.mcp_core.edge.limiter import SourceLimiter
 from services.mcp_core.http import Edge, EdgeSettings
 from services.mcp_core.mcp import Elicitations, McpEndpoint, McpSettings, Pack, product
+from services.mcp_core.mcp.across import across
 from services.mcp_core.model import (
     AccessToken,
     Action,
@@ -36,6 +37,7 @@ from services.mcp_core.model import (
 )
 from services.mcp_core.pipeline import Pipeline
 from services.mcp_core.ports import (
+    Cluster,
     Columns,
     Impersonation,
     Kind,
@@ -277,8 +279,8 @@ class FakeSession:
 class FakeCluster:
     """Remembers as whom it was asked."""
 
-    def __init__(self) -> None:
-        self.name = "test"
+    def __init__(self, name: str = "test") -> None:
+        self.name = name
         self.namespaces = ["default", "dev-a", "dev-b", "prod"]
         self.sessions: list[Impersonation | None] = []
         self.lists: list[tuple[ObjectRef, Impersonation | None]] = []
@@ -313,6 +315,10 @@ class World:
     """Served beside the fakes."""
     packed: Callable[[Mapping[str, Tool]], Pack] = product
     state_keys: tuple[bytes, ...] = (b"k" * 32,)
+    first: Cluster | None = None
+    """Takes the place of `cluster`."""
+    further: tuple[Cluster, ...] = ()
+    """Clusters beside that."""
 
     def __post_init__(self) -> None:
         self.authn = FakeAuthenticator(self.log)
@@ -344,14 +350,15 @@ class World:
             resource_name=name_argument,
         )
         tools = {tool.name: tool for tool in (change, *NAMESPACE_TOOLS, look, *self.tools)}
-        self.pack = self.packed(dict(sorted(tools.items())))
+        clusters = [self.first or self.cluster, *self.further]
+        self.pack = across(self.packed(dict(sorted(tools.items()))), [each.name for each in clusters])
         self.registry: dict[str, Tool] = dict(self.pack.tools)
         self.pipeline = Pipeline(
             registry=self.registry,
             authenticator=self.authn,
             authorizer=self.authz,
             recorder=self.audit,
-            cluster=self.cluster,
+            clusters=clusters,
             keeper=self.keeper,
             sealer=self.sealer,
             clock=self.clock,
