@@ -68,7 +68,13 @@ def query(
     else:
         for record in records:
             print(_line(record.canonical_json))
-    if following:
+    if following and len(records) < limit:
+        typer.echo(
+            f"kubegate: the log is large and not searched to its end; go on with --cursor {following}, or ask for less "
+            "with --since and --until",
+            err=True,
+        )
+    elif following:
         typer.echo(f"kubegate: there is more; continue with --cursor {following}", err=True)
 
 

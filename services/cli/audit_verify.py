@@ -22,7 +22,7 @@ from services.audit.verify import (
     verify_lines,
     verify_log,
 )
-from services.cli.audit_places import Key, log_key, read
+from services.cli.audit_places import Key, beside, log_key, read
 from services.cli.home import HomeLayout
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import MISUSE, NEGATIVE, emit_json, fail, printable
@@ -99,11 +99,11 @@ def _verify_receipt(file: Path, key: str, home: Path, as_json: bool) -> None:
 
 def _verify_lines(file: Path, key: str, home: Path, heads: Mapping[str, str]) -> Report:
     """Against the proof beside the export where there is one, else against the home's store."""
-    beside = file.with_name(file.name + ".proof")
+    proof = beside(file)
     try:
         with file.open("rb") as lines:
-            if beside.exists():
-                return verify_export(lines, read(beside), log_key(key, home), heads)
+            if proof.exists():
+                return verify_export(lines, read(proof), log_key(key, home), heads)
             return verify_lines(lines, leaves(_log(key, home, heads)))
     except OSError as error:
         raise Unreadable(f"{file}: cannot be read: {error.strerror}") from error

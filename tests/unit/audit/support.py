@@ -117,6 +117,9 @@ class MemoryLog:
     async def bounds(self) -> str:
         return str(self.size)
 
+    async def narrowed(self, bounds: str, filter_: Filter) -> str:
+        return bounds
+
     async def search(self, filter_: Filter, *, cursor: str, bounds: str, limit: int, descending: bool) -> Found:
         first, end = span(cursor, int(bounds), descending=descending)
         records = await self.page(filter_, first=first, end=end, limit=limit + 1, descending=descending)
