@@ -291,6 +291,7 @@ def _configs(placing: Placing, edge_port: int, kubeconfig: Path, policy: Path) -
         },
         "mcp-core": {
             "listen": placing.listen["mcp-core"],
+            "health_listen": placing.core_health[0],
             "base_url": f"https://localhost:{edge_port}",
             "tls": {"cert_file": "edge/tls.crt", "key_file": "edge/tls.key"},
             "mesh": tls,

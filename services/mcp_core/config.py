@@ -8,8 +8,11 @@ from typing import Annotated, Literal
 import pydantic
 
 from services.common.config import FilePath, Model, PeerAddress, TlsFiles
-from services.common.telemetry.config import TelemetryConfig
+from services.common.telemetry.config import ADDRESS, TelemetryConfig
 from services.mcp_core.tools import TOOLSETS
+
+Address = Annotated[str, pydantic.Field(pattern=ADDRESS)]
+"""``host:port``; port 0 takes a free one."""
 
 
 class EdgeTls(Model):
@@ -65,11 +68,14 @@ class SourceLimit(Model):
 class Config(Model):
     """Everything that mcp_core is told at start."""
 
-    listen: Annotated[str, pydantic.Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+):\d{1,5}$")] = "127.0.0.1:8443"
+    listen: Address = "127.0.0.1:8443"
     tls: EdgeTls
     client_ca_file: FilePath | None = None
     """Authorities of client certificates, PEM; without it none is asked for. authn says whom one stands for."""
     mesh: TlsFiles
+    health_listen: Address | None = None
+    """Where grpc.health.v1 is answered, and nothing else, as the other services do: over mTLS with the certificate of
+    ``mesh``, to services, operators and platform services. Without it nowhere; ``/readyz`` says the same."""
     authn: PeerAddress
     authz: PeerAddress
     audit: PeerAddress

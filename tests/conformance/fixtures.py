@@ -57,7 +57,7 @@ def _tool(
         run=run,
         namespaced=False,
         read_only=True,
-        waits=waits,
+        waits=lambda arguments: waits,
         text=lambda structured: str(structured["text"]),
         blocks=(lambda structured: tuple(blocks)) if blocks else None,
     )

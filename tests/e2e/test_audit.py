@@ -98,6 +98,7 @@ def test_the_evidence_pack_holds_what_happened_and_says_that_the_record_is_whole
     assert stack.run("compliance", "soc2", "--from", "nonsense", check=False).returncode == 2
 
 
+@pytest.mark.long
 @pytest.mark.req("I4.9")
 def test_a_short_bench_of_audit_writes_its_table_and_its_json(tmp_path: Path) -> None:
     options = ("--seconds", "0.3", "--batch", "1", "64", "--stored", "100", "600", "--queries", "5")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +39,7 @@ from services.mcp_core.ports import (
     Columns,
     Impersonation,
     Kind,
+    LogStream,
     LogText,
     ObjectRef,
     Page,
@@ -266,6 +268,9 @@ class FakeSession:
         raise NotImplementedError
 
     async def logs(self, *args: Any, **kwargs: Any) -> LogText:
+        raise NotImplementedError
+
+    def follow_logs(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[LogStream]:
         raise NotImplementedError
 
 
