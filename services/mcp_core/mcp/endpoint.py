@@ -42,7 +42,6 @@ from services.mcp_core.mcp.streaming import Streamed
 from services.mcp_core.mcp.telling import LogLevels, progress_token
 from services.mcp_core.model import Caller, Result
 from services.mcp_core.pipeline import Pipeline, result_of
-from services.mcp_core.tools.base import over_at_once
 
 _KEPT = {b"allow", b"mcp-protocol-version"}
 
@@ -57,9 +56,7 @@ class McpEndpoint:
         self._in_flight = InFlight()
         self._tools = frozenset(pack.tools)
         # The others say nothing before their answer; a stream would cost them for nothing.
-        self._telling = frozenset(
-            name for name, tool in pack.tools.items() if tool.waits is not over_at_once or not tool.read_only
-        )
+        self._telling = frozenset(name for name, tool in pack.tools.items() if tool.may_tell)
         self._levels = LogLevels()
         server = build(pipeline, pack, settings, self._levels)
         self._answers, self._streams = (
