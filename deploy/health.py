@@ -16,7 +16,7 @@ PATIENCE = 5.0
 
 
 def https(config: dict[str, Any], home: Path) -> str:
-    """What keeps the core, or the embedded cluster, from serving: the words of /readyz; empty when nothing does."""
+    """What keeps the embedded cluster from serving: the words of /readyz; empty when nothing does."""
     url = f"https://localhost:{config['listen'].rpartition(':')[2]}/readyz"
     authority = (home / config["tls"]["cert_file"]).with_name("ca.crt")
     context = ssl.create_default_context(cafile=str(authority))
@@ -31,27 +31,33 @@ def https(config: dict[str, Any], home: Path) -> str:
 
 
 def mesh(config: dict[str, Any], home: Path) -> str:
-    """What keeps a gRPC service from serving; empty when nothing does."""
+    """What keeps a service of the mesh from serving, as grpc.health.v1 says; empty when nothing does."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    files = [(home / config["tls"][key]).read_bytes() for key in ("ca_file", "key_file", "cert_file")]
-    port = config["listen"].rpartition(":")[2]
+    # The core has another certificate, and another listener, for its clients.
+    tls, listen = config.get("mesh", config["tls"]), config.get("health_listen", config["listen"])
+    files = [(home / tls[key]).read_bytes() for key in ("ca_file", "key_file", "cert_file")]
+    port = listen.rpartition(":")[2]
     name = f"{home.name}.kubegate.internal"
     options = (("grpc.ssl_target_name_override", name), ("grpc.enable_http_proxy", 0))
     with grpc.secure_channel(f"127.0.0.1:{port}", grpc.ssl_channel_credentials(*files), options) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+            check = health_pb2_grpc.HealthStub(channel).Check
+            answer, call = check.with_call(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
         except grpc.RpcError as error:
             return str(error.code())
-    return "" if answer.status == health_pb2.HealthCheckResponse.SERVING else "not serving"
+    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+        return ""
+    said = dict(call.trailing_metadata()).get("kubegate-problems-bin", b"not serving")
+    return said.decode(errors="replace")
 
 
 def main() -> None:
     """Asks once."""
     path = Path(sys.argv[1]).absolute()
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    problems = (mesh if "ca_file" in config["tls"] else https)(config, path.parent)
+    problems = (https if "client_ca_file" in config["tls"] else mesh)(config, path.parent)
     if problems:
         print(problems)
         raise SystemExit(1)

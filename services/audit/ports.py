@@ -74,10 +74,19 @@ class Filter:
     max_duration_ms: float | None = None
 
     @property
-    def needs_scan(self) -> bool:
-        """Whether records must be opened to answer it, column values not sufficing."""
+    def is_indexed(self) -> bool:
+        """Whether an index leads to all that it finds, and to nothing else but by time: every record, those of one user
+        (``tenant`` tells nobody apart who has none of that name), or of one request."""
         durations = (self.min_duration_ms, self.max_duration_ms)
-        return bool(self.fields or self.text or any(bound is not None for bound in durations))
+        if self.fields or self.text or any(bound is not None for bound in durations):
+            return False
+        led = self.equal.keys() - {"tenant"}
+        return led <= {"user", "request_id"} and (bool(led) or not self.equal)
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether it restricts nothing."""
+        return self == Filter()
 
     def described(self) -> dict[str, str]:
         """The filter as metadata of the record of its use, whole: who asked for what cannot be hidden in its length."""
@@ -174,17 +183,23 @@ class Log(Protocol):
         ...
 
     async def search(self, filter_: Filter, *, cursor: str, bounds: str, limit: int, descending: bool) -> Found:
-        """The next page of a search, over all logs that this one is read with, oldest or newest first.
+        """The next page of a search, over all logs that this one is read with, oldest or newest first. Where much has
+        to be opened it may be short or empty and have a cursor all the same.
 
         cursor: where the page before it ended. bounds: of ``bounds()``; what came later is not found.
 
         Raises:
             InvalidArgument: a cursor that no search of this order returned.
+            TooSlow: even a part of it took too long.
         """
         ...
 
     async def bounds(self) -> str:
         """What is committed now, for ``search``."""
+        ...
+
+    async def narrowed(self, bounds: str, filter_: Filter) -> str:
+        """The part of ``bounds`` outside of which a filter finds nothing, as far as that can be told cheaply."""
         ...
 
     async def count(self, filter_: Filter, by: Sequence[str], bucket_seconds: int, limit: int) -> Sequence[Count]:
@@ -212,7 +227,11 @@ class Log(Protocol):
         ...
 
     async def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
-        """At most ``limit`` records with ``first <= sequence < end``, in the order asked."""
+        """At most ``limit`` records with ``first <= sequence < end``, in the order asked.
+
+        Raises:
+            TooSlow: that took too long; ``bounded`` asks in parts.
+        """
         ...
 
     async def retire(self, until: str, most: int) -> int:

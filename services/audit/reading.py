@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from services.audit import canonical
 from services.audit.authorizing import ATTEST, Authorizer, Reader, within
+from services.audit.bounded import PAGE, next_page
 from services.audit.event import Event, EventType, Result
 from services.audit.masking import Masker
 from services.audit.ports import Count, Draft, Filter, Log, Proof, Record
@@ -29,8 +30,8 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 100_000
 """Records of one query at most; a cursor leads on."""
 
-PAGE = 200
-"""Records read and sent together."""
+SEARCHING = 20.0
+"""Seconds that a query looks on without finding anything; then its cursor leads on, if it is wanted."""
 
 MAX_COUNTS = 10_000
 """Rows of one statistic at most."""
@@ -64,7 +65,8 @@ class AuditReading:
         self, reader: Reader, filter_: Filter, *, limit: int, descending: bool, cursor: str
     ) -> AsyncIterator[tuple[Sequence[Record], str]]:
         """Pages of records, each with the cursor that leads on (only the last page has one, where there is
-        more). The query itself is recorded before the first page and is not among its answers.
+        more, or where the log is not searched to its end). The query itself is recorded before the first page and is
+        not among its answers.
 
         Raises:
             InvalidArgument: a cursor that no query of this order returned.
@@ -78,7 +80,9 @@ class AuditReading:
             await self._log.search(Filter(), cursor=cursor, bounds=bounds, limit=1, descending=descending)
             identity = await self._authorizer.authorize(reader, "audit.Query", filter_.described())
             filter_ = within(identity, filter_)
+            bounds = await self._log.narrowed(bounds, filter_)
             left = min(limit or DEFAULT_LIMIT, MAX_LIMIT)
+            give_up = self._clock.monotonic() + SEARCHING
             while True:
                 count = min(left, PAGE)
                 found = await self._log.search(
@@ -86,17 +90,19 @@ class AuditReading:
                 )
                 cursor = found.cursor
                 left -= len(found.records)
-                if not cursor or not left:
+                if not cursor or not left or (not found.records and self._clock.monotonic() >= give_up):
                     yield found.records, cursor
                     return
                 if found.records:
                     yield found.records, ""
+                    give_up = self._clock.monotonic() + SEARCHING
 
     async def export(
         self, reader: Reader, filter_: Filter, *, proofs: bool
     ) -> AsyncIterator[tuple[Sequence[Record], Sequence[Proof]]]:
         """Everything of this log under the signed root of this moment that the filter finds, oldest first, with
-        a proof for each record where asked: the same signed root in all of them.
+        a proof for each record where asked: the same signed root in all of them. Pages may be empty: a sign that the
+        search goes on.
 
         Raises:
             Unauthenticated, PermissionDenied: R15; also for proofs that a tenant's reader asks for.
@@ -111,8 +117,7 @@ class AuditReading:
             if not size:
                 yield (), ()
             while position < size:
-                records = await self._log.page(filter_, first=position, end=size, limit=PAGE, descending=False)
-                position = records[-1].sequence + 1 if len(records) == PAGE else size
+                records, position = await next_page(self._log, filter_, position, size)
                 found: Sequence[Proof] = ()
                 if proofs and records:
                     hashes = await self._log.inclusions([record.sequence for record in records], size)

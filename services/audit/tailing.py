@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from services.audit.authorizing import Authorizer, Reader, within
+from services.audit.bounded import next_page
 from services.audit.event import Event, EventType, Identity, Phase, Result
 from services.audit.ports import Filter, Grant, Log, Policy, Principals, Record
 from services.audit.slots import Slots
@@ -19,9 +20,6 @@ from services.common.deadline import Deadline
 from services.common.errors import DomainError, PermissionDenied, Unauthenticated
 from services.common.ids import uuid7
 from services.common.log import get_logger
-
-PAGE = 200
-"""Records read and sent together."""
 
 PAUSE = 0.1
 """Seconds between two looks of a tail at a log that grows: a look for every commit would cost the writers more than
@@ -100,10 +98,10 @@ class AuditTailing:
 
     async def _records(self, tail: _Tail, filter_: Filter, position: int) -> AsyncIterator[Sequence[Record]]:
         while True:
-            size, records = self._log.size, list[Record]()
+            size = self._log.size
+            records: Sequence[Record] = ()
             if position < size:
-                records += await self._log.page(filter_, first=position, end=size, limit=PAGE, descending=False)
-                position = records[-1].sequence + 1 if len(records) == PAGE else size
+                records, position = await next_page(self._log, filter_, position, size)
             if not await self._may_go_on(tail, sending=bool(records)):
                 return
             if records:

@@ -1,6 +1,7 @@
 """What is in force: one policy and the elevations, replaced whole between two decisions, never in part."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from services.authz.policy.document import InvalidPolicy, Problem
@@ -11,7 +12,7 @@ from services.authz.policy.whole import cut_off
 from services.authz.ports import Recorder, Store
 from services.common.clock import Clock
 from services.common.errors import Unavailable
-from services.common.log import get_logger
+from services.common.log import Outage, get_logger
 
 RETRY = 1.0
 """Seconds until a change that the store did not take is tried again."""
@@ -75,6 +76,7 @@ class InForce:
     ) -> None:
         """Takes each change of the policy file, or why it cannot be read. Where the store fails, the policy in force
         stays until it does not, and what the file is by then (``now``) is taken."""
+        outage = Outage(log, "changed policy not adopted yet", "changed policy adopted", level=logging.ERROR)
         async for change in changes:
             while True:
                 if isinstance(change, Problem):
@@ -82,9 +84,10 @@ class InForce:
                     break
                 try:
                     await self.reload(change)
+                    outage.worked()
                     break
                 except Unavailable as error:
-                    log.error("changed policy not adopted yet", reason=error.public_message)
+                    outage.failed(reason=error.public_message)
                     await sleep(RETRY)
                     change = now()
 

@@ -68,8 +68,15 @@ def query(
     else:
         for record in records:
             print(_line(record.canonical_json))
-    if following:
-        typer.echo(f"kubegate: there is more; continue with --cursor {following}", err=True)
+    if following and len(records) < limit:
+        typer.echo(
+            f"kubegate: the log is large and not searched to its end; go on with --cursor {following}, or ask for less "
+            "with --since and --until",
+            err=True,
+        )
+    elif following:
+        newest = "" if newest_first or cursor else "; the newest come with --newest-first"
+        typer.echo(f"kubegate: there is more; continue with --cursor {following}{newest}", err=True)
 
 
 @app.command()

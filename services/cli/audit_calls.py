@@ -1,5 +1,6 @@
 """Calls to the audit service that several commands make."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,9 +9,13 @@ from grpc import aio
 from kubegate.audit.v1 import audit_pb2, audit_pb2_grpc
 from services.cli.stack import Stack
 from services.common.deadline import Deadline
+from services.common.errors import DeadlineExceeded
 
 CALL_SECONDS = 30.0
 """Time for one answer."""
+
+QUIET_SECONDS = 300.0
+"""Time for the next message of a stream; the whole takes as long as it takes."""
 
 
 async def ask(stack: Stack, method: str, request: Any, *, token: bool = True) -> Any:
@@ -31,12 +36,20 @@ async def stream(stack: Stack, method: str, request: Any) -> AsyncIterator[Any]:
     """The answers of a streaming method, asked as the administrator. Raises as ``ask``."""
     metadata = await stack.admin_metadata()
     audit = stack.peer("audit")
-    stub = audit_pb2_grpc.AuditServiceStub(audit.channel())
+    call = getattr(audit_pb2_grpc.AuditServiceStub(audit.channel()), method)(request, metadata=metadata)
     try:
-        async for response in getattr(stub, method)(request, timeout=10 * CALL_SECONDS, metadata=metadata):
+        while True:
+            async with asyncio.timeout(QUIET_SECONDS):
+                response = await call.read()
+            if response is aio.EOF:
+                return
             yield response
+    except TimeoutError:
+        raise DeadlineExceeded(f"The audit service has sent nothing for {QUIET_SECONDS:.0f} seconds.") from None
     except aio.AioRpcError as error:
         raise audit.error(error) from None
+    finally:
+        call.cancel()
 
 
 async def head(stack: Stack) -> str:

@@ -1,6 +1,7 @@
 """`kubegate audit export | receipt | stats`: files that prove something, and counts for plots."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from services.cli.audit_filter import (
     User,
     event_filter,
 )
-from services.cli.audit_places import place
+from services.cli.audit_places import beside, leave_out, place, placing
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import MISUSE, NEGATIVE, emit_json, emit_table, fail, run
 from services.cli.stack import Stack
@@ -59,6 +60,9 @@ def export(
 
     async def work() -> dict[str, Any]:
         async with Stack.load(home) as stack:
+            if file is None:
+                await _print(stack, filter_, format_)
+                return {}
             return await (_export_whole(stack, file) if whole else _export(stack, file, filter_, format_))
 
     try:
@@ -137,46 +141,50 @@ def stats(
         emit_table(columns, ([str(row[column]) for column in columns] for row in rows), "no events")
 
 
-async def _export_whole(stack: Stack, file: Path | None) -> dict[str, Any]:
-    """Everything of this log under its tree head of this moment. Files appear whole or not at all."""
+async def _export_whole(stack: Stack, file: Path) -> dict[str, Any]:
+    """Everything of this log under its tree head of this moment, and its proof."""
     note = await head(stack)
     size = size_of(note)
-    data = bytearray()
-    async for part in stream(stack, "Export", audit_pb2.ExportRequest(format=FORMATS["jsonl"])):
-        data += part.data
-    events = bytes(data).split(b"\n")[:-1]
-    # Asked afterwards: it speaks of all that was deleted until then, and perhaps of events that were just exported.
-    kept: audit_pb2.GetRetentionResponse = await ask(stack, "GetRetention", audit_pb2.GetRetentionRequest())
-    leaves = b""
-    if kept.first_sequence:
-        parts = stream(stack, "GetRetiredLeaves", audit_pb2.GetRetiredLeavesRequest())
-        leaves = b"".join([part.leaves async for part in parts])[: kept.first_sequence * 32]
-        numbers = [json.loads(event)["sequence"] for event in events[:1]]
-        events = events[kept.first_sequence - numbers[0] :] if numbers else []
-    events = events[: size - kept.first_sequence]
-    retired = [leaves[at : at + 32] for at in range(0, len(leaves), 32)]
-    proof = prove(note, events, retired, kept.tombstone)
-    return _written(file, b"".join(event + b"\n" for event in events), proof.encode(), len(events))
+    request = audit_pb2.ExportRequest(format=FORMATS["jsonl"])
+    with placing(file) as lines:
+        first = following = None
+        async for part in stream(stack, "Export", request):
+            for line in part.data.splitlines(keepends=True):
+                if following is None:
+                    first = following = int(json.loads(line)["sequence"])
+                if following < size:
+                    lines.write(line)
+                    following += 1
+        # Asked afterwards: it speaks of all that was deleted until then, and perhaps of events that were just exported.
+        kept: audit_pb2.GetRetentionResponse = await ask(stack, "GetRetention", audit_pb2.GetRetentionRequest())
+        leaves = b""
+        if kept.first_sequence:
+            parts = stream(stack, "GetRetiredLeaves", audit_pb2.GetRetiredLeavesRequest())
+            leaves = b"".join([part.leaves async for part in parts])[: kept.first_sequence * 32]
+            if first is not None:
+                leave_out(lines, kept.first_sequence - first)
+        retired = [leaves[at : at + 32] for at in range(0, len(leaves), 32)]
+        lines.seek(0)
+        proof = prove(note, (line[:-1] for line in lines), retired, kept.tombstone)
+    place(beside(file), proof.encode())
+    return {"file": str(file), "proof": str(beside(file)), "events": size - len(retired)}
 
 
-async def _export(stack: Stack, file: Path | None, filter_: audit_pb2.Filter, format_: str) -> dict[str, Any]:
-    """What a filter finds. Files appear whole or not at all."""
-    lines = format_ == "jsonl"
-    data, proof, count = bytearray(), bytearray(), 0
-    request = audit_pb2.ExportRequest(filter=filter_, format=FORMATS[format_], proofs=lines and file is not None)
+async def _export(stack: Stack, file: Path, filter_: audit_pb2.Filter, format_: str) -> dict[str, Any]:
+    """What a filter finds; for JSON Lines with a proof for each event."""
+    lines, count = format_ == "jsonl", 0
+    request = audit_pb2.ExportRequest(filter=filter_, format=FORMATS[format_], proofs=lines)
+    with placing(file) as data, placing(beside(file)) if lines else nullcontext() as proof:
+        async for part in stream(stack, "Export", request):
+            data.write(part.data)
+            if proof is not None:
+                proof.write(part.proof)
+            count = part.events
+    summary = {"file": str(file), "events": count}
+    return {**summary, "proof": str(beside(file))} if lines else summary
+
+
+async def _print(stack: Stack, filter_: audit_pb2.Filter, format_: str) -> None:
+    request = audit_pb2.ExportRequest(filter=filter_, format=FORMATS[format_])
     async for part in stream(stack, "Export", request):
-        data += part.data
-        proof += part.proof
-        count = part.events
-    return _written(file, bytes(data), bytes(proof), count)
-
-
-def _written(file: Path | None, data: bytes, proof: bytes, count: int) -> dict[str, Any]:
-    if file is None:
-        print(data.decode(), end="")
-        return {}
-    place(file, data)
-    if not proof:
-        return {"file": str(file), "events": count}
-    place(file.with_name(file.name + ".proof"), proof)
-    return {"file": str(file), "proof": f"{file}.proof", "events": count}
+        print(part.data.decode(), end="", flush=True)

@@ -1,7 +1,10 @@
 """Where the commands of `kubegate audit` find the log's public key, read files, and put them."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
@@ -36,3 +39,42 @@ def place(file: Path, data: bytes) -> None:
         write_private(file, data)
     except OSError as error:
         fail(f"{file}: cannot be written: {error.strerror}")
+
+
+def beside(file: Path) -> Path:
+    """Where the proof of an export lies."""
+    return file.with_name(file.name + ".proof")
+
+
+@contextmanager
+def placing(file: Path) -> Iterator[BinaryIO]:
+    """A file to write, and to read again, that takes its place when all is written; ends the command where it cannot be
+    written. Only its owner may read it."""
+    partial = file.with_name(file.name + ".part")
+    try:
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as opened:
+            yield opened
+        partial.replace(file)
+    except OSError as error:
+        fail(f"{file}: cannot be written: {error.strerror}")
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def leave_out(file: BinaryIO, lines: int) -> None:
+    """Takes so many lines away from the beginning of a file."""
+    file.seek(0)
+    for _ in range(lines):
+        file.readline()
+    at, to = file.tell(), 0
+    while chunk := _read_at(file, at):
+        file.seek(to)
+        file.write(chunk)
+        at, to = at + len(chunk), to + len(chunk)
+    file.truncate(to)
+
+
+def _read_at(file: BinaryIO, at: int) -> bytes:
+    file.seek(at)
+    return file.read(1 << 20)

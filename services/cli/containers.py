@@ -47,6 +47,7 @@ def placing(home: Path) -> Placing:
         address,
         dict.fromkeys(services, f"0.0.0.0:{SCRAPE_PORT}"),
         {name: f"https://{name}:{SCRAPE_PORT}/metrics" for name in services},
+        (f"0.0.0.0:{MESH_PORT}", f"mcp-core:{MESH_PORT}"),
         {"endpoint": "collector:4317", "server_name": server_name("collector"), "sample_ratio": SAMPLE_RATIO},
         (*EDGE_HOSTS, CLUSTER),
         settings,

@@ -187,7 +187,7 @@ def _place_secrets(layout: HomeLayout) -> None:
         if not path.exists():
             write_private(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
     core = layout.service("mcp-core")
-    for path in (layout.service("audit") / "mask.key", core / "confirmation.key", core / "request-state.key"):
+    for path in (layout.service("audit") / "mask.key", core / "sealing.key"):
         if not path.exists():
             write_private(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
     signing_key = layout.service("audit") / "signing.key"
@@ -291,6 +291,7 @@ def _configs(placing: Placing, edge_port: int, kubeconfig: Path, policy: Path) -
         },
         "mcp-core": {
             "listen": placing.listen["mcp-core"],
+            "health_listen": placing.core_health[0],
             "base_url": f"https://localhost:{edge_port}",
             "tls": {"cert_file": "edge/tls.crt", "key_file": "edge/tls.key"},
             "mesh": tls,
@@ -298,7 +299,6 @@ def _configs(placing: Placing, edge_port: int, kubeconfig: Path, policy: Path) -
             "authz": peer("authz"),
             "audit": peer("audit"),
             "cluster": {"name": "default", "kubeconfig": str(kubeconfig)},
-            "confirmation_key_file": "confirmation.key",
-            "request_state_key_files": ["request-state.key"],
+            "sealing_key_file": "sealing.key",
         },
     }

@@ -15,6 +15,7 @@ from services.cli import (
     keys,
     policy,
     signing_keys,
+    status,
     up,
     users,
 )
@@ -25,7 +26,7 @@ app = typer.Typer(
 )
 app.command()(up.up)
 app.command()(up.down)
-app.command()(up.status)
+app.command()(status.status)
 app.command()(up.restart)
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")

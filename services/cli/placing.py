@@ -25,6 +25,8 @@ class Placing:
     """Where services listen for Prometheus."""
     metrics: Mapping[str, str]
     """The URLs that this makes."""
+    core_health: tuple[str, str]
+    """Where mcp-core answers grpc.health.v1, as the others do where they serve: to listen on, and to ask."""
     traces: Mapping[str, Any] | None = None
     """Where spans are sent: ``telemetry.traces`` of every service. ``None`` leaves it as it is, ``{}`` ends it."""
     cluster_hosts: Sequence[str] = EDGE_HOSTS
@@ -52,5 +54,7 @@ def on_loopback(edge_port: int, otlp: str = "", sample: float = 1.0) -> Placing:
     places = {name: f"{LOOPBACK}:{free_port()}" for name in (*MESH, CLUSTER)}
     places["mcp-core"] = f"{LOOPBACK}:{edge_port}"
     scrape = {name: f"{LOOPBACK}:{free_port()}" for name in (*MESH, "mcp-core")}
+    health = f"{LOOPBACK}:{free_port()}"
     traces = {"endpoint": otlp, "sample_ratio": sample} if otlp not in ("", "off") else {} if otlp else None
-    return Placing(places, places, scrape, {name: f"http://{at}/metrics" for name, at in scrape.items()}, traces)
+    metrics = {name: f"http://{at}/metrics" for name, at in scrape.items()}
+    return Placing(places, places, scrape, metrics, (health, health), traces)

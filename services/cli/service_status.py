@@ -4,7 +4,6 @@ import http.client
 import json
 import socket
 import ssl
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,26 +50,3 @@ def ask(service: str, metrics_url: str, operator: Path) -> Told:
         if connection is not None:
             connection.close()
     return told if isinstance(told, dict) else {}
-
-
-def uptime(told: Told) -> str:
-    """Like ``3d 4h`` or ``12m``."""
-    seconds = told.get("uptime_seconds")
-    if not isinstance(seconds, int):
-        return ""
-    for size, unit, smaller, below in ((86_400, "d", 3600, "h"), (3600, "h", 60, "m")):
-        if seconds >= size:
-            return f"{seconds // size}{unit} {seconds % size // smaller}{below}"
-    return f"{seconds // 60}m" if seconds >= 60 else f"{seconds}s"
-
-
-def expiry(told: Told) -> str:
-    """The certificate that ends first: its date, and the days that are left."""
-    ends = min((datetime.fromisoformat(text) for text in (told.get("certificates") or {}).values()), default=None)
-    return "" if ends is None else f"{ends:%Y-%m-%d} ({(ends - datetime.now(UTC)).days} d)"
-
-
-def last_error(told: Told) -> str:
-    """When, where and what was last logged as an error."""
-    error = told.get("last_error") or {}
-    return " ".join((error["at"][:19], error["component"], error["event"])) if error else ""

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -29,13 +29,23 @@ PATIENCE = 10.0
 """Seconds for one administrative call."""
 
 
+class Health(NamedTuple):
+    """What keeps a service from serving, empty when it is ready; and what an operator should know of one that serves,
+    such as a policy file that it refused."""
+
+    problems: list[str]
+    notices: Sequence[str] = ()
+
+
 class Stack:
     """Connections to the services of one home; close it when done."""
 
-    def __init__(self, layout: HomeLayout, services: dict[str, str]) -> None:
+    def __init__(self, layout: HomeLayout, services: dict[str, str], health: dict[str, str]) -> None:
+        """``services`` and ``health``: ``host:port`` of each, as the home's endpoints name them."""
         self.layout = layout
         self._key_file = Path(os.environ.get("KUBEGATE_KEY_FILE") or layout.credentials / "admin.key")
         self._services = services
+        self._mesh = {**services, **health}
         self._peers: dict[str, Peer] = {}
 
     @classmethod
@@ -43,7 +53,8 @@ class Stack:
         """The stack of a home; ends the command with a message where there is none."""
         layout = HomeLayout(home)
         try:
-            return cls(layout, layout.read_endpoints()["services"])
+            endpoints = layout.read_endpoints()
+            return cls(layout, endpoints["services"], endpoints.get("health", {}))
         except StartupError as error:
             fail(str(error))
 
@@ -53,7 +64,7 @@ class Stack:
         return list(self._services)
 
     def peer(self, name: str) -> Peer:
-        """A service, with the operator's certificate."""
+        """A service of the mesh, with the operator's certificate; the core answers for its health and nothing else."""
         if name not in self._peers:
             directory = self.layout.operator
             if not usable(directory):
@@ -64,7 +75,7 @@ class Stack:
             tls = TlsFiles(
                 cert_file=directory / "tls.crt", key_file=directory / "tls.key", ca_file=directory / "ca.crt"
             )
-            address = PeerAddress(address=self._services[name], server_name=server_name(name))
+            address = PeerAddress(address=self._mesh[name], server_name=server_name(name))
             self._peers[name] = Peer(name, address, tls)
         return self._peers[name]
 
@@ -105,36 +116,21 @@ class Stack:
         """Metadata that proves the administrator to an administrative RPC."""
         return ((PRINCIPAL_TOKEN_METADATA, await self.admin_token()),)
 
-    async def problems(self, name: str) -> list[str]:
-        """What keeps a service from serving; empty when it is ready."""
-        if name == "mcp-core":
-            base_url = self.layout.read_endpoints()["base_url"]
-            return await asyncio.to_thread(_https_problems, f"{base_url}/readyz", self.layout.edge_ca)
+    async def health(self, name: str) -> Health:
+        """What a service says of itself by grpc.health.v1; the embedded cluster by its /readyz."""
         if name == CLUSTER:
             ca = self.layout.service(CLUSTER) / "tls" / "ca.crt"
-            return await asyncio.to_thread(_https_problems, f"https://{self._services[name]}/readyz", ca)
+            url = f"https://{self._services[name]}/readyz"
+            return Health(await asyncio.to_thread(_https_problems, url, ca))
         call = health_pb2_grpc.HealthStub(self.peer(name).channel()).Check(health_pb2.HealthCheckRequest(), timeout=3)
         try:
             answer = await call
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return []
             trailing = dict(await call.trailing_metadata() or ())
-            value = trailing.get(PROBLEMS_METADATA, b"not ready")
-            return (value if isinstance(value, bytes) else value.encode()).decode().splitlines()
         except aio.AioRpcError as error:
-            return [f"cannot be reached ({error.code().name.lower()})"]
-
-    async def notices(self, name: str) -> list[str]:
-        """What an operator should know of a service that serves, such as a policy file that it refused."""
-        if name in ("mcp-core", CLUSTER):
-            return []
-        call = health_pb2_grpc.HealthStub(self.peer(name).channel()).Check(health_pb2.HealthCheckRequest(), timeout=3)
-        try:
-            await call
-            value = dict(await call.trailing_metadata() or ()).get(NOTICES_METADATA, b"")
-        except aio.AioRpcError:
-            return []
-        return (value if isinstance(value, bytes) else value.encode()).decode().splitlines()
+            return Health([f"cannot be reached ({error.code().name.lower()})"])
+        if answer.status == health_pb2.HealthCheckResponse.SERVING:
+            return Health([], _lines(trailing.get(NOTICES_METADATA, b"")))
+        return Health(_lines(trailing.get(PROBLEMS_METADATA, b"not ready")))
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -146,6 +142,10 @@ class Stack:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _lines(value: Any) -> list[str]:
+    return (value if isinstance(value, bytes) else str(value).encode()).decode().splitlines()
 
 
 def _https_problems(url: str, ca_file: Path) -> list[str]:

@@ -60,7 +60,7 @@ async def _wait(stack: Stack, names: list[str], logs: dict[str, Path], line: Any
         for name, log in logs.items():
             if supervisor.find(stack.layout, name) is None:
                 raise StartupError(f"{name} ended while starting; its log {log} says:\n{_last(log)}")
-        problems = {name: found for name in names if (found := await stack.problems(name))}
+        problems = {name: found for name in names if (found := (await stack.health(name)).problems)}
         if not problems:
             return
         line.update("waiting for " + ", ".join(problems))

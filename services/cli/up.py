@@ -1,4 +1,4 @@
-"""`kubegate up | down | status | restart`: a whole stack on this machine."""
+"""`kubegate up | down | restart`: a whole stack on this machine."""
 
 import asyncio
 import contextlib
@@ -21,19 +21,14 @@ from services.cli import supervisor
 from services.cli.cluster_rbac import cluster_rbac
 from services.cli.home import CLUSTER, EMBEDDED_KINDS, EMBEDDED_NAMESPACES, LOOPBACK, HomeLayout, free_port, prepare
 from services.cli.options import DEFAULT_HOME, Home, Json
-from services.cli.output import NEGATIVE, emit_json, emit_table, fail, run
-from services.cli.placing import Placing, on_loopback
-from services.cli.service_status import ask, expiry, last_error, uptime
+from services.cli.output import NEGATIVE, emit_json, fail
+from services.cli.placing import MESH, Placing, on_loopback
 from services.cli.stack import Stack
 from services.cli.starting import bring_up
 from services.cli.welcome import welcome
 from services.common.runtime_errors import StartupError
-from services.common.telemetry.config import is_loopback
 
 DEFAULT_PORT = 8443
-
-TOLD = ("version", "started_at", "uptime_seconds", "revision", "head", "certificates", "last_error")
-"""What a service itself says, where it can be scraped; null where not."""
 
 
 def up(
@@ -119,70 +114,6 @@ def down(home: Home = DEFAULT_HOME) -> None:
     layout = HomeLayout(home)
     stopped = supervisor.stop_all(layout)
     print(f"stopped: {', '.join(stopped)}" if stopped else f"nothing was running in {layout.root}")
-
-
-def status(home: Home = DEFAULT_HOME, json_output: Json = False) -> None:
-    """Show each service of the stack: running, ready, and if not, why; version, uptime, revision of what it decides by,
-    end of its certificate, head of the audit log, last error."""
-
-    async def collect() -> list[dict[str, Any]]:
-        async with Stack.load(home) as stack:
-            rows = []
-            endpoints = stack.layout.read_endpoints()
-            for name, address in endpoints["services"].items():
-                process = supervisor.find(stack.layout, name)
-                elsewhere = process is None and not is_loopback(address)
-                url = endpoints.get("metrics", {}).get(name, "")
-                asked = url and (process or elsewhere)
-                told = await asyncio.to_thread(ask, name, url, stack.layout.operator) if asked else {}
-                if elsewhere and url:
-                    # In a container of its own, say: only it knows whether it runs.
-                    problems, notices = told.get("problems", ["cannot be asked"]), told.get("notices", [])
-                else:
-                    problems = await stack.problems(name) if process or elsewhere else []
-                    notices = await stack.notices(name) if process and not problems else []
-                rows.append(
-                    {
-                        "service": name,
-                        "state": "stopped" if not (process or elsewhere) else "not ready" if problems else "ready",
-                        "address": address,
-                        "pid": process.pid if process else None,
-                        "problems": problems,
-                        "notices": notices,
-                        **{key: told.get(key) for key in TOLD},
-                    }
-                )
-            return rows
-
-    rows = run(collect())
-    if json_output:
-        emit_json(rows)
-    else:
-        emit_table(
-            (
-                *("SERVICE", "STATE", "VERSION", "UPTIME", "REVISION", "CERTIFICATE", "AUDIT HEAD", "ADDRESS", "PID"),
-                *("LAST ERROR", "PROBLEMS"),
-            ),
-            [
-                (
-                    row["service"],
-                    row["state"],
-                    row["version"] or "",
-                    uptime(row),
-                    row["revision"] or "",
-                    expiry(row),
-                    row["head"] or "",
-                    row["address"],
-                    str(row["pid"] or ""),
-                    last_error(row),
-                    "; ".join([*row["problems"], *row["notices"]]),
-                )
-                for row in rows
-            ],
-            "no services",
-        )
-    if any(row["state"] != "ready" for row in rows):
-        raise typer.Exit(NEGATIVE)
 
 
 def restart(
@@ -296,6 +227,7 @@ def _write_endpoints(layout: HomeLayout, edge_port: int, placing: Placing, *, em
         "policy": str(layout.policy),
         "kubeconfig": str(layout.cluster_kubeconfig) if embedded else kubeconfig,
         "services": {name: placing.address[name] for name in supervisor.MODULES if name != CLUSTER or embedded},
+        "health": {**{name: placing.address[name] for name in MESH}, "mcp-core": placing.core_health[1]},
         "metrics": dict(placing.metrics),
     }
     partial = layout.endpoints.with_suffix(".part")

@@ -111,7 +111,7 @@ class GrpcServer:
         except RuntimeError as error:
             raise StartupError(
                 f"cannot listen on {self._listen}: the port is in use or the address is not this machine's; "
-                "stop the other process or change `listen` in the configuration"
+                "stop the other process or choose another address in the configuration"
             ) from error
         await self._server.start()
         return port

@@ -17,7 +17,7 @@ from kubegate.common.v1 import lease_pb2
 from services.common.call import CURRENT
 from services.common.clock import Clock, SystemClock
 from services.common.grpc_client import Peer
-from services.common.log import get_logger
+from services.common.log import Outage, get_logger
 from services.common.telemetry.metrics import LEASE_FRESH, LEASE_LOST, follow
 
 TERM = 1.0
@@ -67,8 +67,7 @@ class Lease:
         """The newest revision seen; what was computed under an older one must not be cached."""
         self._wanted = asyncio.Event()
         self._answered = asyncio.Event()
-        self._lost = False
-        """Whether the log says so: one line when an outage begins and one when it ends."""
+        self._outage = Outage(log, "lease stream lost", "lease held again", peer=peer.name)
 
     def fresh(self) -> bool:
         """Whether what is cached may be used now."""
@@ -109,9 +108,7 @@ class Lease:
                 continue
             except Exception as error:  # noqa: BLE001 - whatever it is, the lease runs out and is tried again
                 self._lose()
-                if not self._lost:
-                    log.warning("lease stream lost", peer=self._peer.name, cause=type(error).__name__)
-                self._lost = True
+                self._outage.failed(cause=type(error).__name__)
                 LEASE_LOST.labels(self._peer.name).inc()
             finally:
                 if call is not None:
@@ -147,9 +144,7 @@ class Lease:
         self._apply(response)
         self.revision = max(self.revision, response.answer.revision)
         self._sent_at = sent_at
-        if self._lost:
-            log.info("lease held again", peer=self._peer.name)
-            self._lost = False
+        self._outage.worked()
         self._answered.set()
         self._answered = asyncio.Event()
 

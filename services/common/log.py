@@ -105,3 +105,33 @@ def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
     """A logger whose lines carry ``component=name``."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(component=name)
     return logger
+
+
+class Outage:
+    """Says once that something no longer works and once that it works again, however often it is tried meanwhile."""
+
+    def __init__(
+        self,
+        logger: structlog.typing.FilteringBoundLogger,
+        lost: str,
+        restored: str,
+        *,
+        level: int = logging.WARNING,
+        **names: str,
+    ) -> None:
+        """``lost`` and ``restored`` are the two lines, ``level`` is that of the first; ``names`` stand in both."""
+        self._log = logger
+        self._lost, self._restored, self._level, self._names = lost, restored, level, names
+        self._on = False
+
+    def failed(self, **details: str) -> None:
+        """It did not work; ``details`` of the first time are logged."""
+        if not self._on:
+            self._log.log(self._level, self._lost, **self._names, **details)
+        self._on = True
+
+    def worked(self) -> None:
+        """It did."""
+        if self._on:
+            self._log.info(self._restored, **self._names)
+        self._on = False

@@ -26,7 +26,7 @@ from services.common.clock import Clock, SystemClock
 from services.common.deadline import Deadline
 from services.common.errors import DomainError, Unauthenticated, Unavailable
 from services.common.grpc_client import Peer
-from services.common.log import get_logger
+from services.common.log import Outage, get_logger
 from services.common.tls import spiffe_id
 
 ISSUER = "kubegate"
@@ -218,6 +218,7 @@ class RemotePrincipalKeys:
         """When the keys at hand were asked for."""
         self._tried_at = NO_MATTER
         self._failed = False
+        self._outage = Outage(log, "principal keys not fetched", "principal keys fetched again")
         self._lock = asyncio.Lock()
 
     async def find(self, key_id: str, since: float = NO_MATTER) -> Any | None:
@@ -241,7 +242,7 @@ class RemotePrincipalKeys:
                 async with self._lock:
                     await self._fetch()
             except DomainError as error:
-                log.warning("principal keys not fetched", reason=error.public_message)
+                self._outage.failed(reason=error.public_message)
             await asyncio.sleep(self._PERIOD if self._keys else self._RETRY)
 
     async def _fetch(self) -> None:
@@ -257,3 +258,4 @@ class RemotePrincipalKeys:
         }
         self._asked_at = asked_at
         self._failed = False
+        self._outage.worked()

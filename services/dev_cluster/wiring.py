@@ -7,7 +7,6 @@ import ssl
 
 from aiohttp import web
 
-from services.common.log import get_logger
 from services.common.runtime import StartupError, announce_address
 from services.dev_cluster import seed
 from services.dev_cluster.cluster import Cluster
@@ -16,8 +15,6 @@ from services.dev_cluster.server import Server
 
 # Open watches end at once; whatever else is under way gets this long.
 STOP_WITHIN = 0.5
-
-_log = get_logger("dev_cluster")
 
 
 async def main(config: DevClusterConfig) -> None:
@@ -42,7 +39,6 @@ async def main(config: DevClusterConfig) -> None:
         host, port = runner.addresses[0][:2]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         announce_address(config.address_file, address)
-        _log.info("development cluster listens", address=address, note="in memory, never for production")
         await asyncio.Event().wait()
     finally:
         server.watches.close()

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from services.common.config import ConfigError, FilePath, Model, PeerAddress, TlsFiles, read_secret
-from services.common.telemetry.config import TelemetryConfig
+from services.common.config import FilePath, Model, PeerAddress, TlsFiles
+from services.common.telemetry.config import ADDRESS, TelemetryConfig
 from services.mcp_core.tools import TOOLSETS
 
-MIN_KEY = 32
-"""Bytes of a key for what clients carry."""
+Address = Annotated[str, pydantic.Field(pattern=ADDRESS)]
+"""``host:port``; port 0 takes a free one."""
 
 
 class EdgeTls(Model):
@@ -68,18 +68,21 @@ class SourceLimit(Model):
 class Config(Model):
     """Everything that mcp_core is told at start."""
 
-    listen: Annotated[str, pydantic.Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+):\d{1,5}$")] = "127.0.0.1:8443"
+    listen: Address = "127.0.0.1:8443"
     tls: EdgeTls
     client_ca_file: FilePath | None = None
     """Authorities of client certificates, PEM; without it none is asked for. authn says whom one stands for."""
     mesh: TlsFiles
+    health_listen: Address | None = None
+    """Where grpc.health.v1 is answered, and nothing else, as the other services do: over mTLS with the certificate of
+    ``mesh``, to services, operators and platform services. Without it nowhere; ``/readyz`` says the same."""
     authn: PeerAddress
     authz: PeerAddress
     audit: PeerAddress
     cluster: ClusterConfig
-    confirmation_key_file: FilePath
-    """Seals confirmations (R16): a base64 key of 32 bytes a line, the same file for every replica. The first seals, all
-    open, so that a new one can be put first."""
+    sealing_key_file: FilePath
+    """Seals what clients carry, confirmations and the rounds of a call (R16): a base64 key of 32 bytes a line, the same
+    file for every replica. The first seals, all open, so that a new one can be put first."""
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
     """Host names that clients may use, with any port; others get 421."""
     allowed_origins: tuple[str, ...] = ()
@@ -102,15 +105,11 @@ class Config(Model):
     """``read_only`` offers no tool that changes the cluster."""
     toolsets_off: tuple[str, ...] = ()
     """Groups of tools that are not offered, such as `nodes` or `configuration`."""
-    request_state_key_files: tuple[FilePath, ...] = ()
-    """Keys, 32 bytes or more in a file each, that seal what MCP clients carry between the rounds of one call. Replicas
-    share them; the first seals, each opens, so a new key is first appended, then put in front. Without any, the key
-    lives and dies with the process."""
     address_file: FilePath | None = None
     """Where to write the bound host:port after start."""
     telemetry: TelemetryConfig = TelemetryConfig()
 
-    @pydantic.field_validator("confirmation_key_file")
+    @pydantic.field_validator("sealing_key_file")
     @classmethod
     def _key_is_there(cls, path: FilePath) -> FilePath:
         if not os.access(path, os.R_OK):
@@ -130,19 +129,3 @@ class Config(Model):
         if unknown := [name for name in names if name not in TOOLSETS]:
             raise ValueError(f"there is no group of tools {unknown[0]!r}; there are {', '.join(sorted(TOOLSETS))}")
         return names
-
-    @pydantic.field_validator("request_state_key_files")
-    @classmethod
-    def _usable_keys(cls, paths: tuple[FilePath, ...]) -> tuple[FilePath, ...]:
-        for path in paths:
-            try:
-                short = len(read_secret(path)) < MIN_KEY
-            except ConfigError as error:
-                raise ValueError(f"{path}: {'; '.join(error.problems)}") from error
-            if short:
-                raise ValueError(f"{path} holds less than {MIN_KEY} bytes; make one with `openssl rand -hex 32`")
-        return paths
-
-    def state_keys(self) -> list[bytes]:
-        """The keys of ``request_state_key_files``."""
-        return [read_secret(path) for path in self.request_state_key_files]

@@ -296,7 +296,7 @@ class Pipeline:
             if self._clock.monotonic() - decided_at > STALE_SECONDS:
                 async with denials(self._authorizer, entry, [action]):
                     await still_allowed()
-        if entry.mutation or tool.waits:
+        if entry.mutation or tool.waits(arguments):
             await self._journal.intent(entry)  # 4
             # Nothing is told of a call before it is on record (R19).
             call = replace(call, dialogue=dialogue, leaves=entry.leaves)

@@ -14,7 +14,7 @@ FRESH_SECONDS = 1.0
 """How long an answer is given again without asking anew: /readyz is open to anybody."""
 
 KEEP_SECONDS = 5.0
-"""Between two looks for whoever asks without waiting."""
+"""Between two looks for whoever asks without waiting, while nothing is missing."""
 
 PROBE_SECONDS = 3.0
 
@@ -53,10 +53,10 @@ class Readiness:
         return self._missing if self._asked_at > float("-inf") else ("not asked yet",)
 
     async def keep(self) -> None:
-        """Asks every few seconds, until cancelled, so that ``last`` is never old."""
+        """Asks every few seconds, and every one while something is missing, until cancelled: ``last`` is never old."""
         while True:
-            await self.missing()
-            await asyncio.sleep(KEEP_SECONDS)
+            missing = await self.missing()
+            await asyncio.sleep(FRESH_SECONDS if missing else KEEP_SECONDS)
 
     async def _ask(self, name: str, probe: Probe) -> str:
         try:

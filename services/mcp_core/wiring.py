@@ -11,6 +11,7 @@ from services.common.audit_client import AuditClient
 from services.common.clock import SystemClock
 from services.common.deadline import Deadline
 from services.common.grpc_client import Peer
+from services.common.grpc_server import GrpcServer
 from services.common.runtime import announce_address
 from services.common.telemetry import metrics
 from services.common.telemetry.process import Facts, Telemetry
@@ -20,14 +21,14 @@ from services.mcp_core.adapters.authn import AuthnAdapter
 from services.mcp_core.adapters.authz import AuthzAdapter, policy_lease
 from services.mcp_core.adapters.kubeconfig import ClusterSettings
 from services.mcp_core.adapters.kubernetes import KubernetesCluster
-from services.mcp_core.adapters.measured import (
+from services.mcp_core.adapters.measured_steps import (
     MeasuredAuthenticator,
     MeasuredAuthorizer,
     MeasuredRecorder,
     measured_tools,
 )
 from services.mcp_core.adapters.once import AuthzKeeper
-from services.mcp_core.adapters.sealing import FernetSealer
+from services.mcp_core.adapters.sealing import FernetSealer, SealingKeys
 from services.mcp_core.config import Config
 from services.mcp_core.decision_cache import CachedAuthorizer
 from services.mcp_core.edge.connections import ConnectionLimits
@@ -56,7 +57,8 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
     """
     clock = SystemClock()
     context = tls_context(config.tls.cert_file, config.tls.key_file, config.client_ca_file)
-    sealer = FernetSealer(config.confirmation_key_file)
+    keys = SealingKeys(config.sealing_key_file)
+    sealer = FernetSealer(keys)
     listener = bind(config.listen)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(listener.close)
@@ -105,9 +107,8 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
         )
         closing.push_async_callback(pipeline.drain, DRAIN_SECONDS)
         base_url = config.base_url or f"https://localhost:{listener.getsockname()[1]}"
-        settings = McpSettings(config.max_body_bytes, base_url, config.state_keys())
+        settings = McpSettings(config.max_body_bytes, base_url, keys.derived("request state"))
         endpoint = McpEndpoint(pipeline, pack, settings, Elicitations(pipeline, keeper, sealer))
-        await closing.enter_async_context(endpoint.running())
         readiness = Readiness(probes(authn_peer, authz_peer, audit_peer, cluster), clock)
         limiter = SourceLimiter(config.source_limit.burst, config.source_limit.per_second, clock)
         edge = Edge(
@@ -138,9 +139,16 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
         metrics.follow(metrics.LIMITED_SOURCES, lambda: limiter.sources)
         metrics.follow(metrics.OPEN_CONNECTIONS, lambda: server.connections)
         await telemetry.start(Facts(readiness.last, certificates={"edge": config.tls.cert_file}))
-        closing.push_async_callback(_cancel, asyncio.create_task(readiness.keep()))
+        answering = health_server(config, readiness)
+        if answering is not None:
+            await answering.start()
+        await closing.enter_async_context(endpoint.running())
         await server.start()
         closing.push_async_callback(server.stop)
+        # Not ready before it serves, and away before it stops: who is told that the core serves finds it serving.
+        closing.push_async_callback(_cancel, asyncio.create_task(readiness.keep()))
+        if answering is not None:
+            closing.push_async_callback(answering.stop, 0.0)
         announce_address(config.address_file, server.address)
         # What exists now lives as long as the process; the collector need not look at it again.
         gc.collect()
@@ -159,6 +167,13 @@ def offered_tools(toolset: str, off: Collection[str] = ()) -> Mapping[str, Tool]
     return {
         name: tool for name, tool in REGISTRY.items() if name not in hidden and (toolset == "all" or tool.read_only)
     }
+
+
+def health_server(config: Config, readiness: Readiness) -> GrpcServer | None:
+    """What answers grpc.health.v1 with what was known to be missing a moment ago; closed unless configured."""
+    if config.health_listen is None:
+        return None
+    return GrpcServer(config.health_listen, config.mesh, lambda: list(readiness.last()))
 
 
 def probes(authn: Peer, authz: Peer, audit: Peer, cluster: Cluster) -> dict[str, Probe]:

@@ -57,7 +57,7 @@ def _tool(
         run=run,
         namespaced=False,
         read_only=True,
-        waits=waits,
+        waits=lambda arguments: waits,
         text=lambda structured: str(structured["text"]),
         blocks=(lambda structured: tuple(blocks)) if blocks else None,
     )
@@ -249,6 +249,8 @@ async def _read(invocation: Invocation) -> Structured:
         return {"text": "This is the content of the static text resource."}
     if uri == "test://static-binary":
         return {"text": PNG}
+    if uri == "test://watched-resource":
+        return {"text": "This changes, or would."}
     if found := re.fullmatch(r"test://template/([^/]+)/data", uri):
         return {"text": json.dumps({"id": found[1], "templateTest": True, "data": f"Data for ID: {found[1]}"})}
     raise NotFound("There is no such fixture.")
@@ -274,7 +276,9 @@ TOOLS = (
     ),
     _tool("test_error_handling", _fails),
     _tool("test_tool_with_progress", _progress, waits=True),
-    _tool("test_logging_tool", _says("nothing is logged to clients")),
+    # Progress is told as log messages to who asked for those.
+    _tool("test_tool_with_logging", _progress, waits=True),
+    _tool("test_logging_tool", _progress, waits=True),
     _tool("test_sampling", _sampling, arguments=Prompted),
     _tool("test_elicitation", _elicitation, arguments=Messaged),
     _tool("test_elicitation_sep1034_defaults", _asks({"review": DEFAULTS})),
@@ -322,6 +326,7 @@ def _source(template: str, mime_type: str, listing: Listing | None = None) -> Re
 RESOURCES = (
     _source("test://static-text", "text/plain"),
     _source("test://static-binary", "image/png"),
+    _source("test://watched-resource", "text/plain"),
     _source("test://template/{id}/data", "application/json"),
 )
 
@@ -384,4 +389,5 @@ def with_fixtures(tools: Mapping[str, Tool]) -> Pack:
         tools=dict(sorted({**pack.tools, **fixtures}.items())),
         prompts={**pack.prompts, **{prompt.name: prompt for prompt in PROMPTS}},
         resources=(*RESOURCES, *pack.resources),
+        subscribable=True,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -14,12 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 import trustme
 import yaml
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from kubegate.authz.v1 import authz_pb2, authz_pb2_grpc
 from services.cli.pki import write_private
+from services.cli.placing import free_port
+from services.common.grpc_server import PROBLEMS_METADATA
 from tests.fakes.mesh import Mesh
 
 PATIENCE = 30.0
@@ -45,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "users": [{"name": "x", "user": {"token": "nobody"}}],
     }
     (directory / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
-    write_private(directory / "confirmation.key", base64.b64encode(bytes(32)))
+    write_private(directory / "sealing.key", base64.b64encode(bytes(32)))
     return directory
 
 
@@ -63,7 +71,7 @@ def configuration(**changes: Any) -> dict[str, Any]:
         "authz": peer("authz"),
         "audit": peer("audit"),
         "cluster": {"kubeconfig": "kubeconfig"},
-        "confirmation_key_file": "confirmation.key",
+        "sealing_key_file": "sealing.key",
         "address_file": "address",
     } | changes
 
@@ -75,10 +83,10 @@ def command(home: Path, config: dict[str, Any], *options: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(home: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+def running(home: Path, **changes: Any) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     address = home / "address"
     address.unlink(missing_ok=True)
-    process = subprocess.Popen(command(home, configuration()), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(home, configuration(**changes)), stderr=subprocess.PIPE, text=True)
     try:
         end = time.monotonic() + PATIENCE
         while not address.exists():
@@ -165,3 +173,62 @@ def test_a_valid_configuration_is_valid(home: Path) -> None:
         command(home, configuration(), "--check-config"), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+async def health(mesh: Mesh, address: str, as_: str) -> tuple[str, list[str]]:
+    """The status by grpc.health.v1, or the code of the refusal, and the lines that came with it."""
+    peer = mesh.peer("mcp-core", int(address.rpartition(":")[2]), as_)
+    try:
+        call = health_pb2_grpc.HealthStub(peer.channel()).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+        try:
+            status = health_pb2.HealthCheckResponse.ServingStatus.Name((await call).status)
+        except aio.AioRpcError as error:
+            return error.code().name, []
+        said = dict(await call.trailing_metadata() or ()).get(PROBLEMS_METADATA, b"")
+        return status, said.decode().splitlines() if isinstance(said, bytes) else []
+    finally:
+        await peer.close()
+
+
+@pytest.mark.req("I9.14", "R7")
+def test_its_health_is_told_over_mtls_to_the_mesh_and_nobody_else(home: Path, tmp_path: Path) -> None:
+    mesh, address = Mesh(home / "mesh"), f"127.0.0.1:{free_port()}"
+    with running(home, health_listen=address) as (process, client):
+        # Asked before this is answered.
+        assert client.get("/readyz").status_code == 503
+
+        def asked(as_: str, by: Mesh = mesh) -> tuple[str, list[str]]:
+            return asyncio.run(health(by, address, as_))
+
+        for path in ("service/authn", "operator/alice", "platform/probe"):
+            status, lines = asked(path)
+            assert status == "NOT_SERVING"
+            assert {line.partition(":")[0] for line in lines} == {"authn", "authz", "audit", "cluster"}
+        assert asked("stranger/mallory") == ("PERMISSION_DENIED", [])
+        assert asked("operator/alice", Mesh(tmp_path)) == ("UNAVAILABLE", [])
+        with pytest.raises(aio.AioRpcError) as refused:
+            asyncio.run(_check(mesh, address))
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED, "health, and nothing else"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, errors
+        assert "Traceback" not in errors
+
+
+async def _check(mesh: Mesh, address: str) -> None:
+    peer = mesh.peer("mcp-core", int(address.rpartition(":")[2]), "operator/alice")
+    try:
+        await authz_pb2_grpc.AuthzServiceStub(peer.channel()).Check(authz_pb2.CheckRequest(), timeout=PATIENCE)
+    finally:
+        await peer.close()
+
+
+@pytest.mark.req("I9.14", "I2.11")
+@pytest.mark.parametrize("of", ["health", "metrics"])
+def test_another_address_in_use_is_named(home: Path, of: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        told = {"health_listen": address} if of == "health" else {"telemetry": {"metrics": {"listen": address}}}
+        message = failed_start(home, configuration(**told))
+    assert f"cannot listen on {address}" in message
+    assert "choose another address" in message

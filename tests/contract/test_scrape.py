@@ -152,11 +152,8 @@ async def test_an_address_in_use_is_said_with_the_next_step(tmp_path: Path) -> N
         await telemetry.stop()
 
 
-@pytest.mark.req("I9.4")
-async def test_spans_leave_the_machine_over_mtls_only(tmp_path: Path) -> None:
-    with pytest.raises(pydantic.ValidationError, match="server_name"):
-        TracesConfig(endpoint="collector:4317")
-    mesh = Mesh(tmp_path)
+def collector(mesh: Mesh) -> OtlpReceiver:
+    """One that takes spans from the mesh alone."""
     tls = mesh.tls("service/collector")
     receiver = OtlpReceiver(
         grpc.ssl_server_credentials(
@@ -166,9 +163,23 @@ async def test_spans_leave_the_machine_over_mtls_only(tmp_path: Path) -> None:
         )
     )
     receiver.start()
+    return receiver
+
+
+async def exporting(mesh: Mesh, receiver: OtlpReceiver) -> Telemetry:
     traces = TracesConfig(endpoint=receiver.address, server_name=server_name("collector"), sample_ratio=1.0)
     telemetry = Telemetry("authn", TelemetryConfig(traces=traces), mesh.tls("service/authn"), metrics.AUTHN)
     await telemetry.start(Facts(list))
+    return telemetry
+
+
+@pytest.mark.req("I9.4")
+async def test_spans_leave_the_machine_over_mtls_only(tmp_path: Path) -> None:
+    with pytest.raises(pydantic.ValidationError, match="server_name"):
+        TracesConfig(endpoint="collector:4317")
+    mesh = Mesh(tmp_path)
+    receiver = collector(mesh)
+    telemetry = await exporting(mesh, receiver)
     try:
         with tracing.entering("outer", None, trusted=False), tracing.span("inner"):
             pass
@@ -179,6 +190,37 @@ async def test_spans_leave_the_machine_over_mtls_only(tmp_path: Path) -> None:
     assert (inner.name, inner.parent_id, outer.parent_id) == ("inner", outer.span_id, "")
     assert inner.trace_id == outer.trace_id
     assert outer.service == "kubegate-authn"
+
+
+@pytest.mark.req("I9.4")
+async def test_a_rotated_certificate_is_shown_to_the_collector_without_a_restart(tmp_path: Path) -> None:
+    mesh = Mesh(tmp_path)
+    receiver = collector(mesh)
+    telemetry = await exporting(mesh, receiver)
+    backend: Any = telemetry._backend
+    files = mesh.tls("service/authn")
+
+    async def send(name: str) -> None:
+        with tracing.entering(name, None, trusted=False):
+            pass
+        await asyncio.to_thread(backend._provider.force_flush)
+
+    shown = [files.cert_file.read_bytes()]
+    try:
+        await send("first")
+        # Half replaced: what works goes on working.
+        files.key_file.rename(tmp_path / "key")
+        await send("second")
+        shown.append(shown[0])
+        mesh.authority.mesh("service/authn").write(tmp_path / "service/authn", mesh.authority.certificate)
+        await send("third")
+        shown.append(files.cert_file.read_bytes())
+    finally:
+        await telemetry.stop()
+        receiver.stop()
+    assert [span.name for span in receiver.all()] == ["first", "second", "third"]
+    assert receiver.certificates == shown
+    assert shown[2] != shown[0]
 
 
 @pytest.mark.req("I9.4")

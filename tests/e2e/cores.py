@@ -35,8 +35,9 @@ def core(stack: RunningStack, name: str, module: str = "services.mcp_core", **se
     port = free_port()
     base_url = f"https://localhost:{port}"
     config |= {"listen": f"127.0.0.1:{port}", "base_url": base_url, "allowed_origins": [f"http://localhost:{port}"]}
-    # The address of the metrics is the other core's.
-    config.pop("telemetry", None)
+    # The addresses of the metrics and of the health are the other core's.
+    for key in ("telemetry", "health_listen"):
+        config.pop(key, None)
     path = place / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config | settings), encoding="utf-8")
     log = (stack.home / "run" / f"{name}.log").open("wb")

@@ -31,7 +31,7 @@ def test_a_service_that_is_away_is_not(service: str, stack: RunningStack, tmp_pa
     home = tmp_path / service
     home.mkdir()
     config = yaml.safe_load((stack.home / service / "config.yaml").read_text(encoding="utf-8"))
-    config["listen"] = "127.0.0.1:1"
+    config |= {"listen": "127.0.0.1:1", **({"health_listen": "127.0.0.1:1"} if service == "mcp-core" else {})}
     for directory in ("tls", "edge"):
         if (stack.home / service / directory).exists():
             (home / directory).symlink_to(stack.home / service / directory)

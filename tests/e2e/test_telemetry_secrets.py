@@ -3,7 +3,6 @@
 import base64
 import json
 import secrets
-import time
 import urllib.request
 from pathlib import Path
 
@@ -18,6 +17,13 @@ def read(url: str) -> bytes:
     with opener.open(url, timeout=10) as answer:
         body: bytes = answer.read()
     return body
+
+
+def await_spans(stack: RunningStack, spans: OtlpReceiver, request_id: str, services: set[str]) -> None:
+    """Until the record has a request, and the collector what audit and these services tell of it."""
+    [event, *_] = eventually(lambda: stack.events(request_id=request_id), "the last record")
+    wanted = {"kubegate-audit", *services}
+    eventually(lambda: wanted <= {span.service for span in spans.trace(event["trace_id"])}, "the last spans")
 
 
 @pytest.mark.req("R26", "I9.16")
@@ -67,11 +73,18 @@ def test_planted_secrets_come_out_nowhere(stack: RunningStack, spans: OtlpReceiv
             client.get("/mcp/resources", headers={"authorization": f"Bearer {sent}", "traceparent": sent})
         client.post("/auth/token", json={"username": planted["user"], "password": planted["password"]})
         client.get(f"/{planted['tool']}", headers=agent)
-        last = client.post("/auth/token", json={"username": "admin", "password": planted["password"]})
-    # The last request of all has been recorded and its spans have come: so have those before it.
-    [event, *_] = eventually(lambda: stack.events(request_id=last.headers["x-request-id"]), "the last record")
-    eventually(lambda: spans.trace(event["trace_id"]), "the last trace")
-    time.sleep(0.5)
+        last = [
+            client.post("/auth/token", json={"username": "admin", "password": planted["password"]}),
+            # In a namespace that no decision is cached for.
+            client.post(
+                "/mcp/tools/list_pods",
+                json={"namespace": f"feature-{secrets.token_hex(8)}"},
+                headers={"authorization": f"Bearer {stack.admin}"},
+            ),
+        ]
+    # Each service sends its spans in order: where those of its last request have come, all before them have.
+    for answer, asked in zip(last, ("authn", "authz"), strict=True):
+        await_spans(stack, spans, answer.headers["x-request-id"], {"kubegate-mcp-core", f"kubegate-{asked}"})
 
     seen = {path.name: path.read_bytes() for path in sorted((stack.home / "run").glob("*.log"))}
     assert len(seen) >= 4

@@ -42,6 +42,8 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
             self._port = self._server.add_secure_port("127.0.0.1:0", credentials)
         self._lock = threading.Lock()
         self._spans: list[ReceivedSpan] = []
+        self.certificates: list[bytes] = []
+        """What was shown with each export, as PEM; nothing where spans come in the clear."""
 
     @property
     def address(self) -> str:
@@ -56,6 +58,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     def Export(self, request: Any, context: Any) -> Any:
         with self._lock:
             self._spans += _spans(request)
+            self.certificates += context.auth_context().get("x509_pem_cert", ())
         return trace_service_pb2.ExportTraceServiceResponse()
 
     def all(self) -> list[ReceivedSpan]:

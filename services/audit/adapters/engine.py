@@ -32,6 +32,10 @@ class Reads(Protocol):
         """What is committed now, for ``search``."""
         ...
 
+    def narrowed(self, bounds: str, filter_: Filter) -> str:
+        """The part of ``bounds`` outside of which a filter finds nothing."""
+        ...
+
     def count(self, filter_: Filter, by: Sequence[str], bucket_seconds: int, limit: int) -> Sequence[Count]:
         """Counts over all logs of the engine."""
         ...

@@ -20,6 +20,7 @@ from services.audit.adapters.batch import StoreBroken
 from services.audit.adapters.commit_metrics import count_commit
 from services.audit.adapters.engine import Store
 from services.audit.adapters.mirror import Mirror
+from services.audit.bounded import TooSlow
 from services.audit.ports import Ack, Capacity, Count, Draft, Filter, Found, Hold, Proof, Record
 from services.audit.proofs import Prover
 from services.common.errors import DomainError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
@@ -127,10 +128,16 @@ class GroupCommitLog:
         return [*await answer, *refused]
 
     async def find(self, writer: str, event_id: str) -> Record | None:
-        return await self._loop.run_in_executor(self._find_thread, self._finds.find, writer, event_id)
+        return await self._find(self._finds.find, writer, event_id)
 
     async def find_intent(self, writer: str, event_id: str) -> tuple[Record | None, str | None]:
-        return await self._loop.run_in_executor(self._find_thread, self._finds.find_intent, writer, event_id)
+        return await self._find(self._finds.find_intent, writer, event_id)
+
+    async def _find(self, find: Callable[[str, str], T], writer: str, event_id: str) -> T:
+        try:
+            return await self._loop.run_in_executor(self._find_thread, find, writer, event_id)
+        except TooSlow as error:
+            raise Unavailable("The audit store did not answer in time; try again shortly.") from error
 
     async def page(self, filter_: Filter, *, first: int, end: int, limit: int, descending: bool) -> Sequence[Record]:
         return await self._read(
@@ -144,6 +151,9 @@ class GroupCommitLog:
 
     async def bounds(self) -> str:
         return await self._read(self._pages.bounds)
+
+    async def narrowed(self, bounds: str, filter_: Filter) -> str:
+        return await self._read(self._pages.narrowed, bounds, filter_)
 
     async def count(self, filter_: Filter, by: Sequence[str], bucket_seconds: int, limit: int) -> Sequence[Count]:
         return await self._read(self._pages.count, filter_, by, bucket_seconds, limit)

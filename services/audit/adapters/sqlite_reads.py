@@ -9,17 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from services.audit import bounded
 from services.audit.adapters.sql_filter import COUNTED, SqliteDialect, conditions
+from services.audit.bounded import TooSlow, patiently
 from services.audit.event import rfc3339
 from services.audit.ports import Count, Filter, Found, Hold, Orphan, Record
 from services.audit.retention import SEGMENT, in_force, slice_of
-from services.common.errors import InvalidArgument, Unavailable
-
-SCAN = 20_000
-"""Records opened by one statement of a search at most, so that it can be given up in between."""
-
-PATIENCE = 30.0
-"""Seconds that one statement may take: whoever asked for more has given up, and others wait."""
+from services.common.errors import InvalidArgument
 
 _STEPS = 100_000
 """Steps of SQLite between two looks at the time."""
@@ -77,26 +73,37 @@ class SqliteReads:
         """The number of committed records."""
         return str(self._all("SELECT coalesce(max(sequence), -1) + 1 FROM events", ())[0][0])
 
+    def narrowed(self, bounds: str, filter_: Filter) -> str:
+        """``first:end`` of the records of the filter's time, which the index alone tells."""
+        times = Filter(since=filter_.since, until=filter_.until)
+        if times.is_everything:
+            return bounds
+        found, parameters = conditions(times, _DIALECT)
+        query = f"SELECT min(sequence), max(sequence) FROM events WHERE {' AND '.join(found)}"  # noqa: S608
+        first, last = self._all(query, parameters)[0]
+        return "0:0" if first is None else f"{first}:{min(last + 1, int(bounds))}"
+
     def search(self, filter_: Filter, *, cursor: str, bounds: str, limit: int, descending: bool) -> Found:
-        """One page, or an empty one with a cursor where ``SCAN`` records were opened in vain.
+        """One page, or a short one with a cursor where ``SCAN`` records were opened.
 
         Raises:
             InvalidArgument: a cursor that no search of this order returned.
         """
-        first, end = span(cursor, int(bounds), descending=descending)
-        last = False
-        if filter_.needs_scan:
-            last = end - first <= SCAN
-            window = (max(first, end - SCAN), end) if descending else (first, min(end, first + SCAN))
-        else:
-            window = (first, end)
+        begin, _, end_ = bounds.rpartition(":")
+        first, end = span(cursor, int(end_), descending=descending, begin=int(begin or 0))
+        if filter_.is_indexed and filter_.since is None and filter_.until is None:
+            return self._search(filter_, first, end, end - first, limit, descending=descending)
+        return patiently(lambda scan: self._search(filter_, first, end, scan, limit, descending=descending))
+
+    def _search(self, filter_: Filter, first: int, end: int, scan: int, limit: int, *, descending: bool) -> Found:
+        window = (max(first, end - scan), end) if descending else (first, min(end, first + scan))
         # One record more than wanted tells whether there is a next page.
         records = self.page(filter_, first=window[0], end=window[1], limit=limit + 1, descending=descending)
         if len(records) > limit:
             records = records[:limit]
             at = records[-1].sequence if descending else records[-1].sequence + 1
             return Found(records, cursor_at(at, descending=descending))
-        if filter_.needs_scan and not last:
+        if window != (first, end) and first < end:
             return Found(records, cursor_at(window[0] if descending else window[1], descending=descending))
         return Found(records)
 
@@ -147,16 +154,13 @@ class SqliteReads:
 
     def _all(self, query: str, parameters: Sequence[Any]) -> list[Any]:
         with self._lock:
-            self._until = time.monotonic() + PATIENCE
+            self._until = time.monotonic() + bounded.PATIENCE
             try:
                 return self._connection.execute(query, parameters).fetchall()
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                     raise
-                raise Unavailable(
-                    f"The search took longer than {PATIENCE:.0f} seconds and was given up; ask for less time or fewer "
-                    "fields at once."
-                ) from error
+                raise TooSlow from error
 
     def close(self) -> None:
         """Closes the connection."""
@@ -169,11 +173,11 @@ def cursor_at(at: int, *, descending: bool) -> str:
     return f"{'d' if descending else 'a'}{at}"
 
 
-def span(cursor: str, size: int, *, descending: bool) -> tuple[int, int]:
-    """The leaf indices [first, end) that are left of a search."""
+def span(cursor: str, size: int, *, descending: bool, begin: int = 0) -> tuple[int, int]:
+    """The leaf indices [first, end) that are left of a search over those from ``begin`` to ``size``."""
     if not cursor:
-        return 0, size
+        return begin, size
     order, number = cursor[:1], cursor[1:]
     if order != ("d" if descending else "a") or not re.fullmatch("[0-9]{1,18}", number):
         raise InvalidArgument("The cursor is not of this query; start again without one.")
-    return (0, min(int(number), size)) if descending else (int(number), size)
+    return (begin, min(int(number), size)) if descending else (max(int(number), begin), size)

@@ -11,9 +11,11 @@ seconds after the begin of the last read that found it right, and no longer.
 
 import asyncio
 import fcntl
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +30,7 @@ from services.authn.adapters.signing_keys import SealedKey
 from services.authn.model import ApiKey, Ends, IssuerRecord, User
 from services.common.clock import Clock, SystemClock
 from services.common.errors import Unavailable
-from services.common.log import get_logger
+from services.common.log import Outage, get_logger
 from services.common.runtime_errors import StartupError
 
 T = TypeVar("T")
@@ -117,6 +119,10 @@ class Store:
         self._engine = engine
         self._lock = lock
         self._clock = clock
+        self._outages = {
+            verb: Outage(log, "store does not answer", "store answers again", level=logging.ERROR, verb=verb)
+            for verb in ("read", "written")
+        }
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-read")
         self._found_right_at = float("-inf")
@@ -195,10 +201,9 @@ class Store:
     async def follow(self) -> None:
         """Runs until cancelled: keeps the mirror of a shared store right."""
         while self.shared:
-            try:
+            # Where it does not answer, the log says so already.
+            with suppress(Unavailable):
                 await self.sync()
-            except Unavailable as error:
-                log.warning("store not followed", reason=error.public_message)
             await asyncio.sleep(SYNC_PERIOD)
 
     async def since(self, known: int) -> Ends:
@@ -276,12 +281,14 @@ class Store:
 
     async def _in(self, pool: ThreadPoolExecutor, work: Callable[[], T], verb: str) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work)
+            done = await asyncio.get_running_loop().run_in_executor(pool, work)
         except SQLAlchemyError as error:
-            log.error("store does not answer", verb=verb, cause=type(error).__name__)
+            self._outages[verb].failed(cause=type(error).__name__)
             if verb == "written":
                 raise Unavailable("The credential store cannot be written; nothing was changed.") from None
             raise Unavailable("The credential store does not answer; try again shortly.") from None
+        self._outages[verb].worked()
+        return done
 
     def bind_pepper(self, version: str) -> None:
         """Ties the store to the pepper that its keys are made under; only at start.

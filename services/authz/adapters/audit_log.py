@@ -11,7 +11,7 @@ from services.authz.ports import Act, Caller, Phase, Refusal, Verified
 from services.common.audit_client import AuditClient
 from services.common.deadline import Deadline
 from services.common.errors import DomainError
-from services.common.log import get_logger
+from services.common.log import Outage, get_logger
 
 WRITER = "service/authz"
 MAX_TEXT = 256
@@ -161,13 +161,15 @@ class AuditLog:
         task.add_done_callback(self._pending.discard)
 
     async def _until_recorded(self, event: audit_pb2.Event) -> None:
+        outage = Outage(log, "change of policy not recorded yet", "change of policy recorded")
         while True:
             try:
                 await self._audit.append(event, deadline=Deadline.after(5))
             except DomainError as error:
-                log.warning("change of policy not recorded yet", reason=error.public_message)
+                outage.failed(reason=error.public_message)
                 await asyncio.sleep(_RETRY)
             else:
+                outage.worked()
                 return
 
 

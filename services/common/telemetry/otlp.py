@@ -1,6 +1,8 @@
 """Records spans with the OpenTelemetry SDK and sends them by OTLP over gRPC. Imported only where that is configured."""
 
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -8,8 +10,8 @@ import grpc
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, set_span_in_context
@@ -19,6 +21,7 @@ from services.common.ids import uuid7
 from services.common.telemetry.config import TracesConfig, is_loopback
 from services.common.telemetry.trace_context import TraceContext
 from services.common.telemetry.tracing import Attributes
+from services.common.tls import CertificateFiles
 
 EXPORT_SECONDS = 5.0
 """What one export may take; what a collector does not take in time is dropped, never waited for."""
@@ -78,7 +81,7 @@ class OtlpBackend:
             span_limits=_LIMITS,
             shutdown_on_exit=False,
         )
-        self._exporter = _exporter(config, tls)
+        self._exporter = _Exporter(config, tls)
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("kubegate")
 
@@ -101,26 +104,47 @@ class OtlpBackend:
         giving_up.cancel()
 
 
-def _exporter(config: TracesConfig, tls: TlsFiles) -> OTLPSpanExporter:
-    # The stub knows of a single option with a text value.
-    options: Any = (
-        ("grpc.enable_http_proxy", 0),
-        *((("grpc.ssl_target_name_override", config.server_name),) if config.server_name else ()),
-    )
-    if is_loopback(config.endpoint) and not config.server_name:
-        return OTLPSpanExporter(
-            endpoint=config.endpoint, insecure=True, timeout=EXPORT_SECONDS, channel_options=options
+class _Exporter(SpanExporter):
+    """Sends over a connection that shows the certificate which lies in the files now: a rotated one from the next
+    export on."""
+
+    def __init__(self, config: TracesConfig, tls: TlsFiles) -> None:
+        self._config = config
+        plain = is_loopback(config.endpoint) and not config.server_name
+        self._files = None if plain else CertificateFiles(tls)
+        self._ended = False
+        self._exporter = self._connected()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        if self._files is not None and self._files.changed() and not self._ended:
+            # Half-replaced files: what works goes on working, the next export looks again.
+            with suppress(OSError):
+                previous, self._exporter = self._exporter, self._connected()
+                previous.shutdown()
+        return self._exporter.export(spans)
+
+    def shutdown(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._exporter.shutdown()
+
+    def _connected(self) -> OTLPSpanExporter:
+        config, credentials = self._config, None
+        if self._files is not None:
+            chain, key, ca = self._files.read()
+            credentials = grpc.ssl_channel_credentials(ca, key, chain)
+        # The stub knows of a single option with a text value.
+        options: Any = (
+            ("grpc.enable_http_proxy", 0),
+            *((("grpc.ssl_target_name_override", config.server_name),) if config.server_name else ()),
         )
-    credentials = grpc.ssl_channel_credentials(
-        tls.ca_file.read_bytes(), tls.key_file.read_bytes(), tls.cert_file.read_bytes()
-    )
-    return OTLPSpanExporter(
-        endpoint=config.endpoint,
-        insecure=False,
-        credentials=credentials,
-        timeout=EXPORT_SECONDS,
-        channel_options=options,
-    )
+        return OTLPSpanExporter(
+            endpoint=config.endpoint,
+            insecure=credentials is None,
+            credentials=credentials,
+            timeout=EXPORT_SECONDS,
+            channel_options=options,
+        )
 
 
 def _span_context(position: TraceContext) -> SpanContext:

@@ -1,4 +1,7 @@
-"""Seals confirmations: Fernet of cryptography, under keys that all replicas of the core read from one file."""
+"""What passes through a client's hands is sealed under keys that all replicas of the core read from one file.
+
+Each line of the file gives a key for each purpose (RFC 5869), so that nothing sealed for one opens for another.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,37 @@ import binascii
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from services.common.config import ConfigError, read_secret
 
 KEY_BYTES = 32
 
 
-class FernetSealer:
-    """The Sealer port. Text that decodes to the same bytes as a token but is not that token is refused."""
+class SealingKeys:
+    """The lines of the file. The first seals, all open: a new one is put first, and the old one goes when what it
+    sealed has expired."""
 
     def __init__(self, path: Path) -> None:
-        """``path``: one base64 key of 32 bytes a line. The first seals, all open: a new one is put first, and the old
-        one goes when what it sealed has expired.
+        """``path``: one base64 key of 32 bytes a line.
 
         Raises:
             ConfigError: it cannot be read, others may read it, or a line is no such key.
         """
-        self._fernet = MultiFernet([Fernet(_urlsafe(path, line)) for line in read_secret(path).splitlines()])
+        self._keys = [_key(path, line) for line in read_secret(path).splitlines()]
+
+    def derived(self, purpose: str) -> list[bytes]:
+        """A key of 32 bytes for each line, for one purpose only."""
+        return [HKDFExpand(SHA256(), KEY_BYTES, f"kubegate {purpose}".encode()).derive(key) for key in self._keys]
+
+
+class FernetSealer:
+    """The Sealer port. Text that decodes to the same bytes as a token but is not that token is refused."""
+
+    def __init__(self, keys: SealingKeys) -> None:
+        derived = keys.derived("confirmations and sessions")
+        self._fernet = MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in derived])
 
     def seal(self, content: bytes) -> str:
         """The content, unreadable and unalterable."""
@@ -41,11 +58,11 @@ class FernetSealer:
             return None
 
 
-def _urlsafe(path: Path, line: bytes) -> bytes:
+def _key(path: Path, line: bytes) -> bytes:
     try:
         key = base64.b64decode(line.strip(), validate=True)
     except binascii.Error:
         key = b""
     if len(key) != KEY_BYTES:
         raise ConfigError(path, ["each line must be a base64 key of 32 bytes; `openssl rand -base64 32` makes one"])
-    return base64.urlsafe_b64encode(key)
+    return key

@@ -10,6 +10,7 @@ from mcp.shared.exceptions import MCPError
 
 from services.mcp_core.errors import InputRequired
 from services.mcp_core.mcp.exchange import Exchange, Needed, sentence
+from services.mcp_core.mcp.telling import report
 from services.mcp_core.model import Dialogue, Result
 
 CAPABILITY = {"elicitation/create": "elicitation", "sampling/createMessage": "sampling", "roots/list": "roots"}
@@ -28,8 +29,12 @@ def dialogue_of(
         key: answer.model_dump(mode="json", by_alias=True, exclude_none=True)
         for key, answer in (params.input_responses or {}).items()
     }
-    report = ctx.session.report_progress if exchange.streamed else None
-    return Dialogue(can, answers, params.request_state or "", report)
+
+    async def notify(notification: types.ServerNotification) -> None:
+        await ctx.session.send_notification(notification, related_request_id=exchange.number)
+
+    told = report(notify, exchange.token, exchange.level) if exchange.streamed else None
+    return Dialogue(can, answers, params.request_state or "", told)
 
 
 def askable(needed: Needed, can: frozenset[str]) -> bool:

@@ -8,7 +8,7 @@ everybody, and must be who was asked. Every round is the call again, decided and
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,8 @@ from services.mcp_core.errors import InputRequired
 from services.mcp_core.mcp.confirming import KEY, accepts, asking_older, question_params
 from services.mcp_core.mcp.dialogue import CAPABILITY, askable
 from services.mcp_core.mcp.exchange import Exchange, Needed, sentence
-from services.mcp_core.mcp.held import Held
+from services.mcp_core.mcp.held import Held, Say
+from services.mcp_core.mcp.telling import report
 from services.mcp_core.mcp.tools import failed, shown
 from services.mcp_core.model import Caller, Dialogue
 from services.mcp_core.pipeline import Pipeline
@@ -106,14 +107,21 @@ class Elicitations:
         asked = _requests(needed)
         key = await self._keeper.ask(exchange.caller)
         first = _question(key, next(iter(asked.values())))
-        return Held(first, self._rounds(exchange, message["params"], needed, key))
 
-    async def _rounds(
-        self, exchange: Exchange, params: Mapping[str, Any], needed: Needed, key: str
-    ) -> AsyncIterator[Mapping[str, Any]]:
-        """What follows the first question: further ones, and the result."""
+        async def rounds(say: Say) -> None:
+            await self._rounds(exchange, message["params"], needed, key, say)
+
+        return Held(first, rounds)
+
+    async def _rounds(self, exchange: Exchange, params: Mapping[str, Any], needed: Needed, key: str, say: Say) -> None:
+        """What follows the first question: further ones, how far the call is, and the result."""
+
+        async def notify(notification: types.ServerNotification) -> None:
+            await say({"jsonrpc": "2.0", **notification.model_dump(mode="json", by_alias=True, exclude_none=True)})
+
+        told = report(notify, exchange.token, exchange.level) if exchange.streamed else None
         patience = Deadline.after(WAIT_SECONDS)
-        dialogue = Dialogue(exchange.can)
+        dialogue = Dialogue(exchange.can, report=told)
         asked: set[str] = set()
         result = failed(sentence(needed, exchange))
         for _ in range(ROUNDS):
@@ -124,7 +132,7 @@ class Elicitations:
                 for name, request in _requests(needed).items():
                     if not key:
                         key = await self._keeper.ask(caller)
-                        yield _question(key, request)
+                        await say(_question(key, request))
                     said = await self._said(caller, key, patience)
                     key = ""
                     if isinstance(needed, ConfirmationNeeded):
@@ -132,7 +140,7 @@ class Elicitations:
                     else:
                         answers[name] = _answer(request, said, needed)
                 if isinstance(needed, InputRequired):
-                    dialogue = Dialogue(exchange.can, answers, needed.state)
+                    dialogue = Dialogue(exchange.can, answers, needed.state, told)
                 caller = _fresh(caller)
                 given = params.get("arguments") or {}
                 result = shown(await self._pipeline.call(caller, params["name"], given, asking, dialogue))
@@ -148,7 +156,7 @@ class Elicitations:
                 result = failed(sentence(error, exchange))
                 break
         body = result.model_dump(mode="json", by_alias=True, exclude_none=True)
-        yield {"jsonrpc": "2.0", "id": exchange.number, "result": body}
+        await say({"jsonrpc": "2.0", "id": exchange.number, "result": body})
 
     async def _said(self, caller: Caller, key: str, patience: Deadline) -> Said:
         try:

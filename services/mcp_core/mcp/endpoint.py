@@ -24,6 +24,7 @@ from services.common.telemetry.tracing import NoSpan, Span
 from services.mcp_core.edge.wire import Disconnected, Message, Request, Response, Send, parse_json
 from services.mcp_core.mcp.elicitation import SESSION, Elicitations, is_answer
 from services.mcp_core.mcp.exchange import STATE, Exchange
+from services.mcp_core.mcp.held import Held
 from services.mcp_core.mcp.in_flight import InFlight
 from services.mcp_core.mcp.messages import (
     ACTIONS,
@@ -33,12 +34,12 @@ from services.mcp_core.mcp.messages import (
     is_modern,
     jsonrpc_error,
     takes_events,
-    wants_progress,
 )
 from services.mcp_core.mcp.pack import Pack
 from services.mcp_core.mcp.server import McpSettings, build
 from services.mcp_core.mcp.span import mcp_span
 from services.mcp_core.mcp.streaming import Streamed
+from services.mcp_core.mcp.telling import LogLevels, progress_token
 from services.mcp_core.model import Caller, Result
 from services.mcp_core.pipeline import Pipeline, result_of
 
@@ -54,7 +55,10 @@ class McpEndpoint:
         self._max_body = settings.max_body
         self._in_flight = InFlight()
         self._tools = frozenset(pack.tools)
-        server = build(pipeline, pack, settings)
+        # The others say nothing before their answer; a stream would cost them for nothing.
+        self._telling = frozenset(name for name, tool in pack.tools.items() if tool.waits or not tool.read_only)
+        self._levels = LogLevels()
+        server = build(pipeline, pack, settings, self._levels)
         self._answers, self._streams = (
             StreamableHTTPSessionManager(
                 server,
@@ -124,9 +128,9 @@ class McpEndpoint:
             return jsonrpc_error(400, types.INVALID_REQUEST, "A request needs an id.")
         if message["method"] == "notifications/cancelled" and not exchange.modern:
             self._in_flight.cancel(exchange, message.get("params", {}))
-        if not wants_progress(request, message):
-            if not exchange.modern and takes_events(request):
-                exchange.can = self._elicitations.can(request, exchange.caller)
+        if not exchange.modern and takes_events(request):
+            exchange.can = self._elicitations.can(request, exchange.caller)
+        if not self._tells(request, message, exchange):
             with self._traced(request, message, exchange):
                 response = await self._answered(request, body, exchange)
             if exchange.question is not None:
@@ -144,7 +148,21 @@ class McpEndpoint:
         async def settle(held: list[Message]) -> Response:
             return await self._noted(_collected(held, exchange), exchange)
 
-        return Streamed(serve, settle, lambda: exchange.step_up)
+        async def ask() -> Held:
+            if exchange.question is None:
+                raise Internal
+            return await self._elicitations.held(exchange, message, exchange.question)
+
+        return Streamed(serve, settle, ask, exchange)
+
+    def _tells(self, request: Request, message: dict[str, Any], exchange: Exchange) -> bool:
+        """Whether the client wants to hear how far this call is, and takes a stream of events as the answer."""
+        if message["method"] != "tools/call" or not takes_events(request):
+            return False
+        if message.get("params", {}).get("name") not in self._telling:
+            return False
+        exchange.token, exchange.level = progress_token(message), self._levels.of(exchange, message)
+        return exchange.token is not None or bool(exchange.level)
 
     def _traced(self, request: Request, message: dict[str, Any], exchange: Exchange) -> Span | NoSpan:
         made = mcp_span(message, exchange.action, self._tools, request.text(b"mcp-protocol-version"))

@@ -37,7 +37,8 @@ class Exchange:
     modern: of 2026-07-28 or newer, by the header, as the SDK routes. number: the JSON-RPC id. streamed: the answer
     may be a stream of events. handled: a handler of ours, or the SDK's routing, has seen it. step_up: a denial that
     the client can have lifted by its authorization server, which takes an HTTP 403 (MCP authorization). can: what the
-    client of an older revision can be asked; question: what it is to be asked, in the place of its answer.
+    client of an older revision can be asked; question: what it is to be asked, in the place of its answer. token: its
+    name for progress; level: of the log messages that its client wants; None and "" where it wants none.
     """
 
     caller: Caller
@@ -54,6 +55,8 @@ class Exchange:
     step_up: ActionDenied | None = None
     can: frozenset[str] = frozenset()
     question: Needed | None = None
+    token: types.ProgressToken | None = None
+    level: str = ""
     _work: asyncio.Task[Any] | None = field(default=None, repr=False)
 
     def failed(self, error: DomainError) -> None:
@@ -62,13 +65,15 @@ class Exchange:
             self.step_up = error
 
     @property
-    def key(self) -> Key:
-        """What a cancellation has to name: an id means nothing beyond the credential and the place it came from."""
+    def client(self) -> Key:
+        """The credential and the place that it came from: as near as one client gets without a session."""
         principal, source = self.caller.principal, self.caller.context.source
-        return (
-            *(principal.issuer, principal.subject, principal.credential_id, source.address, source.user_agent),
-            *(type(self.number), self.number),
-        )
+        return (principal.issuer, principal.subject, principal.credential_id, source.address, source.user_agent)
+
+    @property
+    def key(self) -> Key:
+        """What a cancellation has to name: an id means nothing beyond the client."""
+        return (*self.client, type(self.number), self.number)
 
     def trace(self, position: TraceContext | None) -> None:
         """The request's own trace, where its ``_meta`` names one: records name it."""

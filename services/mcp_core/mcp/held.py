@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from services.mcp_core.edge.wire import SECURITY_HEADERS, Message, Response, Send, dump_json
 
+Say = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""Sends one message to the client."""
+
 
 class Held(Response):
-    """Sends each message as an event when there is one. ``first`` is there already."""
+    """Sends each message as an event when there is one. ``first`` is there, ``further`` says all that follows."""
 
     __slots__ = ("_first", "_further")
 
-    def __init__(self, first: Mapping[str, Any], further: AsyncIterator[Mapping[str, Any]]) -> None:
+    def __init__(self, first: Mapping[str, Any], further: Callable[[Say], Awaitable[None]]) -> None:
         super().__init__(200)
         self._first = first
         self._further = further
@@ -27,9 +30,16 @@ class Held(Response):
             *(pair for pair in SECURITY_HEADERS if pair[0] != b"cache-control"),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send(_event(self._first))
-        async for message in self._further:
+        await self.follow(send)
+
+    async def follow(self, send: Send) -> None:
+        """Goes on with a stream that has begun, to its end."""
+
+        async def say(message: Mapping[str, Any]) -> None:
             await send(_event(message))
+
+        await say(self._first)
+        await self._further(say)
         await send({"type": "http.response.body", "body": b""})
 
 

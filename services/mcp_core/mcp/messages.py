@@ -15,6 +15,7 @@ ACTIONS = {
         "completion/complete",
         "elicitation/create",
         "initialize",
+        "logging/setLevel",
         "notifications/cancelled",
         "notifications/initialized",
         "ping",
@@ -22,7 +23,9 @@ ACTIONS = {
         "prompts/list",
         "resources/list",
         "resources/read",
+        "resources/subscribe",
         "resources/templates/list",
+        "resources/unsubscribe",
         "server/discover",
         "tools/call",
         "tools/list",
@@ -60,15 +63,6 @@ def is_message(message: Any) -> bool:
 def takes_events(request: Request) -> bool:
     """Whether the client takes a stream of events as the answer."""
     return b"text/event-stream" in b",".join(request.all(b"accept"))
-
-
-def wants_progress(request: Request, message: dict[str, Any]) -> bool:
-    """Whether the client asks to hear how far a call is, and takes a stream of events as the answer."""
-    if message["method"] != "tools/call" or not takes_events(request):
-        return False
-    meta = message.get("params", {}).get("_meta")
-    token = meta.get("progressToken") if isinstance(meta, dict) else None
-    return isinstance(token, str | int) and not isinstance(token, bool)
 
 
 def jsonrpc_error(status: int, code: int, text: str, number: str | int | None = None) -> Response:

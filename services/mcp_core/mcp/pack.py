@@ -83,8 +83,13 @@ class ResourceSource:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Everything that is served."""
+    """Everything that is served.
+
+    subscribable: clients of 2025 may subscribe to what they may read. The product does not offer it, since there is no
+    session to tell them of changes on.
+    """
 
     tools: Mapping[str, Tool]
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
     resources: tuple[ResourceSource, ...] = ()
+    subscribable: bool = False

@@ -1,13 +1,11 @@
 """What a client carries between the rounds of a call: sealed, for the same person, tool and arguments only.
 
-The SDK's boundary encrypts it (AES-256-GCM) with an expiry and a digest of the request. Replicas share the keys by
-file; without one, a key lives and dies with this process, and another replica refuses what this one sealed.
+The SDK's boundary encrypts it (AES-256-GCM) with an expiry and a digest of the request, under keys that replicas share.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +20,7 @@ SECONDS = 600.0
 
 def boundary(keys: Sequence[bytes], audience: str) -> RequestStateBoundary:
     """The middleware that seals and opens; the first key seals, each opens. ``audience``: this installation."""
-    security = RequestStateSecurity(keys=list(keys) or [os.urandom(32)], ttl=SECONDS, bind_principal=_principal)
+    security = RequestStateSecurity(keys=list(keys), ttl=SECONDS, bind_principal=_principal)
     return RequestStateBoundary(security, default_audience=audience)
 
 

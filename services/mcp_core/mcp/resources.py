@@ -76,6 +76,13 @@ class ResourceHandlers:
         except DomainError as error:
             raise refusal(error, exchange, params.uri[:1024]) from error
 
+    async def subscribe(
+        self, ctx: Context, params: types.SubscribeRequestParams | types.UnsubscribeRequestParams
+    ) -> types.EmptyResult:
+        """Says yes to who may read the resource now, which is decided and recorded as a read of it."""
+        await self.read(ctx, types.ReadResourceRequestParams(uri=params.uri))
+        return types.EmptyResult()
+
     async def _offered(self, exchange: Exchange) -> set[str]:
         exchange.recorded = True
         offers = await self._reader.pipeline.list_offers(exchange.caller, exchange.action)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+import mcp_types as types
 from mcp.server import Server
 from mcp.server.caching import CacheableMethod, CacheHint
 
@@ -18,6 +19,7 @@ from services.mcp_core.mcp.prompts import PromptHandlers
 from services.mcp_core.mcp.reading import Reader
 from services.mcp_core.mcp.request_state import boundary
 from services.mcp_core.mcp.resources import ResourceHandlers
+from services.mcp_core.mcp.telling import LogLevels
 from services.mcp_core.mcp.tools import ToolHandlers
 from services.mcp_core.pipeline import Pipeline
 
@@ -34,16 +36,16 @@ LIST_MS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class McpSettings:
-    """max_body: bytes. audience: this installation, by its URL. state_keys: 32 bytes or more each, shared by its
+    """max_body: bytes. audience: this installation, by its URL. state_keys: 32 bytes each, at least one, shared by its
     replicas; the first seals what clients carry between the rounds of a call."""
 
     max_body: int
     audience: str
-    state_keys: Sequence[bytes] = field(default=(), repr=False)
+    state_keys: Sequence[bytes] = field(repr=False)
 
 
-def build(pipeline: Pipeline, pack: Pack, settings: McpSettings) -> Server[Any]:
-    """The server of one process."""
+def build(pipeline: Pipeline, pack: Pack, settings: McpSettings, levels: LogLevels) -> Server[Any]:
+    """The server of one process. ``levels``: hears what older clients want to be told."""
     reader = Reader(pipeline)
     tools = ToolHandlers(pipeline, pack.tools)
     resources = ResourceHandlers(reader, pack)
@@ -66,5 +68,10 @@ def build(pipeline: Pipeline, pack: Pack, settings: McpSettings) -> Server[Any]:
         on_get_prompt=prompts.get,
         on_completion=CompletionHandlers(reader, pack).complete,
     )
+    # Deprecated since 2026-07-28, and what every client of 2025 knows: not by the argument, which would warn of it.
+    server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, levels.set)
+    if pack.subscribable:
+        server.add_request_handler("resources/subscribe", types.SubscribeRequestParams, resources.subscribe)
+        server.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams, resources.subscribe)
     server.middleware[:] = [containing(pipeline), boundary(settings.state_keys, settings.audience)]
     return server

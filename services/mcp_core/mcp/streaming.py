@@ -14,10 +14,13 @@ from services.common.errors import DomainError, Internal
 from services.common.log import get_logger
 from services.mcp_core.edge.wire import SECURITY_HEADERS, Message, Response, Send
 from services.mcp_core.errors import ActionDenied
+from services.mcp_core.mcp.exchange import Exchange
+from services.mcp_core.mcp.held import Held
 from services.mcp_core.mcp.messages import jsonrpc_error
 
 Serve = Callable[[Send], Awaitable[None]]
 Settle = Callable[[list[Message]], Awaitable[Response]]
+Ask = Callable[[], Awaitable[Held]]
 
 log = get_logger("mcp")
 
@@ -27,16 +30,18 @@ _OURS = {name for name, _ in SECURITY_HEADERS} | {b"content-length", b"x-request
 class Streamed(Response):
     """``serve``: lets the SDK answer into a send. ``settle``: makes one response of an answer without events.
 
-    ``refused``: the denial that takes the place of the stream where it is known before the first event.
+    ``exchange``: may come to a denial, which takes the place of the stream where it is known before the first event; or
+    to a question, which takes the place of the answer: ``ask`` puts it.
     """
 
-    __slots__ = ("_refused", "_serve", "_settle")
+    __slots__ = ("_ask", "_exchange", "_serve", "_settle")
 
-    def __init__(self, serve: Serve, settle: Settle, refused: Callable[[], ActionDenied | None]) -> None:
+    def __init__(self, serve: Serve, settle: Settle, ask: Ask, exchange: Exchange) -> None:
         super().__init__(200)
         self._serve = serve
         self._settle = settle
-        self._refused = refused
+        self._ask = ask
+        self._exchange = exchange
 
     async def send(self, send: Send, request_id: str) -> None:
         """Raises ActionDenied, before anything was sent."""
@@ -55,8 +60,10 @@ class Streamed(Response):
             if not streaming or message["type"] == "http.response.start":
                 held.append(message)
                 return
+            if self._exchange.question is not None:
+                return
             if not begun:
-                if self._refused() is not None:
+                if self._exchange.step_up is not None:
                     return
                 begun = True
                 await send(held.pop())
@@ -73,16 +80,35 @@ class Streamed(Response):
                 text = f"{Internal.SENTENCE} (request id {request_id})"
                 await jsonrpc_error(500, types.INTERNAL_ERROR, text).send(send, request_id)
             return
+        if self._exchange.question is not None:
+            await self._asked(send, request_id, begun)
+            return
         if streaming:
-            denial = self._refused()
-            if denial is not None and not begun:
-                raise denial
+            if self._exchange.step_up is not None and not begun:
+                raise self._exchange.step_up
             return
         try:
             response = await self._settle(held)
         except ActionDenied:
             raise
         except DomainError as error:
-            text = f"{error.public_message} (request id {request_id})"
-            response = jsonrpc_error(503, types.INTERNAL_ERROR, text)
+            response = _withheld(error, request_id)
         await response.send(send, request_id)
+
+    async def _asked(self, send: Send, request_id: str, begun: bool) -> None:
+        try:
+            held = await self._ask()
+        except DomainError as error:
+            if begun:
+                await send({"type": "http.response.body", "body": b""})
+            else:
+                await _withheld(error, request_id).send(send, request_id)
+            return
+        if begun:
+            await held.follow(send)
+        else:
+            await held.send(send, request_id)
+
+
+def _withheld(error: DomainError, request_id: str) -> Response:
+    return jsonrpc_error(503, types.INTERNAL_ERROR, f"{error.public_message} (request id {request_id})")

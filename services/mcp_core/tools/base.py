@@ -263,6 +263,11 @@ def no_attributes(arguments: Arguments) -> ActionAttributes:
     return ActionAttributes()
 
 
+def over_at_once(arguments: Arguments) -> bool:
+    """For tools that stay open for nothing."""
+    return False
+
+
 def as_given(arguments: Arguments) -> Arguments:
     """For tools whose arguments hold nothing that the record must not have."""
     return arguments
@@ -297,8 +302,8 @@ class Tool:
     few known kinds; by the cluster's discovery where `any_kind` (argument `kind`), which `permission_on` refines by
     what is to be changed. needs: what else is decided.
     offered_for: the tool is shown to who has one of these; by default `permission`. anywhere: one namespace of the
-    caller's grants suffices, for it reads nothing that lies in one. waits: stays open, so a read, too, records its
-    intent first (R19).
+    caller's grants suffices, for it reads nothing that lies in one. waits: such a call stays open, so a read, too,
+    records its intent first (R19).
     prepare: the look ahead of a tool that changes something: every such tool has one, and arguments that extend
     `WriteArguments` or `ConfirmableArguments`. It changes nothing.
     run: returns structured content valid under output_schema; raises DomainError. text: the same for the
@@ -324,7 +329,7 @@ class Tool:
     permission_on: Callable[[Arguments, Resource], Permission] | None = None
     any_kind: bool = False
     anywhere: bool = False
-    waits: bool = False
+    waits: Callable[[Arguments], bool] = over_at_once
     needs: Callable[[Arguments], tuple[Need, ...]] = no_needs
     offered_for: tuple[Permission, ...] = ()
     text: Callable[[Structured], str] = compact_json

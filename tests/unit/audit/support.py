@@ -10,6 +10,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.audit import canonical
+from services.audit.adapters.engine import Reads
 from services.audit.adapters.mirror import Mirror
 from services.audit.adapters.sqlite_reads import cursor_at, span
 from services.audit.adapters.sqlite_store import SqliteStore
@@ -117,6 +118,9 @@ class MemoryLog:
     async def bounds(self) -> str:
         return str(self.size)
 
+    async def narrowed(self, bounds: str, filter_: Filter) -> str:
+        return bounds
+
     async def search(self, filter_: Filter, *, cursor: str, bounds: str, limit: int, descending: bool) -> Found:
         first, end = span(cursor, int(bounds), descending=descending)
         records = await self.page(filter_, first=first, end=end, limit=limit + 1, descending=descending)
@@ -208,3 +212,19 @@ class FixedPolicy:
 
     async def revision(self) -> int:
         return self.now
+
+
+def sequences(answers: Sequence[Any]) -> list[int]:
+    """Leaf indices of what is acknowledged."""
+    return [answer.sequence for answer in answers if isinstance(answer, Ack)]
+
+
+def search_all(reads: Reads, chosen: Filter, *, descending: bool = False, limit: int = 2) -> list[Record]:
+    """Everything that a search finds, page by page."""
+    bounds, cursor, found = reads.bounds(), "", list[Record]()
+    while True:
+        page = reads.search(chosen, cursor=cursor, bounds=bounds, limit=limit, descending=descending)
+        found += page.records
+        cursor = page.cursor
+        if not cursor:
+            return found

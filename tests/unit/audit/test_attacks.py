@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from services.audit import canonical
+from services.audit import bounded, canonical
 from services.audit.adapters import sqlite_reads
 from services.audit.adapters.sqlite_store import SqliteStore
+from services.audit.bounded import TooSlow
 from services.audit.checkpoint import BadCheckpoint, BadKey, NoteVerifier
 from services.audit.event import EventType, Phase
 from services.audit.files import CsvFile
@@ -23,7 +24,7 @@ from services.audit.slots import Slots
 from services.audit.verify import Altered, Unreadable, kept_heads, verify_export, verify_store
 from services.audit.witness import WitnessVerifier
 from services.audit.writers import CORE
-from services.common.errors import InvalidArgument, ResourceExhausted, Unavailable
+from services.common.errors import InvalidArgument, ResourceExhausted
 from services.common.runtime_errors import StartupError
 from tests.unit.audit.support import NOW, event, fill, intent, outcome, signer
 from tests.unit.audit.test_service import OPERATOR, PLATFORM, Rig, rig
@@ -208,8 +209,8 @@ def test_a_search_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sqlite_reads, "_STEPS", 1)
     reads = sqlite_reads.SqliteReads(tmp_path / "audit.db")
     assert reads.count(Filter(text="x"), [], 0, 1) == []
-    monkeypatch.setattr(sqlite_reads, "PATIENCE", -1.0)
-    with pytest.raises(Unavailable, match="given up"):
+    monkeypatch.setattr(bounded, "PATIENCE", -1)
+    with pytest.raises(TooSlow, match="narrow it to less time"):
         reads.count(Filter(text="x"), [], 0, 1)
     reads.close()
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from services.audit.authorizing import Authorizer, Reader
+from services.audit.bounded import PAGE
 from services.audit.event import Decision, EventType, Identity, Result
 from services.audit.masking import Masker
 from services.audit.orphans import GRACE
 from services.audit.ports import Ack, Capacity, Draft, Filter, Grant
-from services.audit.reading import PAGE, AuditReading
+from services.audit.reading import AuditReading
 from services.audit.service import AuditService
 from services.audit.tailing import AuditTailing
 from services.audit.writers import AUTHN, AUTHZ, CORE

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import sys
 from uuid import UUID
 
@@ -67,3 +68,26 @@ def test_logs_never_carry_a_secret(fields: dict[str, str], monkeypatch: pytest.M
     line = json.loads(stream.getvalue())
     assert line["service"] == "test" and line["component"] == "part" and line["event"] == "something"
     assert "hunter2" not in stream.getvalue()
+
+
+@pytest.mark.req("I9.16")
+def test_an_outage_is_two_lines_however_often_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.configure("test")
+    try:
+        outage = log.Outage(log.get_logger("part"), "away", "back", level=logging.ERROR, peer="authn")
+        outage.worked()
+        for attempt in range(3):
+            outage.failed(attempt=str(attempt))
+        for _ in range(2):
+            outage.worked()
+        outage.failed(attempt="again")
+    finally:
+        structlog.reset_defaults()
+    said = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line["level"], line.get("attempt"), line["peer"]) for line in said] == [
+        ("away", "error", "0", "authn"),
+        ("back", "info", None, "authn"),
+        ("away", "error", "again", "authn"),
+    ]

@@ -1,5 +1,6 @@
 """What a lease says has ended, and what that means for a principal token (R5, R12)."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,7 +89,7 @@ class Keys:
 
 
 def verifier(clock: FakeClock) -> tuple[LivePrincipalVerifier, RevocationLease]:
-    peer: Any = None
+    peer: Any = SimpleNamespace(name="authn")
     lease = RevocationLease(peer, clock)
     return LivePrincipalVerifier(Keys(), lease, clock), lease
 
@@ -194,7 +195,7 @@ async def test_where_the_history_has_a_gap_the_keys_are_asked_for_again() -> Non
     """A reset says that ends are unknown, withdrawals among them: no key that was read before it counts."""
     clock = FakeClock()
     keys = Rekeyed(clock)
-    peer: Any = None
+    peer: Any = SimpleNamespace(name="authn")
     lease = RevocationLease(peer, clock)
     subject = LivePrincipalVerifier(keys, lease, clock)
     lease._apply(ended())
@@ -215,7 +216,7 @@ async def test_a_gap_that_is_learnt_of_while_a_verification_waits_counts_for_it(
 ) -> None:
     clock = FakeClock()
     keys = Rekeyed(clock)
-    peer: Any = None
+    peer: Any = SimpleNamespace(name="authn")
     lease = RevocationLease(peer, clock)
     subject = LivePrincipalVerifier(keys, lease, clock)
 

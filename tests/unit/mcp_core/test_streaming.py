@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from services.mcp_core.edge.wire import Message, Response, Send
+from services.mcp_core.mcp.exchange import Exchange
+from services.mcp_core.mcp.held import Held
 from services.mcp_core.mcp.streaming import Streamed
+from services.mcp_core.model import Caller
 
 START: Message = {
     "type": "http.response.start",
@@ -31,7 +35,11 @@ async def sent_by(begins: bool) -> list[Message]:
     async def settle(held: list[Any]) -> Response:
         raise AssertionError
 
-    await Streamed(serve, settle, lambda: None).send(send, "req-7")
+    async def ask() -> Held:
+        raise AssertionError
+
+    exchange = Exchange(Caller(MagicMock(), MagicMock(), "token"))
+    await Streamed(serve, settle, ask, exchange).send(send, "req-7")
     return sent
 
 

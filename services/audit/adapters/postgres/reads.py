@@ -14,16 +14,23 @@ from typing import Any
 
 import psycopg
 
+from services.audit import bounded
 from services.audit.adapters.postgres.connection import Connection, connect
 from services.audit.adapters.sql_filter import COUNTED, Condition, conditions
+from services.audit.bounded import TooSlow, patiently
 from services.audit.event import rfc3339
 from services.audit.ports import Count, Filter, Found, Hold, Orphan, Record
 from services.audit.retention import SEGMENT, in_force, slice_of
 from services.common.errors import InvalidArgument, Unavailable
 from services.common.runtime_errors import StartupError
 
-PATIENCE = 30
-"""Seconds that one statement may take."""
+_Key = tuple[str, str, int]
+"""(timestamp, log_id, sequence): the order of a search, and of its index."""
+
+_ORDER = {
+    descending: f"ORDER BY timestamp {order}, log_id {order}, sequence {order}"
+    for descending, order in ((False, "ASC"), (True, "DESC"))
+}
 
 _ONCE = """
 NOT EXISTS (SELECT 1 FROM audit_event_keys k JOIN audit_events o ON o.log_id = k.log_id AND o.sequence = k.sequence
@@ -134,30 +141,48 @@ class PostgresReads:
         """The sizes of all logs."""
         return json.dumps(dict(self._all(_BOUNDS, ())))
 
+    def narrowed(self, bounds: str, filter_: Filter) -> str:
+        """All of them: what is out of the filter's time is never opened here, where order is that of time."""
+        return bounds
+
     def search(self, filter_: Filter, *, cursor: str, bounds: str, limit: int, descending: bool) -> Found:
-        """One page over all logs, by time.
+        """One page over all logs, by time, or a short one with a cursor where ``SCAN`` records were opened.
 
         Raises:
             InvalidArgument: a cursor that no search of this order returned.
         """
-        found, parameters = conditions(filter_, _DIALECT)
-        found += ["sequence < coalesce((%s::jsonb ->> log_id)::bigint, 0)", _ONCE]
-        parameters += [bounds]
-        if cursor:
-            comparison = "<" if descending else ">"
-            found.append(f"(timestamp, log_id, sequence) {comparison} (%s, %s, %s)")
-            parameters += _position(cursor, descending=descending)
-        order = "DESC" if descending else "ASC"
+        position = _position(cursor, descending=descending) if cursor else None
+        if filter_.is_indexed:
+            return self._search(filter_, position, None, bounds, limit, descending=descending)
+        times = Filter(since=filter_.since, until=filter_.until)
+
+        def search(scan: int) -> Found:
+            last = self._nth(times, position, scan, descending=descending)
+            return self._search(filter_, position, last, bounds, limit, descending=descending)
+
+        return patiently(search)
+
+    def _nth(self, times: Filter, position: _Key | None, count: int, *, descending: bool) -> _Key | None:
+        """The key of the ``count``th record from a position on, in the order of the index, or nothing."""
+        where, parameters = _between(times, position, None, descending=descending)
+        query = f"SELECT timestamp, log_id, sequence FROM audit_events {where} {_ORDER[descending]} OFFSET %s LIMIT 1"  # noqa: S608
+        rows = self._all(query, (*parameters, count - 1))
+        return tuple(rows[0]) if rows else None
+
+    def _search(
+        self, filter_: Filter, position: _Key | None, last: _Key | None, bounds: str, limit: int, *, descending: bool
+    ) -> Found:
+        where, parameters = _between(filter_, position, last, descending=descending)
         query = (
-            f"SELECT sequence, event, log_id, timestamp FROM audit_events e WHERE {' AND '.join(found)} "  # noqa: S608
-            f"ORDER BY timestamp {order}, log_id {order}, sequence {order} LIMIT %s"
+            f"SELECT sequence, event, log_id, timestamp FROM audit_events e {where} AND "  # noqa: S608
+            f"sequence < coalesce((%s::jsonb ->> log_id)::bigint, 0) AND {_ONCE} {_ORDER[descending]} LIMIT %s"
         )
-        rows = self._all(query, (*parameters, limit + 1))
+        rows = self._all(query, (*parameters, bounds, limit + 1))
         records = [self._record(row[:3]) for row in rows[:limit]]
-        if len(rows) <= limit:
-            return Found(records)
-        sequence, _, log_id, timestamp = rows[limit - 1]
-        return Found(records, _cursor([descending, timestamp, log_id, sequence]))
+        if len(rows) > limit:
+            sequence, _, log_id, timestamp = rows[limit - 1]
+            return Found(records, _cursor(descending, (timestamp, log_id, sequence)))
+        return Found(records, _cursor(descending, last) if last is not None else "")
 
     def count(self, filter_: Filter, by: Sequence[str], bucket_seconds: int, limit: int) -> Sequence[Count]:
         """Counts over all logs by columns of ``COUNTED`` and span of time, at most ``limit``."""
@@ -217,8 +242,10 @@ class PostgresReads:
             try:
                 if self._connection is None or self._connection.closed:
                     self._connection = connect(self._url, read_only=True)
-                    self._connection.execute(f"SET statement_timeout = '{PATIENCE}s'".encode())
+                    self._connection.execute(f"SET statement_timeout = '{bounded.PATIENCE}s'".encode())
                 return self._connection.execute(query.encode(), parameters).fetchall()
+            except psycopg.errors.QueryCanceled as error:
+                raise TooSlow from error
             except psycopg.DataError as error:
                 raise InvalidArgument("The cursor or filter holds a value that no event can have.") from error
             except (psycopg.OperationalError, StartupError) as error:
@@ -233,11 +260,22 @@ class PostgresReads:
                 self._connection.close()
 
 
-def _cursor(position: Sequence[Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
+def _between(filter_: Filter, after: _Key | None, last: _Key | None, *, descending: bool) -> tuple[str, list[Any]]:
+    """WHERE of what a filter finds after a key and up to another one. Each bound names the time once more by itself:
+    that tells the planner which partitions it is about."""
+    found, parameters = conditions(filter_, _DIALECT)
+    for key, operator in ((after, "<" if descending else ">"), (last, ">=" if descending else "<=")):
+        if key is not None:
+            found += [f"timestamp {operator[0]}= %s", f"(timestamp, log_id, sequence) {operator} (%s, %s, %s)"]
+            parameters += [key[0], *key]
+    return f"WHERE {' AND '.join(found) or 'true'}", parameters
 
 
-def _position(cursor: str, *, descending: bool) -> list[Any]:
+def _cursor(descending: bool, position: _Key) -> str:
+    return base64.urlsafe_b64encode(json.dumps([descending, *position]).encode()).decode()
+
+
+def _position(cursor: str, *, descending: bool) -> _Key:
     """Where the page before ended."""
     try:
         order, timestamp, log_id, sequence = json.loads(base64.urlsafe_b64decode(cursor))
@@ -246,4 +284,4 @@ def _position(cursor: str, *, descending: bool) -> list[Any]:
         fits = False
     if not fits or order is not descending or not 0 <= sequence < 1 << 63:
         raise InvalidArgument("The cursor is not of this query; start again without one.")
-    return [timestamp, log_id, sequence]
+    return timestamp, log_id, sequence

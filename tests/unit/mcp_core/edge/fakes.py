@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,7 @@ from services.mcp_core.ports import (
     Columns,
     Impersonation,
     Kind,
+    LogStream,
     LogText,
     ObjectRef,
     Page,
@@ -274,6 +276,9 @@ class FakeSession:
     async def logs(self, *args: Any, **kwargs: Any) -> LogText:
         raise NotImplementedError
 
+    def follow_logs(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[LogStream]:
+        raise NotImplementedError
+
 
 class FakeCluster:
     """Remembers as whom it was asked."""
@@ -313,7 +318,7 @@ class World:
     tools: tuple[Tool, ...] = ()
     """Served beside the fakes."""
     packed: Callable[[Mapping[str, Tool]], Pack] = product
-    state_keys: tuple[bytes, ...] = ()
+    state_keys: tuple[bytes, ...] = (b"k" * 32,)
 
     def __post_init__(self) -> None:
         self.authn = FakeAuthenticator(self.log)

@@ -298,6 +298,16 @@ async def test_a_wait_has_a_durable_intent_first_and_ends_when_policy_no_longer_
     assert len(made.invocations) == executed
 
 
+@pytest.mark.req("R19", "R18")
+async def test_following_a_log_has_an_intent_first_and_reading_it_has_one_record() -> None:
+    made = world("get_pod_logs")
+    place = {"name": "web", "namespace": "default"}
+    await attempt(made, "get_pod_logs", **place)
+    assert made.log == ["check", "execute", "record"]
+    await attempt(made, "get_pod_logs", **place, follow_seconds=5)
+    assert made.log == ["check", "intent", "execute", "outcome"]
+
+
 async def test_generic_tools_are_offered_to_who_may_list_anything_custom_kinds_included() -> None:
     made = world("list_resources")
     made.authz.scopes = {}

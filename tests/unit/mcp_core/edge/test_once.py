@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from services.common.errors import Conflict, FailedPrecondition, NotFound, Unavailable
+from services.mcp_core import journal
 from services.mcp_core.errors import ActionDenied, NotRecorded, OutcomeUnknown
 from services.mcp_core.model import Phase, Result
 from services.mcp_core.once import MAX_OUTCOME, AlreadyBegun
@@ -161,7 +162,10 @@ async def test_what_was_not_executed_leaves_its_key_free() -> None:
 
 
 @pytest.mark.req("R20", "I8.5")
-async def test_executed_but_unrecorded_is_told_as_such_until_the_record_is_durable() -> None:
+async def test_executed_but_unrecorded_is_told_as_such_until_the_record_is_durable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(journal, "OUTCOME_SECONDS", 0.5)
     planned = Planned(Plan())
     caller = await planned.world.caller()
     broken = True
