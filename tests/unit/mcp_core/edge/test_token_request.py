@@ -10,7 +10,7 @@ from services.common.errors import InvalidArgument, PermissionDenied
 from services.mcp_core.edge.token_request import EXCHANGE
 from services.mcp_core.model import TokenExchange
 from tests.unit.mcp_core.edge.fakes import World
-from tests.unit.mcp_core.edge.test_http import client, problem
+from tests.unit.mcp_core.edge.requests import client, problem
 
 TYPE = "urn:ietf:params:oauth:token-type:access_token"
 ASKED = {"grant_type": EXCHANGE, "subject_token": "a.b.c", "subject_token_type": TYPE, "scope": "viewer"}
