@@ -56,7 +56,7 @@ class McpEndpoint:
         self._in_flight = InFlight()
         self._tools = frozenset(pack.tools)
         # The others say nothing before their answer; a stream would cost them for nothing.
-        self._telling = frozenset(name for name, tool in pack.tools.items() if tool.waits or not tool.read_only)
+        self._telling = frozenset(name for name, tool in pack.tools.items() if tool.may_tell)
         self._levels = LogLevels()
         server = build(pipeline, pack, settings, self._levels)
         self._answers, self._streams = (

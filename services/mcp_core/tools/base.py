@@ -346,3 +346,8 @@ class Tool:
             # MCP wants "object" at the root; with `dry_run` the answer is a Preview, described once and not per tool.
             schema = {"type": "object", "anyOf": [schema, PREVIEW]}
         object.__setattr__(self, "output_schema", schema)
+
+    @property
+    def may_tell(self) -> bool:
+        """Whether a call may have something to tell before its answer."""
+        return not self.read_only or self.waits is not over_at_once
