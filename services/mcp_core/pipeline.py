@@ -46,6 +46,7 @@ from services.mcp_core.model import (
     Caller,
     Credential,
     Dialogue,
+    Grant,
     Kind,
     RequestContext,
     Result,
@@ -116,10 +117,10 @@ class Pipeline:
             context, "authenticate", lambda: self._authenticator.authenticate(credential, context)
         )
 
-    async def issue_token(self, context: RequestContext, username: str, password: str, otp: str) -> AccessToken:
-        """A JWT for a user's password. Raises as ``authenticate``."""
+    async def issue_token(self, context: RequestContext, grant: Grant) -> AccessToken:
+        """A JWT for a password, or for another token. Raises as ``authenticate``, and what the port says."""
         return await self._before_principal(
-            context, "issue_token", lambda: self._authenticator.issue_token(username, password, otp, context)
+            context, "issue_token", lambda: self._authenticator.issue_token(grant, context)
         )
 
     async def refuse_unproven(self, context: RequestContext, reason: str) -> None:

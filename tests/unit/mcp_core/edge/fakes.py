@@ -27,6 +27,7 @@ from services.mcp_core.model import (
     Decision,
     Denied,
     Event,
+    Grant,
     Phase,
     Principal,
     RequestContext,
@@ -34,6 +35,7 @@ from services.mcp_core.model import (
     Scopes,
     Source,
     Suggestion,
+    TokenExchange,
 )
 from services.mcp_core.pipeline import Pipeline
 from services.mcp_core.ports import (
@@ -97,6 +99,7 @@ class FakeAuthenticator:
         self.asked_for_servers = 0
         self.obtainable: tuple[tuple[str, str], ...] = ()
         self.jwks_kept: bytes | None = None
+        self.exchanges: list[TokenExchange] = []
 
     async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
         self.log.append("authenticate")
@@ -110,11 +113,14 @@ class FakeAuthenticator:
                 return Caller(context, principal, f"token-of-{name}", "authn-event", obtainable=self.obtainable)
         raise Unauthenticated("The credential is not valid.")
 
-    async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:
+    async def issue_token(self, grant: Grant, context: RequestContext) -> AccessToken:
         self.log.append("issue_token")
         if self.error:
             raise self.error
-        if (username, password) != ("admin", "right"):
+        if isinstance(grant, TokenExchange):
+            self.exchanges.append(grant)
+            return AccessToken("d.e.f", 60, {"issued_token_type": "a type", "scope": grant.scope})
+        if (grant.username, grant.password) != ("admin", "right"):
             raise Unauthenticated("The user name or password is wrong.")
         return AccessToken("a.b.c", 900)
 
