@@ -41,10 +41,10 @@ from services.mcp_core.edge.wire import (
     Scope,
     Send,
     json_response,
-    parse_json,
 )
 from services.mcp_core.errors import ActionDenied
 from services.mcp_core.journal import bounded
+from services.mcp_core.json_text import parse_json
 from services.mcp_core.mcp import McpEndpoint
 from services.mcp_core.model import Caller, Grant, RequestContext, Source
 from services.mcp_core.offers import Offer

@@ -21,7 +21,8 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 from services.common.errors import DomainError, Internal, InvalidArgument
 from services.common.telemetry.tracing import NoSpan, Span
-from services.mcp_core.edge.wire import Disconnected, Message, Request, Response, Send, parse_json
+from services.mcp_core.edge.wire import Disconnected, Message, Request, Response, Send
+from services.mcp_core.json_text import parse_json
 from services.mcp_core.mcp.elicitation import SESSION, Elicitations, is_answer
 from services.mcp_core.mcp.exchange import STATE, Exchange
 from services.mcp_core.mcp.held import Held

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from services.common.deadline import Deadline
 from services.common.errors import Internal
+from services.mcp_core.json_text import dump_json
 from services.mcp_core.model import ALONE, Dialogue
 from services.mcp_core.model import PLAIN as PLAIN  # noqa: PLC0414 - as Permission
 from services.mcp_core.model import Permission as Permission  # noqa: PLC0414 - the tools take it from here
@@ -282,7 +282,7 @@ def as_given(arguments: Arguments) -> Arguments:
 
 def compact_json(result: Structured) -> str:
     """Text content for MCP clients that do not read structured content. JSON quoting fences the strings."""
-    return json.dumps(result, ensure_ascii=False, separators=(",", ":"))
+    return dump_json(result).decode()
 
 
 def fenced(intro: str, body: str) -> str:
