@@ -26,6 +26,15 @@ class BadKey(ValueError):
     """The key is not an Ed25519 key in the expected form."""
 
 
+class OtherKey(BadCheckpoint):
+    """The note is signed in the name of the log, by another key than the one at hand."""
+
+
+def root_text(root: bytes) -> str:
+    """A root as everybody is shown it, the same as in the files of checkpoints: base64."""
+    return base64.b64encode(root).decode()
+
+
 def origin_of(log_id: str) -> str:
     """The origin, which is also the key name, of a log."""
     return ORIGIN_PREFIX + log_id
@@ -41,7 +50,7 @@ class Checkpoint:
 
     def text(self) -> str:
         """The signed text, newline included."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        return f"{self.origin}\n{self.size}\n{root_text(self.root)}\n"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -101,7 +110,7 @@ class NoteVerifier:
             BadCheckpoint: no signature of this key, or a wrong one.
         """
         text, blank, signatures = note.rpartition("\n\n")
-        text += "\n"
+        text, other = text + "\n", False
         if not blank or not signatures.endswith("\n"):
             raise BadCheckpoint("not a signed note")
         for line in signatures[:-1].split("\n"):
@@ -113,14 +122,19 @@ class NoteVerifier:
             except ValueError as error:
                 raise BadCheckpoint("not a signed note") from error
             # base64 decoders ignore the unused bits of the last character; another spelling is another note.
-            if name != self.name or blob[:4] != self.key_id or base64.b64encode(blob).decode() != encoded:
+            if name != self.name or base64.b64encode(blob).decode() != encoded:
+                continue
+            if blob[:4] != self.key_id:
+                other = True
                 continue
             try:
                 Ed25519PublicKey.from_public_bytes(self.key).verify(blob[4:], text.encode())
             except InvalidSignature as error:
                 raise BadCheckpoint("the signature is wrong") from error
             return text
-        raise BadCheckpoint(f"not signed by {self.name}")
+        raise (
+            OtherKey(f"signed by another key of {self.name}") if other else BadCheckpoint(f"not signed by {self.name}")
+        )
 
     def open(self, note: str) -> Checkpoint:
         """The tree head of this log in a signed note.

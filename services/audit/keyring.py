@@ -62,6 +62,11 @@ class KeyRing:
             raise BadCheckpoint(f"the handover to key {len(self._keys)} says something else")
 
     @property
+    def vkeys(self) -> Sequence[str]:
+        """All of them as text, the newest last."""
+        return [key.vkey for key in self._keys]
+
+    @property
     def newest(self) -> NoteVerifier:
         """The key in force."""
         return self._keys[-1]

@@ -8,7 +8,7 @@ what somebody changes in the store of a running service; `kubegate audit verify`
 import asyncio
 from contextlib import suppress
 
-from services.audit.checkpoint import BadCheckpoint, Checkpoint
+from services.audit.checkpoint import BadCheckpoint, Checkpoint, root_text
 from services.audit.keyring import KeyRing
 from services.audit.merkle import BadProof, check_consistency, check_inclusion, leaf_hash
 from services.audit.ports import Filter, Log, Proof
@@ -56,7 +56,7 @@ class SelfCheck:
         """The newest tree head, for people."""
         with suppress(BadCheckpoint):
             newest = self._keys.open_any(self._log.checkpoint)
-            return f"{newest.size} {newest.root.hex()[:12]}"
+            return f"{newest.size} {root_text(newest.root)[:12]}"
         return "not signed by a key of this log"
 
     async def run(self) -> None:

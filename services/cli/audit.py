@@ -75,7 +75,8 @@ def query(
             err=True,
         )
     elif following:
-        typer.echo(f"kubegate: there is more; continue with --cursor {following}", err=True)
+        newest = "" if newest_first or cursor else "; the newest come with --newest-first"
+        typer.echo(f"kubegate: there is more; continue with --cursor {following}{newest}", err=True)
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """`kubegate audit verify`: the store, an export, a copy of the mirror or a receipt, without any running service."""
 
-import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,14 @@ from services.audit.verify import (
     Altered,
     BadReceipt,
     LogFiles,
+    OtherKey,
     Report,
     Unreadable,
     check,
     kept_heads,
     leaves,
     log_files,
+    signed_otherwise,
     verify_export,
     verify_lines,
     verify_log,
@@ -62,15 +63,17 @@ def verify(
         _verdict(as_json, {"intact": False, "sequence": error.sequence, "problem": str(error)}, NEGATIVE)
     except Unreadable as error:
         _verdict(as_json, {"intact": None, "problem": str(error)}, MISUSE)
-    root = base64.b64encode(report.root).decode()
     if as_json:
         counts = {"events": report.events, "checkpoints": report.checkpoints, "mirrored": report.mirrored}
         counts["retired"] = report.retired
-        emit_json({"intact": True, **counts, "root": root})
+        emit_json({"intact": True, **counts, "root": report.root_text, "keys": report.keys})
     else:
         mirror = f", {report.mirrored} lines in the mirror" if report.mirrored is not None else ""
         gone = f" ({report.retired} of them deleted by retention)" if report.retired else ""
-        print(f"intact: {report.events} events{gone}, signed roots checked: {report.checkpoints}{mirror}; root {root}")
+        print(
+            f"intact: {report.events} events{gone}, signed roots checked: {report.checkpoints}{mirror}; "
+            f"root {report.root_text}"
+        )
 
 
 def _verdict(as_json: bool, verdict: dict[str, Any], code: int) -> NoReturn:
@@ -90,7 +93,9 @@ def _verify_receipt(file: Path, key: str, home: Path, as_json: bool) -> None:
     try:
         proven = check(read(file), log_key(key, home))
     except BadReceipt as error:
-        _verdict(as_json, {"intact": False, "problem": f"{file}: {error}"}, NEGATIVE)
+        cause = error.__cause__
+        why = signed_otherwise("its signed root", cause) if isinstance(cause, OtherKey) else str(error)
+        _verdict(as_json, {"intact": False, "problem": f"{file}: {why}"}, NEGATIVE)
     if as_json:
         emit_json({"intact": True, "sequence": proven.sequence, "events": proven.size, "event": proven.event.decode()})
     else:

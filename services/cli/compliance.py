@@ -212,4 +212,4 @@ def _completeness(home: Path, others: set[str]) -> Completeness:
             "tombstone says, and their hashes are part of what was recomputed"
         )
     notes += [f"not checked here: events of the log {log_id}, which another replica owns" for log_id in sorted(others)]
-    return Completeness(report.events, report.root.hex(), log.verifier.vkey, report.checkpoints, checked=notes)
+    return Completeness(report.events, report.root_text, log.verifier.vkey, report.checkpoints, checked=notes)

@@ -73,6 +73,7 @@ class Completeness:
 
     events: int
     root: str
+    """Base64, as in checkpoints and of `kubegate audit verify`."""
     public_key: str
     checkpoints: int
     problem: str = ""

@@ -45,7 +45,7 @@ MCP client configuration (export NODE_EXTRA_CA_CERTS={quoted_ca} KUBEGATE_KEY=$(
 
 Try:
 
-  {curl} "Authorization: Bearer $(cat {viewer})" {base}/mcp/resources
+  {curl} "Authorization: Bearer $(cat {viewer})" -X POST {base}/mcp/tools/list_pods -d '{{"namespace":"default"}}'
 {_tries(curl, base, admin, viewer, embedded=embedded)}
 """
 

@@ -7,6 +7,7 @@ that nothing is decoded which nobody reads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -20,6 +21,7 @@ from services.mcp_core.model import (
     Credential,
     Decision,
     Event,
+    Grant,
     RequestContext,
     Scopes,
     Suggestion,
@@ -114,6 +116,17 @@ class LogText:
     truncated: bool
 
 
+class LogStream(Protocol):
+    """A log that is being written."""
+
+    async def read(self, seconds: float) -> bytes | None:
+        """What has come, at the latest after that time: b"" for nothing, None at the end of the log.
+
+        Raises Unavailable: the connection broke.
+        """
+        ...
+
+
 class ClusterSession(Protocol):
     """The cluster as one caller for one request. Every method is exactly one API request (R14).
 
@@ -189,6 +202,15 @@ class ClusterSession(Protocol):
         """since_seconds: 0 is the whole log."""
         ...
 
+    def follow_logs(
+        self, namespace: str, pod: str, *, container: str, tail_lines: int, since_seconds: int = 0
+    ) -> AbstractAsyncContextManager[LogStream]:
+        """The log's last lines and what is written to it, as long as the context lasts.
+
+        Raises ResourceExhausted where too many logs are followed at once.
+        """
+        ...
+
 
 class Cluster(Protocol):
     """One configured cluster."""
@@ -216,8 +238,9 @@ class Authenticator(Protocol):
         """
         ...
 
-    async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:
-        """A JWT for a user's password. Raises as `authenticate`."""
+    async def issue_token(self, grant: Grant, context: RequestContext) -> AccessToken:
+        """A JWT for a user's password, or in exchange for another. Raises as `authenticate`; where an exchange asks
+        for what is not given, InvalidArgument or PermissionDenied."""
         ...
 
     async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:

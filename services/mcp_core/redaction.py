@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 
 MARK = "[redacted]"
 
 # Terminal escapes (CSI, OSC) and control characters but tab and newline: they could split or hide a secret.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-_PRIVATE_KEY = r"[A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----"
+PRIVATE_KEY = r"[A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----"
 # A tail may begin or end within a key.
-_PEM = re.compile(rf"-----BEGIN {_PRIVATE_KEY}.*?(?:-----END {_PRIVATE_KEY}|\Z)", re.DOTALL)
-_PEM_REST = re.compile(rf"\A(?:(?!-----BEGIN ).)*?-----END {_PRIVATE_KEY}", re.DOTALL)
+_PEM = re.compile(rf"-----BEGIN {PRIVATE_KEY}.*?(?:-----END {PRIVATE_KEY}|\Z)", re.DOTALL)
+_PEM_REST = re.compile(rf"\A(?:(?!-----BEGIN ).)*?-----END {PRIVATE_KEY}", re.DOTALL)
 
 _SHAPE_STARTS = (
     "eyJ",
@@ -176,38 +175,58 @@ async def redact_aside(text: str) -> str:
 
 def redact(text: str) -> str:
     """The text without terminal escapes, control characters and obvious secrets."""
-    if not text.replace("\n", "").replace("\t", "").isprintable():
-        text = _ESCAPES.sub("", text)
+    text = without_escapes(text)
     if "PRIVATE KEY" in text:
         text = _PEM_REST.sub(MARK, _PEM.sub(MARK, text))
-    if any(start in text for start in _SHAPE_STARTS):
-        text = _SHAPES.sub(MARK, text)
-    if "://" in text:
-        text = _URL.sub(rf"\1{MARK}@", text)
+    text = _without_shapes(text)
     lower = text.lower()
     if any(word in lower for word in _WORDS):
-        text = "\n".join(_redact_lines(text.split("\n")))
+        text = "\n".join(map(_Lines().redact, text.split("\n")))
     return text
 
 
-def _redact_lines(lines: list[str]) -> Iterator[str]:
-    block = -1  # The indentation of the key whose block of lines goes.
-    named = False
-    for line in lines:
+def without_escapes(text: str) -> str:
+    """The text without terminal escapes and control characters."""
+    return text if text.replace("\n", "").replace("\t", "").isprintable() else _ESCAPES.sub("", text)
+
+
+def _without_shapes(text: str) -> str:
+    if any(start in text for start in _SHAPE_STARTS):
+        text = _SHAPES.sub(MARK, text)
+    return _URL.sub(rf"\1{MARK}@", text) if "://" in text else text
+
+
+class LineRedactor:
+    """The rules of ``redact`` for a text whose lines come one after the other, but those for private keys in PEM."""
+
+    def __init__(self) -> None:
+        self._lines = _Lines()
+
+    def redact(self, line: str) -> str:
+        """The next line, which has no escapes any more."""
+        return self._lines.redact(_without_shapes(line))
+
+
+class _Lines:
+    """The rules for lines, with what one line says of the next."""
+
+    def __init__(self) -> None:
+        self._block = -1  # The indentation of the key whose block of lines goes.
+        self._named = False
+
+    def redact(self, line: str) -> str:
         content = line.lstrip(" \t")
-        if block >= 0 and (not content or _indentation(line) > block):
-            yield line[: len(line) - len(content)] + MARK if content else line
-            continue
-        block = -1
+        if self._block >= 0 and (not content or _indentation(line) > self._block):
+            return line[: len(line) - len(content)] + MARK if content else line
+        self._block = -1
         lower = line.lower()
-        value = _NAMED_VALUE.match(line) if named else None
-        named = "name" in lower and _NAMED.search(line) is not None
+        value = _NAMED_VALUE.match(line) if self._named else None
+        self._named = "name" in lower and _NAMED.search(line) is not None
         if value:
-            yield value[1] + MARK
-            continue
+            return value[1] + MARK
         if ("|" in line or ">" in line) and _BLOCK.search(line):
-            block = _indentation(line)
-        yield _redact_line(line, lower)
+            self._block = _indentation(line)
+        return _redact_line(line, lower)
 
 
 def _indentation(line: str) -> int:

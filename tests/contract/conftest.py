@@ -1,4 +1,5 @@
-"""What several contract tests share: a PostgreSQL server, for it takes seconds to make, and stores in both engines."""
+"""What several contract tests share: a PostgreSQL server, for it takes seconds to make, stores in both engines, and a
+server that the cluster's adapter is connected to."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from services.audit.adapters.postgres.store import PostgresStore
 from services.audit.adapters.sqlite_store import SqliteStore
 from services.audit.checkpoint import NoteSigner
 from tests.contract.authn_target import Target
+from tests.contract.kube_server import authority as authority
+from tests.contract.kube_server import cluster as cluster
+from tests.contract.kube_server import server as server
 from tests.fakes.postgres import Postgres
 from tests.unit.audit.support import signer
 

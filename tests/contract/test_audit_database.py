@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from kubegate.audit.v1 import audit_pb2
 from services.audit.adapters.postgres.store import PostgresStore
 from services.audit.event import NAME_LIMIT
 from services.audit.ports import Draft, Filter
@@ -127,7 +128,8 @@ async def test_the_whole_log_is_exported_in_its_order_whatever_the_clocks_of_wri
     tail = await home.launch("tail", "-n", "1", "--type", "mcp_request", "--json")
     assert tail.stdout is not None
     await tail.stdout.readline()
-    await asyncio.sleep(1)
+    while not await home.query(filter=audit_pb2.Filter(action="audit.Tail")):
+        await asyncio.sleep(0.05)
     await home.append("service/mcp-core", wire_event(resource="pods/late"))
     assert json.loads(await tail.stdout.readline())["resource"] == "pods/late"
     tail.terminate()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -91,11 +92,13 @@ def test_the_evidence_pack_holds_what_happened_and_says_that_the_record_is_whole
     assert sections["changes"]["count"] >= 1
     assert sections["attestations"]["events"][-1]["details"]["ticket"] == "SEC-1"
     assert sections["completeness"]["intact"]
+    assert re.fullmatch("[0-9A-Za-z+/]{43}=", sections["completeness"]["root"]), "as in a checkpoint"
     assert "whole and unaltered" in page.read_text()
     assert file.stat().st_mode & 0o077 == 0
     assert stack.run("compliance", "soc2", "--from", "nonsense", check=False).returncode == 2
 
 
+@pytest.mark.long
 @pytest.mark.req("I4.9")
 def test_a_short_bench_of_audit_writes_its_table_and_its_json(tmp_path: Path) -> None:
     options = ("--seconds", "0.3", "--batch", "1", "64", "--stored", "100", "600", "--queries", "5")

@@ -9,6 +9,7 @@ from bench.load import Sample, per_request_ms
 from tests.e2e.short_bench import short_bench
 
 
+@pytest.mark.long
 @pytest.mark.req("I2.12")
 def test_a_short_bench_writes_its_table_and_its_json(tmp_path: Path) -> None:
     result, printed = short_bench("run", tmp_path, "--seconds", "0.5", "--concurrency", "1", "4", "--pods", "3")
@@ -36,6 +37,7 @@ def test_percentiles_and_costs_are_what_they_are_called() -> None:
     assert per_request_ms({"authn": 1.0}, {"authn": 1.5}, 100) == {"authn": pytest.approx(5.0)}
 
 
+@pytest.mark.long
 @pytest.mark.req("I3.16")
 def test_a_short_bench_of_authn_writes_its_table_and_its_json(tmp_path: Path) -> None:
     result, printed = short_bench("authn", tmp_path, "--seconds", "0.3", "--concurrency", "1", "4")

@@ -316,14 +316,16 @@ def test_an_issuer_that_is_trusted_no_more_is_named_no_more(gate: Gate) -> None:
     token = gate.token()
     assert gate.list_pods(token).status_code == 200
     gate.stack.run("issuers", "disable", gate.provider.url)
-    try:
-        eventually(lambda: gate.list_pods(token).status_code == 401, "refused")
-        with gate.stack.client() as client:
-            path = "/.well-known/oauth-protected-resource"
+    path = "/.well-known/oauth-protected-resource"
+    with gate.stack.client() as client:
+        try:
+            eventually(lambda: gate.list_pods(token).status_code == 401, "refused")
             eventually(lambda: "authorization_servers" not in client.get(path).json(), "named no more")
-    finally:
-        gate.stack.run("issuers", "enable", gate.provider.url)
-    eventually(lambda: gate.list_pods(gate.token()).status_code == 200, "accepted again")
+        finally:
+            gate.stack.run("issuers", "enable", gate.provider.url)
+        eventually(lambda: gate.list_pods(gate.token()).status_code == 200, "accepted again")
+        # What the edge knows of issuers is five seconds old at most; the tests that follow see it as it is.
+        eventually(lambda: "authorization_servers" in client.get(path).json(), "named again")
 
 
 @pytest.mark.req("I6.24")
@@ -332,14 +334,9 @@ def test_a_key_rolls_over(gate: Gate) -> None:
     old = gate.provider.roll_over()
     eventually(lambda: gate.list_pods(gate.token()).status_code == 200, "the new key is accepted")
     forged = gate.token(changes={"key": old})
-    assert gate.list_pods(forged).status_code == 401
-
-    def challenged() -> bool:
-        # Without the scopes while authn is too slow to say them: a 401 does not wait for it.
-        headers = gate.list_pods(forged).headers
-        return headers.get_list("www-authenticate")[0] == gate.challenge("invalid_token")
-
-    eventually(challenged, "the challenge is whole")
+    refused = gate.list_pods(forged)
+    assert refused.status_code == 401
+    assert refused.headers.get_list("www-authenticate")[0] == gate.challenge("invalid_token")
 
 
 def _assert_nowhere(gate: Gate, token: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import cycle
@@ -34,10 +35,10 @@ class Balanced:
 
     def __init__(self, replicas: list[Core], http: httpx.Client) -> None:
         self._next = cycle(replicas)
-        self._http = http
+        self.http = http
 
     def post(self, message: dict[str, Any], headers: dict[str, str]) -> Any:
-        answer = self._http.post(f"{next(self._next).base_url}/mcp", json=message, headers=headers)
+        answer = self.http.post(f"{next(self._next).base_url}/mcp", json=message, headers=headers)
         return answer.json() if answer.content else None
 
     def modern(self, method: str, name: str = "", **params: Any) -> Any:
@@ -85,3 +86,25 @@ def test_clients_of_both_eras_are_served_by_turns_and_see_the_same(client: Balan
         assert called["structuredContent"]["services"]
     sizes = {len(client.legacy("tools/list")["tools"]) for _ in range(2)}
     assert sizes == {len(lists[0])}
+
+
+@pytest.mark.req("I6.11", "I6.9", "R16")
+def test_who_is_asked_by_one_replica_may_answer_the_other(client: Balanced, replicas: list[Core]) -> None:
+    """A client of 2025: its call waits at one core, and its answer reaches the other."""
+    params = {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {"elicitation": {}},
+        "clientInfo": {"name": "t", "version": "1"},
+    }
+    initialize = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
+    session = client.http.post(f"{replicas[0].base_url}/mcp", json=initialize, headers=LEGACY).headers["mcp-session-id"]
+    own = LEGACY | {"mcp-session-id": session}
+    call = {"name": "test_streaming_elicitation", "arguments": {}}
+    message = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call}
+    with client.http.stream("POST", f"{replicas[1].base_url}/mcp", json=message, headers=own) as waiting:
+        said = (json.loads(line[6:]) for line in waiting.iter_lines() if line.startswith("data: "))
+        question = next(said)
+        assert question["method"] == "elicitation/create"
+        answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": {"name": "Ada"}}}
+        assert client.http.post(f"{replicas[0].base_url}/mcp", json=answer, headers=own).status_code == 202
+        assert "Ada" in next(said)["result"]["structuredContent"]["text"]

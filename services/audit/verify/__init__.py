@@ -8,10 +8,10 @@ What this cannot see: whoever holds the signing key can write another history; a
 earlier signed root looks whole by itself (its mirror, an export, a kept checkpoint or a witness shows that it is not).
 """
 
-from services.audit.checkpoint import BadCheckpoint
+from services.audit.checkpoint import BadCheckpoint, OtherKey
 from services.audit.receipt import BadReceipt, Proven, check
 from services.audit.verify.files import LogFiles, kept_heads, leaves, log_files, public_key, verify_log
-from services.audit.verify.findings import Altered, Report, Unreadable
+from services.audit.verify.findings import Altered, Report, Unreadable, signed_otherwise
 from services.audit.verify.lines import Leaves, prove, size_of, verify_export, verify_lines
 from services.audit.verify.store import verify_store
 from services.audit.witness import Cosigner
@@ -23,6 +23,7 @@ __all__ = [
     "Cosigner",
     "Leaves",
     "LogFiles",
+    "OtherKey",
     "Proven",
     "Report",
     "Unreadable",
@@ -32,6 +33,7 @@ __all__ = [
     "log_files",
     "prove",
     "public_key",
+    "signed_otherwise",
     "size_of",
     "verify_export",
     "verify_lines",

@@ -1,9 +1,11 @@
 """What a verification can come to, and the check of one record."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from services.audit.canonical import NotCanonical, decode
+from services.audit.checkpoint import BadCheckpoint, OtherKey, root_text
 
 
 class Altered(Exception):
@@ -28,6 +30,23 @@ class Report:
     root: bytes
     mirrored: int | None = None
     retired: int = 0
+    keys: Sequence[str] = ()
+    """The keys of a store, the newest last: each signed what was recorded in its time."""
+
+    @property
+    def root_text(self) -> str:
+        """The root as everybody is shown it."""
+        return root_text(self.root)
+
+
+def signed_otherwise(what: str, error: BadCheckpoint) -> str:
+    """Why a signed note is not what it should be."""
+    if isinstance(error, OtherKey):
+        return (
+            f"{what} is {error}: where the log's key was rotated since, name the key of that time with --key "
+            "(`kubegate audit verify --json` lists the keys of the log), else it is forged"
+        )
+    return f"{what} is altered: {error}"
 
 
 def record(event: bytes, expected: int, name: str) -> dict[str, Any]:

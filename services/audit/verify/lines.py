@@ -11,7 +11,7 @@ from typing import Any
 from services.audit.checkpoint import BadCheckpoint, Checkpoint, NoteVerifier
 from services.audit.merkle import BadProof, Tree, check_inclusion, leaf_hash
 from services.audit.retention import Tombstone
-from services.audit.verify.findings import Altered, Report, Unreadable, record
+from services.audit.verify.findings import Altered, Report, Unreadable, record, signed_otherwise
 from services.audit.verify.store import leaves_of
 
 
@@ -49,7 +49,7 @@ class Leaves:
         try:
             head = verifier.open(note)
         except BadCheckpoint as error:
-            raise Altered(f"the signed root of the export is altered: {error}") from error
+            raise Altered(signed_otherwise("the signed root of the export", error)) from error
         if (head.size, head.root) != (len(hashes), Tree.of(hashes).root()):
             raise Altered("the proof is altered: its leaves do not lead to its signed root")
         return cls(hashes, complete=True, first=_first(value, hashes, verifier))
@@ -132,7 +132,7 @@ def _first(value: Mapping[str, Any], hashes: Sequence[bytes], verifier: NoteVeri
     try:
         tombstone = Tombstone.parse(verifier.verify(str(value["tombstone"])))
     except BadCheckpoint as error:
-        raise Altered(f"the tombstone of deleted events is altered: {error}") from error
+        raise Altered(signed_otherwise("the tombstone of deleted events", error)) from error
     gone = hashes[: tombstone.size]
     if tombstone.origin != verifier.name or (tombstone.size, tombstone.root) != (len(gone), Tree.of(gone).root()):
         raise Altered("the tombstone of deleted events is of others than the proof has")
@@ -161,7 +161,7 @@ def verify_export(
         head = verifier.open(str(value["checkpoint"]))
         paths = [(int(sequence), [_decoded(each) for each in hashes]) for sequence, hashes in value["inclusion"]]
     except BadCheckpoint as error:
-        raise Altered(f"the signed root of the export is altered: {error}") from error
+        raise Altered(signed_otherwise("the signed root of the export", error)) from error
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise Unreadable("the proof beside the export cannot be read") from error
     remaining, last, count = iter(paths), -1, 0

@@ -139,7 +139,7 @@ class _StoreCheck:
         self._connection.execute("COMMIT")
         self._check_rest_of_mirror()
         mirrored = self._mirror.taken if self._mirror.there else None
-        return Report(self._tree.size, count, self._tree.root(), mirrored, self._retired)
+        return Report(self._tree.size, count, self._tree.root(), mirrored, self._retired, self._keys.vkeys)
 
     def _leaves(self) -> Iterator[bytes]:
         """Leaf hashes in order: those that are left of deleted events, then those of events that check out."""

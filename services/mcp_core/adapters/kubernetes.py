@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +30,7 @@ from services.common.errors import (
     DomainError,
     FailedPrecondition,
     PermissionDenied,
+    ResourceExhausted,
     Unavailable,
 )
 from services.common.log import Outage, get_logger
@@ -35,6 +38,7 @@ from services.common.runtime_errors import ConfigError
 from services.common.telemetry.trace_context import traceparent
 from services.mcp_core.adapters.kubeconfig import ClusterSettings, select
 from services.mcp_core.adapters.kubernetes_errors import from_status
+from services.mcp_core.adapters.kubernetes_logs import FollowedLog
 from services.mcp_core.adapters.kubernetes_session import KubernetesSession
 from services.mcp_core.adapters.kubernetes_wire import Answer, decode
 from services.mcp_core.adapters.measured_cluster import ClusterRequest
@@ -43,6 +47,9 @@ from services.mcp_core.ports import Impersonation
 
 CONNECT_SECONDS = 3.0
 """Longest wait for a connection; after it the cluster counts as away, whatever time the caller has left."""
+
+MAX_STREAMS = 32
+"""Most logs that are followed at once: a third of the connections to the cluster, so that the others stay free."""
 
 ERROR_BYTES = 64 * 1024
 """Most bytes read of an answer that reports an error."""
@@ -78,6 +85,7 @@ class KubernetesCluster:
         self._server: str = rest.configuration.host
         self._credentials = credentials
         self._refreshing = asyncio.Lock()
+        self._streams = 0
         self._log = get_logger("mcp_core.kubernetes").bind(cluster=settings.name)
         self._outage = Outage(self._log, "cluster away", "cluster answers again", server=self._server)
 
@@ -178,7 +186,51 @@ class KubernetesCluster:
             DomainError: what the cluster answered, or why it did not; OutcomeUnknown where it is not known whether
                 a change was made.
         """
-        changes = method != "GET"
+        with self._failures(changes=method != "GET"):
+            with ClusterRequest(method, target, self._server, self.name) as measured:
+                response = await self._request(
+                    method, target, headers, deadline, body=body, content_type=content_type, accept=accept
+                )
+                measured.status = response.status
+                return await self._read(response, cut_at)
+
+    @asynccontextmanager
+    async def stream(
+        self, target: str, headers: list[tuple[str, str]], deadline: Deadline
+    ) -> AsyncIterator[FollowedLog]:
+        """One reading request whose answer is taken as it comes. Raises as `send`.
+
+        Raises:
+            ResourceExhausted: too many are open; each holds a connection that others need.
+        """
+        if self._streams >= MAX_STREAMS:
+            raise ResourceExhausted(f"Too many logs are followed at once ({MAX_STREAMS}).", retry_after=5.0)
+        self._streams += 1
+        try:
+            with self._failures(changes=False):
+                with ClusterRequest("GET", target, self._server, self.name) as measured:
+                    response = await self._request("GET", target, headers, deadline)
+                    measured.status = response.status
+                    if response.status >= 300:
+                        await self._read(response, None)
+            try:
+                yield FollowedLog(response.content, lambda: self._failures(changes=False))
+            finally:
+                response.close()
+        finally:
+            self._streams -= 1
+
+    async def _request(
+        self,
+        method: str,
+        target: str,
+        headers: list[tuple[str, str]],
+        deadline: Deadline,
+        *,
+        body: Any = None,
+        content_type: str = "application/json",
+        accept: str = "",
+    ) -> aiohttp.ClientResponse:
         remaining = deadline.child().remaining()
         sent = CIMultiDict(headers)
         sent["Accept"] = accept or "application/json, */*"
@@ -192,16 +244,19 @@ class KubernetesCluster:
             total=remaining, connect=min(CONNECT_SECONDS, remaining * 0.9), ceil_threshold=3600
         )
         url = URL(self._server + target, encoded=True)
+        if position := traceparent():
+            sent["traceparent"] = position
+        response = await self._rest.request(  # type: ignore[no-untyped-call]
+            method, url, headers=sent, body=body, _request_timeout=timeout
+        )
+        self._outage.worked()
+        return response.response  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _failures(self, *, changes: bool) -> Iterator[None]:
+        """What goes wrong between the cluster and us, as errors of ours."""
         try:
-            with ClusterRequest(method, target, self._server, self.name) as measured:
-                if position := traceparent():
-                    sent["traceparent"] = position
-                response = await self._rest.request(  # type: ignore[no-untyped-call]
-                    method, url, headers=sent, body=body, _request_timeout=timeout
-                )
-                measured.status = response.response.status
-                self._outage.worked()
-                return await self._read(response.response, cut_at)
+            yield
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise self._away(error) from error
         except TimeoutError as error:

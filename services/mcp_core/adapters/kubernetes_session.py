@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
@@ -14,7 +15,7 @@ from services.common.errors import FailedPrecondition, NotFound
 from services.mcp_core.adapters.kubernetes_wire import decode, path
 from services.mcp_core.adapters.kubernetes_writes import KubernetesWrites
 from services.mcp_core.naming import is_path_segment
-from services.mcp_core.ports import Columns, Kind, LogText, ObjectRef, Page, Resource, Row
+from services.mcp_core.ports import Columns, Kind, LogStream, LogText, ObjectRef, Page, Resource, Row
 
 T = TypeVar("T")
 
@@ -199,6 +200,18 @@ class KubernetesSession(KubernetesWrites):
         answer = await self.cluster.send("GET", target, self.headers, self.deadline, cut_at=limit_bytes)
         truncated = answer.truncated or len(answer.body) >= limit_bytes
         return LogText(text=answer.body.decode("utf-8", "replace"), truncated=truncated)
+
+    def follow_logs(
+        self, namespace: str, pod: str, *, container: str, tail_lines: int, since_seconds: int = 0
+    ) -> AbstractAsyncContextManager[LogStream]:
+        """A container's log as it is written."""
+        query = {"follow": "true", "tailLines": str(tail_lines)}
+        if since_seconds:
+            query["sinceSeconds"] = str(since_seconds)
+        if container:
+            query["container"] = container
+        target = f"{path(ObjectRef(_PODS, namespace, pod, 'log'))}?{urlencode(query)}"
+        return self.cluster.stream(target, self.headers, self.deadline)
 
 
 def _selection(label_selector: str, field_selector: str, limit: int, after: str) -> str:

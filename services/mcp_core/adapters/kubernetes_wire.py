@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, TypeVar
@@ -12,7 +13,7 @@ import msgspec
 from services.common.deadline import Deadline
 from services.common.errors import InvalidArgument, Unavailable
 from services.mcp_core.naming import is_path_segment
-from services.mcp_core.ports import ObjectRef
+from services.mcp_core.ports import LogStream, ObjectRef
 
 T = TypeVar("T")
 
@@ -41,6 +42,12 @@ class Connection(Protocol):
         cut_at: int | None = None,
     ) -> Answer:
         """One request; `target` is an escaped path with query."""
+        ...
+
+    def stream(
+        self, target: str, headers: list[tuple[str, str]], deadline: Deadline
+    ) -> AbstractAsyncContextManager[LogStream]:
+        """One reading request whose answer is taken as it comes."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Logs of a pod: the newest lines, redacted before anybody looks for something in them (R26)."""
+"""Logs of a pod: the newest lines, or those still to come, redacted before anybody searches them (R26)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec import Meta as Constraint
 
+from services.common.errors import InvalidArgument
 from services.mcp_core.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
 from services.mcp_core.redaction import redact_aside
 from services.mcp_core.tools.base import Invocation, Namespace, Permission, Structured, Tool, fenced, name_argument
+from services.mcp_core.tools.following import follow
+from services.mcp_core.tools.looking import MAX_SECONDS
 
 LOGS = Permission("logs", "", "pods", "log")
 
@@ -36,6 +39,9 @@ class LogArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     tail_lines: Annotated[int, Constraint(ge=1, le=1000, description="How many of the newest lines.")] = 100
     previous: Annotated[bool, Constraint(description="The container before its last restart.")] = False
     since_seconds: Annotated[int, Constraint(ge=0, le=604_800, description="Only lines this young; 0 is all.")] = 0
+    follow_seconds: Annotated[
+        int, Constraint(ge=0, le=MAX_SECONDS, description="Go on for so long with what is written; 0 does not.")
+    ] = 0
     grep: Annotated[
         str, Constraint(max_length=256, description="Only lines that contain this text, in whatever case; no pattern.")
     ] = ""
@@ -44,7 +50,7 @@ class LogArguments(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class LogLines(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Answer of get_pod_logs. `truncated`: the newest lines are missing, or a line was cut.
 
-    searched: among how many lines `grep` looked.
+    searched: among how many lines `grep` looked. ended: why it was followed no longer.
     """
 
     pod: str
@@ -52,6 +58,7 @@ class LogLines(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     lines: list[str]
     truncated: bool
     searched: int | UnsetType = UNSET
+    ended: str | UnsetType = UNSET
 
 
 async def _get_pod_logs(invocation: Invocation) -> Structured:
@@ -59,6 +66,8 @@ async def _get_pod_logs(invocation: Invocation) -> Structured:
     (namespace,) = invocation.namespaces
     wanted: int = arguments["tail_lines"]
     grep: str = arguments["grep"].lower()
+    if arguments["follow_seconds"]:
+        return await _followed(invocation, grep)
     log = await invocation.cluster.logs(
         namespace,
         arguments["name"],
@@ -79,6 +88,22 @@ async def _get_pod_logs(invocation: Invocation) -> Structured:
     )
 
 
+async def _followed(invocation: Invocation, grep: str) -> Structured:
+    if invocation.arguments["previous"]:
+        raise InvalidArgument("The container before its last restart writes no more: `previous` is not followed.")
+    found = await follow(invocation, grep, LINE_CHARACTERS)
+    return msgspec.to_builtins(  # type: ignore[no-any-return]
+        LogLines(
+            pod=invocation.arguments["name"],
+            namespace=invocation.namespaces[0],
+            lines=found.lines,
+            truncated=any(len(line) > LINE_CHARACTERS for line in found.lines),
+            searched=found.searched if grep else UNSET,
+            ended=found.ended,
+        )
+    )
+
+
 async def clean_lines(text: str) -> list[str]:
     """The lines of a log. Redacted as a whole, since a cut could hide half of a secret from the rules."""
     lines = (await redact_aside(text)).split("\n")
@@ -89,6 +114,7 @@ async def clean_lines(text: str) -> list[str]:
 
 def _fenced_log(result: Structured) -> str:
     note = " Cut: ask for fewer lines to see the newest." if result["truncated"] else ""
+    note = f" {result['ended']}" if "ended" in result else note
     intro = f"Log of pod {result['namespace']}/{result['pod']}, {len(result['lines'])} lines.{note}"
     return fenced(intro, "\n".join(result["lines"]))
 
@@ -97,11 +123,13 @@ TOOLS = (
     Tool(
         name="get_pod_logs",
         title="Read a pod's log",
-        description="The newest lines of a container's log, or those that contain a text. Obvious secrets are removed.",
+        description="The newest lines of a container's log, or those that contain a text; `follow_seconds` goes on "
+        "with what is written. Obvious secrets are removed.",
         arguments=LogArguments,
         result=LogLines,
         permission=LOGS,
         run=_get_pod_logs,
+        waits=lambda arguments: bool(arguments["follow_seconds"]),
         read_only=True,
         idempotent=True,
         resource_name=name_argument,

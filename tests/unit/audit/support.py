@@ -10,6 +10,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.audit import canonical
+from services.audit.adapters.engine import Reads
 from services.audit.adapters.mirror import Mirror
 from services.audit.adapters.sqlite_reads import cursor_at, span
 from services.audit.adapters.sqlite_store import SqliteStore
@@ -211,3 +212,19 @@ class FixedPolicy:
 
     async def revision(self) -> int:
         return self.now
+
+
+def sequences(answers: Sequence[Any]) -> list[int]:
+    """Leaf indices of what is acknowledged."""
+    return [answer.sequence for answer in answers if isinstance(answer, Ack)]
+
+
+def search_all(reads: Reads, chosen: Filter, *, descending: bool = False, limit: int = 2) -> list[Record]:
+    """Everything that a search finds, page by page."""
+    bounds, cursor, found = reads.bounds(), "", list[Record]()
+    while True:
+        page = reads.search(chosen, cursor=cursor, bounds=bounds, limit=limit, descending=descending)
+        found += page.records
+        cursor = page.cursor
+        if not cursor:
+            return found

@@ -1,8 +1,6 @@
-"""What the outside relies on: the JSON Schema, the typed helpers, the fast encoder, masking, receipts' rules."""
+"""What the outside relies on: the JSON Schema, the fast encoder, masking, receipts' rules."""
 
 import json
-from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +9,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubegate.audit.v1 import audit_pb2
-from services.audit import canonical, translate
+from services.audit import canonical
 from services.audit.adapters.batch import build, encode
-from services.audit.event import EVENT_LIMIT, Decision, EventType
+from services.audit.event import EVENT_LIMIT, Decision
 from services.audit.json_schema import schema
 from services.audit.masking import Masker, is_secret
 from services.audit.merkle import Tree, check_consistency, check_inclusion
 from services.audit.paths import PATHS
 from services.audit.ports import Ack, Draft
 from services.audit.proofs import Prover
-from services.audit.writers import AUTHN, AUTHZ, CORE, check_type
-from services.common import audit_events as write
+from services.audit.writers import CORE
 from services.common.errors import InvalidArgument
 from services.common.ids import uuid7
-from tests.unit.audit.support import NOW, draft, event, identity, intent, outcome
+from tests.unit.audit.support import draft, event, identity, intent, outcome
 
 PUBLISHED = Path(__file__).parents[3] / "configs" / "audit-event.schema.json"
 
@@ -53,35 +49,6 @@ def test_every_record_fits_the_schema_and_every_field_of_it_can_be_filtered_by()
     for wrong in ({"event_type": "nonsense"}, {"user": 7}, {"metadata": {"a b": "c"}}, {"duration_ms": -1}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(whole.fields(CORE) | {"sequence": 0} | wrong, schema())
-
-
-DECISION = audit_pb2.Decision(allowed=False, rule="denied:no_grant", policy_revision="1", permission="k8s:pods:list")
-HELPERS: list[tuple[Callable[[], audit_pb2.Event], str, EventType]] = [
-    (lambda: write.authentication("a", auth_type="jwt", result="success"), AUTHN, EventType.AUTHENTICATION),
-    (lambda: write.authorization("a", "list_pods", DECISION, resource="pods"), AUTHZ, EventType.AUTHORIZATION),
-    (lambda: write.mcp_request("a", "list_pods", result="success", resource="pods"), CORE, EventType.MCP_REQUEST),
-    (lambda: write.mcp_intent("a", "delete_pod", deadline=NOW + timedelta(seconds=9)), CORE, EventType.MCP_REQUEST),
-    (lambda: write.mcp_outcome("a", "delete_pod", intent_id=uuid7(), result="error"), CORE, EventType.MCP_REQUEST),
-    (lambda: write.security_violation("a", violation_type="x"), CORE, EventType.SECURITY_VIOLATION),
-    (lambda: write.compliance("a", "review", framework="SOC2", control="CC6.1", result="success"), AUTHZ,
-     EventType.COMPLIANCE),
-    (lambda: write.admin("a", "keys.create", resource="keys/1", result="success"), AUTHN, EventType.ADMIN),
-    (lambda: write.external("a", "deploy", result="error", metadata={"x": "y"}), "platform/ci", EventType.EXTERNAL),
-]  # fmt: skip
-
-
-@pytest.mark.req("I4.1")
-@pytest.mark.parametrize(("make", "writer", "kind"), HELPERS)
-def test_each_type_has_a_helper_that_makes_what_its_writer_may_write(
-    make: Callable[[], audit_pb2.Event], writer: str, kind: EventType
-) -> None:
-    message = make()
-    message.event_id = uuid7()
-    message.timestamp.GetCurrentTime()
-    made = translate.event(message)
-    made.check()
-    check_type(writer, made)
-    assert made.event_type is kind
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=30)

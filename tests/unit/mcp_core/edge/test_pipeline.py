@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,6 @@ from services.audit.event import Result as AuditResult
 from services.common.errors import (
     DeadlineExceeded,
     DomainError,
-    FailedPrecondition,
     Internal,
     InvalidArgument,
     NotFound,
@@ -24,9 +22,8 @@ from services.common.errors import (
     Unauthenticated,
     Unavailable,
 )
-from services.mcp_core.config import Config
 from services.mcp_core.errors import ActionDenied, ClusterDenied, NotRecorded, OutcomeUnknown
-from services.mcp_core.model import Credential, Kind, Phase, Principal, Result, Scope
+from services.mcp_core.model import Credential, Kind, Phase, Principal, Result
 from services.mcp_core.tools.base import Invocation, Structured
 from tests.unit.mcp_core.edge.fakes import ALICE, BOB, World
 
@@ -248,157 +245,6 @@ async def test_what_authn_never_saw_is_recorded_by_the_core_without_a_user() -> 
     assert event.metadata["auth_type"] == "none"
 
 
-async def test_a_cancelled_read_is_recorded_all_the_same() -> None:
-    started = asyncio.Event()
-
-    async def hang(invocation: Invocation) -> Structured:
-        started.set()
-        await asyncio.Event().wait()
-        return {}
-
-    world = World(run=hang)
-    task = asyncio.create_task(world.pipeline.call(await world.caller(), "change", CHANGE))
-    await started.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await world.pipeline.drain(5)
-    assert world.log == ["check", "intent", "execute", "outcome"]
-    assert world.audit.last.result is Result.UNKNOWN
-
-
-@pytest.mark.req("R20")
-async def test_cancelling_during_the_outcome_does_not_cancel_the_outcome() -> None:
-    world = World()
-    caller = await world.caller()
-    executed = asyncio.Event()
-
-    async def run(invocation: Invocation) -> Structured:
-        world.audit.hold = asyncio.Event()
-        executed.set()
-        return {"done": []}
-
-    world.run = run
-    task = asyncio.create_task(world.pipeline.call(caller, "change", CHANGE))
-    await executed.wait()
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert world.audit.hold is not None
-    world.audit.hold.set()
-    await world.pipeline.drain(5)
-    assert world.audit.last.phase is Phase.OUTCOME
-    assert world.audit.last.result is Result.SUCCESS
-
-
-async def test_cancelled_before_execution_executes_nothing_and_closes_its_intent() -> None:
-    world = World()
-    caller = await world.caller()
-    world.audit.hold = asyncio.Event()
-    task = asyncio.create_task(world.pipeline.call(caller, "change", CHANGE))
-    while "check" not in world.log:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    world.audit.hold.set()
-    await world.pipeline.drain(5)
-    assert not world.invocations
-    assert world.audit.last.result is Result.FAILURE
-
-
-@pytest.mark.req("R20")
-async def test_too_little_time_for_execution_and_record_executes_nothing() -> None:
-    world = World()
-    with pytest.raises(DeadlineExceeded):
-        await world.pipeline.call(await world.caller(seconds=2.0), "change", CHANGE)
-    assert world.log == ["check", "record"]
-    assert world.audit.last.result is Result.ERROR
-
-
-@pytest.mark.req("R2")
-async def test_the_cluster_is_asked_as_the_caller_in_the_group_of_the_role_that_granted() -> None:
-    world = World()
-    world.authz.roles = {"default": "viewer"}
-    await world.pipeline.call(await world.caller(BOB), "look", {"namespace": "default"})
-    (impersonation,) = world.cluster.sessions
-    assert impersonation is not None
-    assert impersonation.user == "kubegate:kubegate:bob"
-    assert impersonation.groups == ("kubegate:role:viewer",)
-    assert impersonation.request_id == "req-1"
-
-
-@pytest.mark.req("R14")
-async def test_all_namespaces_is_one_cluster_wide_call_for_who_may_do_so_everywhere() -> None:
-    world = World()
-    await world.pipeline.call(await world.caller(), "look", {"all_namespaces": True})
-    assert world.log == ["list_allowed", "check", "execute", "record"]
-    assert world.invocations[0].namespaces == ("",)
-
-
-@pytest.mark.req("R14")
-async def test_all_namespaces_expands_to_the_existing_ones_of_the_grants_each_decided() -> None:
-    world = World()
-    world.authz.roles = {"default": "viewer", "dev-a": "", "dev-b": "viewer"}
-    await world.pipeline.call(await world.caller(BOB), "look", {"all_namespaces": True})
-    assert [action.namespace for action in world.authz.checked] == ["default", "dev-a", "dev-b"]
-    assert world.invocations[0].namespaces == ("default", "dev-a", "dev-b")
-    own, as_caller = world.cluster.sessions
-    assert own is None
-    assert as_caller is not None
-    assert as_caller.groups == ("kubegate:direct", "kubegate:role:viewer")
-    assert world.audit.last.metadata["namespaces"] == "default,dev-a,dev-b"
-
-
-@pytest.mark.req("R14")
-async def test_all_namespaces_for_somebody_who_may_nowhere_is_denied() -> None:
-    world = World()
-    world.authz.scopes = {}
-    with pytest.raises(ActionDenied):
-        await world.pipeline.call(await world.caller(BOB), "look", {"all_namespaces": True})
-    assert world.log == ["list_allowed", "check", "record"]
-
-
-@pytest.mark.req("R14")
-async def test_a_call_over_too_many_namespaces_asks_for_one() -> None:
-    world = World()
-    world.cluster.namespaces = [f"dev-{number}" for number in range(101)]
-    with pytest.raises(FailedPrecondition, match="namespace"):
-        await world.pipeline.call(await world.caller(BOB), "look", {"all_namespaces": True})
-
-
-async def test_a_core_that_may_not_list_namespaces_says_so_and_does_not_blame_the_caller() -> None:
-    world = World()
-    world.cluster.error = ClusterDenied("The cluster refuses.")
-    with pytest.raises(FailedPrecondition, match="kubegate cluster rbac"):
-        await world.pipeline.call(await world.caller(BOB), "look", {"all_namespaces": True})
-    assert not world.invocations
-
-
-async def test_list_namespaces_shows_just_those_of_the_grants_from_the_cores_own_account() -> None:
-    world = World()
-    world.authz.scopes = {"list_namespaces": Scope(patterns=("dev-*",))}
-    answer = await world.pipeline.call(await world.caller(BOB), "list_namespaces", {})
-    found: Any = answer.structured["namespaces"]
-    assert [each["name"] for each in found] == ["dev-a", "dev-b"]
-    assert world.cluster.sessions == [None, None]
-    answer = await world.pipeline.call(await world.caller(ALICE), "list_namespaces", {})
-    found = answer.structured["namespaces"]
-    assert len(found) == 4
-    assert world.cluster.sessions[-1] is not None
-
-
-@pytest.mark.req("I2.4")
-async def test_offers_are_what_authz_says() -> None:
-    world = World()
-    offers = await world.pipeline.offers(await world.caller(BOB))
-    assert [offer.tool.name for offer in offers] == ["look"]
-    offers = await world.pipeline.offers(await world.caller(ALICE))
-    assert [offer.tool.name for offer in offers] == list(world.registry)
-
-
 @pytest.mark.req("R26")
 async def test_an_error_text_is_redacted_before_it_is_recorded() -> None:
     world = World(
@@ -466,110 +312,6 @@ async def test_only_an_audit_that_is_away_is_called_away(error: DomainError, awa
         assert error.public_message not in caught.value.public_message
 
 
-async def test_draining_waits_for_what_a_record_in_flight_starts(monkeypatch: Any) -> None:
-    """The append that fails during the drain starts the one that is tried again."""
-    monkeypatch.setattr("services.mcp_core.journal.FIRST_PAUSE", 0.001)
-    monkeypatch.setattr("services.mcp_core.journal.OUTCOME_SECONDS", 0.0)
-    world = World()
-    caller = await world.caller()
-    executed, hold = asyncio.Event(), asyncio.Event()
-
-    async def run(invocation: Invocation) -> Structured:
-        world.audit.hold = hold
-        executed.set()
-        return {"done": []}
-
-    world.run = run
-    failed = False
-
-    def fail_once(event: Any) -> bool:
-        nonlocal failed
-        failing, failed = not failed and event.phase is Phase.OUTCOME, failed or event.phase is Phase.OUTCOME
-        return failing
-
-    world.audit.fail = fail_once
-    task = asyncio.create_task(world.pipeline.call(caller, "change", CHANGE))
-    await executed.wait()
-    draining = asyncio.create_task(world.pipeline.drain(5))
-    await asyncio.sleep(0)
-    hold.set()
-    with pytest.raises(NotRecorded):
-        await task
-    await draining
-    assert world.audit.last.phase is Phase.OUTCOME
-    assert world.audit.last.result is Result.SUCCESS
-
-
-async def test_what_is_cancelled_at_the_end_of_the_drain_is_over_when_it_returns() -> None:
-    world = World()
-    caller = await world.caller()
-    world.audit.hold = asyncio.Event()
-    ended: list[str] = []
-    append = world.audit.append
-
-    async def slow_to_end(*arguments: Any) -> None:
-        try:
-            await append(*arguments)
-        finally:
-            await asyncio.sleep(0)
-            ended.append("append")
-
-    world.audit.append = slow_to_end  # type: ignore[assignment,method-assign]
-    task = asyncio.create_task(world.pipeline.note(caller, "x", Result.SUCCESS))
-    await asyncio.sleep(0.01)
-    await world.pipeline.drain(0.01)
-    assert ended == ["append"]
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
-async def test_an_outcome_never_overtakes_its_intent() -> None:
-    world = World()
-    caller = await world.caller()
-    hold = asyncio.Event()
-    append = world.audit.append
-
-    async def slow_intent(event: Any, *arguments: Any) -> None:
-        if event.phase is Phase.INTENT:
-            await hold.wait()
-        await append(event, *arguments)
-
-    world.audit.append = slow_intent  # type: ignore[assignment,method-assign]
-    task = asyncio.create_task(world.pipeline.call(caller, "change", CHANGE))
-    while "check" not in world.log:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await asyncio.sleep(0.01)
-    hold.set()
-    await world.pipeline.drain(5)
-    assert world.log == ["check", "intent", "outcome"]
-    assert world.audit.events[1].intent_id == world.audit.events[0].event_id
-
-
-async def test_one_failed_check_ends_the_others() -> None:
-    world = World()
-    caller = await world.caller(BOB)
-    check, left = world.authz.check, []
-
-    async def some_fail(caller: Any, action: Any) -> Any:
-        if action.namespace == "dev-b":
-            raise Unavailable("The authz service cannot be reached.")
-        try:
-            await asyncio.Event().wait()
-        finally:
-            left.append(action.namespace)
-        return await check(caller, action)
-
-    world.authz.check = some_fail  # type: ignore[method-assign]
-    with pytest.raises(Unavailable, match="authz"):
-        await world.pipeline.call(caller, "look", {"all_namespaces": True})
-    assert sorted(left) == ["default", "dev-a"]
-    assert world.audit.last.result is Result.ERROR
-
-
 async def test_a_busy_authn_is_recorded() -> None:
     world = World()
     world.authn.error = ResourceExhausted("Too many questions at once.", retry_after=1)
@@ -589,8 +331,3 @@ async def test_a_busy_authn_is_recorded() -> None:
 )
 def test_an_identity_is_shown_as_audit_and_authz_show_it(issuer: str, subject: str, user: str) -> None:
     assert Principal(issuer, subject).user == user
-
-
-def test_a_request_ends_before_its_principal_token_does() -> None:
-    (bound,) = (part.le for part in Config.model_fields["request_seconds"].metadata if hasattr(part, "le"))
-    assert bound == 50

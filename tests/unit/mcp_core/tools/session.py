@@ -1,15 +1,26 @@
 """A cluster session over objects in memory, for tests of tools: it keeps what it was asked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
 
 from services.common.errors import NotFound
-from services.mcp_core.ports import Columns, Kind, LogText, ObjectRef, Page, PatchForm, Resource, Row
+from services.mcp_core.ports import Columns, Kind, LogStream, LogText, ObjectRef, Page, PatchForm, Resource, Row
 
 T = TypeVar("T")
+
+
+class Written:
+    """A log that comes in these pieces, and then ends."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.left = list(pieces)
+
+    async def read(self, seconds: float) -> bytes | None:
+        return self.left.pop(0) if self.left else None
 
 
 @dataclass
@@ -22,6 +33,8 @@ class MemorySession:
     discovered: tuple[Kind, ...] = ()
     openapi: dict[str, Any] = field(default_factory=dict)
     asked: list[tuple[str, ObjectRef, Any]] = field(default_factory=list)
+    stream: LogStream | None = None
+    following: int = 0
 
     async def get(self, ref: ObjectRef, shape: type[T]) -> T:
         self.asked.append(("get", ref, None))
@@ -111,6 +124,18 @@ class MemorySession:
         rest = {"container": container, "tail": tail_lines, "previous": previous, "since": since_seconds}
         self.asked.append(("logs", ObjectRef(Resource("", "v1", "pods"), namespace, pod, "log"), rest))
         return self.log
+
+    @asynccontextmanager
+    async def follow_logs(
+        self, namespace: str, pod: str, *, container: str, tail_lines: int, since_seconds: int = 0
+    ) -> AsyncIterator[LogStream]:
+        rest = {"container": container, "tail": tail_lines, "since": since_seconds}
+        self.asked.append(("follow", ObjectRef(Resource("", "v1", "pods"), namespace, pod, "log"), rest))
+        self.following += 1
+        try:
+            yield self.stream or Written(self.log.text.encode())
+        finally:
+            self.following -= 1
 
     def _in(self, ref: ObjectRef) -> Sequence[dict[str, Any]]:
         return [

@@ -159,6 +159,7 @@ CALLS: list[tuple[str, dict[str, Any], str]] = [
     *((name, {**GOOD[name], **({"name": "web"} if "name" in GOOD[name] else {})}, "") for name in GOOD),
     ("diagnose", {"name": "web", "namespace": "default", "kind": "deployment"}, ""),
     ("get_secret", {"name": "web", "namespace": "default", "reveal": True}, ""),
+    ("get_pod_logs", {"name": "web", "namespace": "default", "follow_seconds": 1}, ""),
     ("restart_deployment", {"name": "web", "namespace": "default", "wait": 1}, ""),
     *(
         (tool, {"kind": plural, "namespace": "default"} | ({} if tool == "list_resources" else {"name": "web"}), plural)
