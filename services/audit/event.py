@@ -83,6 +83,11 @@ class Decision:
     permission: str
 
 
+def user_name(issuer: str, subject: str) -> str:
+    """An identity in one text; see the module's rule."""
+    return subject if issuer == OWN_ISSUER and ":" not in subject else f"{issuer}:{subject}"
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A principal that authn vouches for. ``authorized_party`` is the SPIFFE path the token was issued to."""
@@ -97,17 +102,17 @@ class Identity:
     roles: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     amr: tuple[str, ...] = ()
+    actors: tuple[str, ...] = ()
+    """Who acts for him, the current one first, named as in the field ``user``."""
 
     @property
     def user(self) -> str:
         """The name in the field ``user``; see the module's rule."""
-        if self.issuer == OWN_ISSUER and ":" not in self.subject:
-            return self.subject
-        return f"{self.issuer}:{self.subject}"
+        return user_name(self.issuer, self.subject)
 
     def fields(self) -> dict[str, Any]:
         """What a verified identity puts into a record."""
-        claims = {name: list(getattr(self, name)[:CLAIMS]) for name in ("roles", "groups", "amr")}
+        claims = {name: list(getattr(self, name)[:CLAIMS]) for name in ("roles", "groups", "amr", "actors")}
         details = {
             "issuer": self.issuer,
             "subject": self.subject,

@@ -80,6 +80,7 @@ def schema() -> dict[str, Any]:
             roles=claims,
             groups=claims,
             amr=claims,
+            actors=claims,
         ),
         "decision": _object(
             "The policy decision that it rests on",

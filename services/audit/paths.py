@@ -13,6 +13,7 @@ PATHS = frozenset(
         "decision.allowed", "decision.permission", "decision.policy_revision", "decision.rule",
         "principal.auth_type", "principal.credential_id", "principal.issuer", "principal.subject",
         "principal.roles", "principal.groups", "principal.amr",
+        "principal.actors",
         "source.address", "source.user_agent",
     }
 )  # fmt: skip

@@ -6,6 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from kubegate.authn.v1 import admin_pb2, authn_pb2
 from kubegate.common.v1 import identity_pb2, lease_pb2
+from services.authn.exchange import Exchange
 from services.authn.model import (
     KEY_PREFIX,
     ApiKey,
@@ -70,6 +71,8 @@ def principal_to_proto(principal: Principal) -> identity_pb2.Principal:
         auth_time=stamp(principal.auth_time),
         expires_at=stamp(principal.expires_at) if principal.expires_at else None,
         ends_with=principal.ends_with,
+        narrowed_to=principal.narrowed_to,
+        actors=[identity_pb2.Actor(issuer=issuer, subject=subject) for issuer, subject in principal.actors],
     )
 
 
@@ -87,6 +90,8 @@ def principal_from_proto(message: identity_pb2.Principal) -> Principal:
         tools=tuple(message.tools),
         amr=tuple(message.amr),
         ends_with=tuple(message.ends_with),
+        narrowed_to=tuple(message.narrowed_to),
+        actors=tuple((actor.issuer, actor.subject) for actor in message.actors),
         auth_time=moment(message.auth_time),
         expires_at=moment(message.expires_at) if message.HasField("expires_at") else None,
     )
@@ -136,14 +141,28 @@ def credential_from_proto(message: authn_pb2.Credential, certificate: bytes = b"
 
 
 def grant_from_proto(message: authn_pb2.IssueTokenRequest) -> Credential | None:
-    """The grant of a token request other than a refresh token; ``None`` where there is not exactly one."""
-    if message.refresh_token or (message.HasField("password") and message.HasField("client")):
+    """The password or API key of a token request; ``None`` where it is not the only grant there."""
+    if message.refresh_token or message.HasField("exchange"):
+        return None
+    if message.HasField("password") and message.HasField("client"):
         return None
     if message.HasField("password"):
         return password_from_proto(message.password)
     if message.HasField("client"):
         return TokenCredential(Secret(f"{KEY_PREFIX}{message.client.client_id}_{message.client.client_secret}"))
     return None
+
+
+def exchange_from_proto(message: authn_pb2.TokenExchange) -> Exchange:
+    return Exchange(
+        subject=Secret(message.subject_token),
+        subject_type=message.subject_token_type,
+        actor=Secret(message.actor_token),
+        actor_type=message.actor_token_type,
+        targets=(*message.audience, *message.resource),
+        scope=message.scope,
+        requested_type=message.requested_token_type,
+    )
 
 
 def issuer_from_proto(message: admin_pb2.TrustedIssuer) -> TrustedIssuer:

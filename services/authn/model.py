@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
+from hashlib import sha256
 from typing import Any, NoReturn
 
 ISSUER = "kubegate"
@@ -107,7 +109,11 @@ class Principal:
     obtainable: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     """Scopes that the token lacks, each with the role that it would give."""
     ends_with: tuple[str, ...] = field(default=(), compare=False)
-    """Further names under which it ends (R12): the key that signed the token."""
+    """Further names under which it ends (R12): the key that signed the token, and what it was exchanged for."""
+    actors: tuple[tuple[str, str], ...] = ()
+    """Who acts for it (RFC 8693, 4.1), as issuer and subject, the current one first."""
+    narrowed_to: tuple[str, ...] = ()
+    """Where there are any: the only roles and permissions that count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +210,7 @@ class IssuerRecord:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class TrustedIssuer:
     """An issuer whose tokens are accepted; fields as in the protobuf message. Claims are named by their path.
 
@@ -233,6 +239,11 @@ class TrustedIssuer:
     scope_map: Mapping[str, str] = field(default_factory=dict)
     scope_claim: str = "scope"
     initial_scopes: tuple[str, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with any setting: what was mapped under other settings is not taken for mapped under these."""
+        return sha256(repr(self).encode()).hexdigest()[:32]
 
     @property
     def for_people(self) -> bool:
@@ -278,12 +289,13 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """An access token. ``lifetime`` in seconds; ``refresh`` is empty where the grant gives none."""
+    """An access token. ``lifetime`` in seconds; ``refresh`` and ``scope`` are empty where the grant gives none."""
 
     token: Secret
     lifetime: int
     event_id: str
     refresh: Secret = NOTHING
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)

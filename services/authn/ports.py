@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
+from services.authn.exchange import Exchange
 from services.authn.model import (
     ApiKey,
     Credential,
@@ -266,6 +267,26 @@ class AccessTokens(Protocol):
     def issue(self, principal: Principal, client: str, family: str = "") -> Secret:
         """An access token for the user or key behind ``principal``, asked for by ``client`` (SPIFFE path).
         ``family``: of the refresh token beside it, with which it ends."""
+        ...
+
+
+class ExchangedTokens(Protocol):
+    """Access tokens that are made of others (RFC 8693)."""
+
+    def check(self, asked: Exchange) -> None:
+        """Raises ``InvalidArgument`` where it asks for what is not issued here."""
+        ...
+
+    def exchange(
+        self, asked: Exchange, subject: Principal, actor: Principal | None, client: str
+    ) -> tuple[Principal, Secret, int]:
+        """Whom the new token proves, the token, and its lifetime in seconds. ``subject`` and ``actor``: proven by the
+        tokens asked with.
+
+        Raises:
+            Rejected: a token has ended by itself meanwhile.
+            InvalidArgument, PermissionDenied: it would widen what the subject holds, or another may act for it.
+        """
         ...
 
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.authn.errors import PUBLIC_MESSAGE, Reason, Rejected
+from services.authn.exchange import Exchange, scope_of
 from services.authn.model import (
     CertificateCredential,
     Credential,
@@ -30,6 +31,7 @@ from services.authn.model import (
 from services.authn.ports import (
     AccessTokens,
     Authenticator,
+    ExchangedTokens,
     PrincipalTokens,
     Recorder,
     RefreshTokens,
@@ -53,6 +55,9 @@ TOKEN_TYPE, REFRESH_TYPE = "jwt", "refresh_token"
 """``auth_type`` of what ``revoke`` can end."""
 
 
+MAX_DETAIL = 2000
+"""Characters of one detail in the record."""
+
 _NOTHING_MORE: Mapping[str, str] = {}
 
 
@@ -63,6 +68,7 @@ class Tokens:
     principal: PrincipalTokens
     access: AccessTokens
     refresh: RefreshTokens
+    exchanged: ExchangedTokens
     revocation: TokenRevocation
 
 
@@ -127,6 +133,34 @@ class AuthnService:
         ((following, family),) = renewed
         access = self._tokens.access.issue(proof.principal, call.peer, family)
         return Issued(access, self._tokens.access.lifetime, proof.event_id, following)
+
+    async def exchange_token(self, asked: Exchange, source: Source, call: Call) -> Issued:
+        """Exchanges an access token for one that may no more, for somebody who acts for its subject or for nobody.
+
+        Raises:
+            As ``authenticate``.
+            InvalidArgument, PermissionDenied: recorded; what was asked for is not what is given here.
+        """
+        made: list[tuple[Secret, int]] = []
+
+        async def exchange() -> Principal:
+            self._tokens.exchanged.check(asked)
+            subject = await self._prove_token(asked.subject, call)
+            actor = await self._prove_token(asked.actor, call) if len(asked.actor) else None
+            principal, token, lifetime = self._tokens.exchanged.exchange(asked, subject, actor, call.peer)
+            made.append((token, lifetime))
+            return principal
+
+        proof = await self._decide("exchange_token", exchange, source, call)
+        ((token, lifetime),) = made
+        return Issued(token, lifetime, proof.event_id, scope=scope_of(proof.principal))
+
+    async def _prove_token(self, token: Secret, call: Call) -> Principal:
+        """The principal of a JWT; an API key is no token that could be exchanged, nor end with one."""
+        principal = await self._prove(TokenCredential(token), call)
+        if principal.auth_type != TOKEN_TYPE:
+            raise Rejected(Reason.INVALID_TOKEN, principal.auth_type, credential_id=principal.credential_id)
+        return principal
 
     async def introspect(self, token: Secret, source: Source, call: Call) -> Proof | None:
         """What there is to say about a token (RFC 7662); ``None`` where it would not be accepted.
@@ -292,8 +326,14 @@ class AuthnService:
 
 
 def _details(principal: Principal) -> Mapping[str, str]:
-    """What else the record of a proof says: with what it ends, so that all that a leaked key signed can be found."""
-    return {"ends_with": " ".join(principal.ends_with)} if principal.ends_with else {}
+    """What else the record of a proof says: who acts, and with what it ends, so that all can be found that a leaked
+    key signed, and all that a token was exchanged for."""
+    every = {
+        "ends_with": " ".join(principal.ends_with),
+        "actors": " ".join(f"{issuer}:{subject}" for issuer, subject in principal.actors),
+        "narrowed_to": " ".join(principal.narrowed_to),
+    }
+    return {name: text[:MAX_DETAIL] for name, text in every.items() if text}
 
 
 def _certificate(credential: Credential) -> bytes:

@@ -8,10 +8,12 @@ from typing import Any
 from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
 from services.authn.admin import CredentialAdmin
 from services.authn.bootstrap import Bootstrap
+from services.authn.exchange import ACCESS_TOKEN
 from services.authn.messages import (
     api_key_to_proto,
     credential_from_proto,
     ends_to_proto,
+    exchange_from_proto,
     grant_from_proto,
     new_api_key_from_proto,
     principal_to_proto,
@@ -87,7 +89,10 @@ class AuthnServicer(authn_pb2_grpc.AuthnServiceServicer):
 
     async def IssueToken(self, request: authn_pb2.IssueTokenRequest, context: Any) -> authn_pb2.IssueTokenResponse:
         source, call = source_from_proto(request.source), _call(request.request_id)
-        if request.refresh_token and not request.HasField("password") and not request.HasField("client"):
+        others = request.HasField("password") or request.HasField("client")
+        if request.HasField("exchange") and not others and not request.refresh_token:
+            issued = await self._service.exchange_token(exchange_from_proto(request.exchange), source, call)
+        elif request.refresh_token and not others and not request.HasField("exchange"):
             issued = await self._service.refresh_token(Secret(request.refresh_token), source, call)
         else:
             issued = await self._service.issue_token(grant_from_proto(request), source, call)
@@ -96,6 +101,8 @@ class AuthnServicer(authn_pb2_grpc.AuthnServiceServicer):
             expires_in=issued.lifetime,
             event_id=issued.event_id,
             refresh_token=issued.refresh.reveal(),
+            issued_token_type=ACCESS_TOKEN if request.HasField("exchange") else "",
+            scope=issued.scope,
         )
 
     async def Introspect(self, request: authn_pb2.IntrospectRequest, context: Any) -> authn_pb2.IntrospectResponse:

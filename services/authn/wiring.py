@@ -14,7 +14,9 @@ from services.authn.adapters.bootstrap_token import BootstrapTokenFile
 from services.authn.adapters.certificate import CertificateAuthenticator
 from services.authn.adapters.counted import CountedRecorder
 from services.authn.adapters.credentials import CredentialStore
+from services.authn.adapters.exchanged_token import Exchanger
 from services.authn.adapters.external_token import ExternalTokenAuthenticator
+from services.authn.adapters.holders import Holders
 from services.authn.adapters.issuer_store import IssuerStore
 from services.authn.adapters.jwks import HttpsDocuments, KeySets
 from services.authn.adapters.key_ring import KeyRotation, Schedule, open_ring
@@ -101,7 +103,9 @@ async def main(config: AuthnConfig) -> None:
         authenticators = (
             ApiKeyAuthenticator(store.keys, pepper),
             ExternalTokenAuthenticator(issuers, KeySets(documents, clock), revoked),
-            AccessTokenAuthenticator(store.users, store.keys, revoked, access, config.issuer, config.audience),
+            AccessTokenAuthenticator(
+                Holders(store.users, store.keys, issuers, revoked, access), config.issuer, config.audience
+            ),
             PasswordAuthenticator(store.users, hashing, logins, totp, await PasswordAuthenticator.make_decoy(hashing)),
             CertificateAuthenticator(client_authorities(config), certificate_rules(config)),
         )
@@ -111,6 +115,7 @@ async def main(config: AuthnConfig) -> None:
                 PrincipalTokenIssuer(principal, clock),
                 AccessTokenIssuer(access, config.issuer, config.audience, config.access_token_ttl, clock),
                 RefreshTokenStore(store, pepper, revoked, config.access_token_ttl, clock),
+                Exchanger(access, issuers, config.issuer, config.audience, config.access_token_ttl, clock),
                 revoked,
             ),
             store,

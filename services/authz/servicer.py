@@ -172,6 +172,7 @@ def described(message: identity_pb2.Principal) -> Principal:
         permissions=tuple(message.permissions),
         namespaces=to_scope(message.namespaces) if message.HasField("namespaces") else EVERYWHERE,
         tools=frozenset(message.tools),
+        narrowed_to=frozenset(message.narrowed_to),
         tenant=message.tenant,
         groups=tuple(message.groups),
         amr=tuple(message.amr),

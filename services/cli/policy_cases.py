@@ -41,6 +41,7 @@ class Who(_Strict):
     amr: tuple[str, ...] = ()
     auth_type: str = ""
     auth_time: float | None = None
+    narrowed_to: tuple[str, ...] = ()
 
     def principal(self) -> Principal:
         """The principal.
@@ -61,6 +62,7 @@ class Who(_Strict):
             groups=self.groups,
             amr=self.amr,
             auth_time=self.auth_time,
+            narrowed_to=frozenset(self.narrowed_to),
         )
 
 

@@ -65,7 +65,7 @@ async def _wait(stack: Stack, names: list[str], logs: dict[str, Path], line: Any
             return
         line.update("waiting for " + ", ".join(problems))
         reasons = [reason for found in problems.values() for reason in found]
-        if not all(reason.startswith("cluster: ") for reason in reasons):
+        if not all(reason.startswith(("cluster: ", "cluster ")) for reason in reasons):
             only_cluster_since = None
         elif only_cluster_since is None:
             only_cluster_since = time.monotonic()

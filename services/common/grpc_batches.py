@@ -1,15 +1,15 @@
 """The serving side of a stream whose questions are cheaper answered together (R8)."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 from services.common.call import CURRENT, Call, current_call
 from services.common.errors import DeadlineExceeded, DomainError
+from services.common.grpc_outgoing import Outgoing
 from services.common.grpc_server import public_error
-from services.common.grpc_stream import MAX_BATCH, item_error
+from services.common.grpc_stream import item_error
 from services.common.telemetry.rpc import Measured, answering_item, method_of
 
 _Item = tuple[Any, Measured]
@@ -19,7 +19,7 @@ Answers = Sequence[Any]
 """Responses or ``DomainError``s, in the order of the questions."""
 
 
-async def serve_batches(
+def serve_batches(
     requests: AsyncIterator[Any],
     handle: Callable[[Sequence[Any]], Sequence[tuple[Sequence[int], Awaitable[Answers]]]],
     *,
@@ -35,20 +35,17 @@ async def serve_batches(
     """
     stream = current_call()
     method = method_of(response_type)
-    answers: deque[Any] = deque()
-    tasks: set[asyncio.Task[None]] = set()
-    wake, room = asyncio.Event(), asyncio.Event()
+    outgoing = Outgoing()
     in_flight = 0
 
     def reply(items: Sequence[_Item], results: Answers) -> None:
         for (item, measured), result in zip(items, results, strict=True):
             if isinstance(result, DomainError):
-                answers.append(answer_type(id=item.header.id, error=item_error(result)))
+                outgoing.add(answer_type(id=item.header.id, error=item_error(result)))
                 measured.end(result.code.name)
             else:
-                answers.append(answer_type(id=item.header.id, response=result))
+                outgoing.add(answer_type(id=item.header.id, response=result))
                 measured.end("OK")
-        wake.set()
 
     async def answer(items: Sequence[_Item], work: Awaitable[Answers]) -> None:
         loop = asyncio.get_running_loop()
@@ -73,20 +70,17 @@ async def serve_batches(
             working.cancel()
         reply([item for _, item in waiting], [results[index] for index, _ in waiting])
 
-    def finished(task: asyncio.Task[None], size: int) -> None:
+    def finished(_: asyncio.Task[None], size: int) -> None:
         nonlocal in_flight
         in_flight -= size
-        tasks.discard(task)
-        room.set()
-        wake.set()
 
     async def read() -> None:
         nonlocal in_flight
         async for message in requests:
             items = [(item, answering_item(method, item.header.traceparent)) for item in message.items]
-            while (busy := in_flight + len(answers)) and busy + len(items) > limit:
-                room.clear()
-                await room.wait()
+            while (busy := in_flight + len(outgoing.answers)) and busy + len(items) > limit:
+                outgoing.room.clear()
+                await outgoing.room.wait()
             CURRENT.set(Call(stream.peer, stream.deadline, stream.metadata, ""))
             try:
                 groups = handle([item.request for item, _ in items])
@@ -94,33 +88,8 @@ async def serve_batches(
                 reply(items, [public_error(error, answer_type.DESCRIPTOR.full_name)] * len(items))
                 continue
             for indices, work in groups:
-                task = asyncio.create_task(answer([items[index] for index in indices], work))
-                tasks.add(task)
+                task = outgoing.spawn(answer([items[index] for index in indices], work))
                 task.add_done_callback(partial(finished, size=len(indices)))
                 in_flight += len(indices)
 
-    async def stop_reading() -> None:
-        if stream.stopping is not None:
-            await stream.stopping.wait()
-            reader.cancel()
-
-    reader = asyncio.create_task(read())
-    reader.add_done_callback(lambda _: wake.set())
-    stopper = asyncio.create_task(stop_reading())
-    try:
-        while True:
-            await wake.wait()
-            wake.clear()
-            while answers:
-                batch = [answers.popleft() for _ in range(min(len(answers), MAX_BATCH))]
-                yield response_type(answers=batch)
-                room.set()
-            if reader.done() and not tasks and not answers:
-                if not reader.cancelled():
-                    reader.result()
-                return
-    finally:
-        stopper.cancel()
-        reader.cancel()
-        for task in tasks:
-            task.cancel()
+    return outgoing.messages(read(), response_type)

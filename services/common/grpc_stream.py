@@ -25,14 +25,12 @@ from services.common.errors import (
     from_code,
 )
 from services.common.grpc_client import Peer
+from services.common.grpc_outgoing import MAX_BATCH, Outgoing
 from services.common.grpc_server import public_error
 from services.common.log import get_logger
 from services.common.telemetry.metrics import STREAM_RECONNECTS, STREAM_UP
 from services.common.telemetry.rpc import answering, asking, method_of
 from services.common.telemetry.trace_context import traceparent
-
-MAX_BATCH = 256
-"""Items in one message at most."""
 
 MAX_BATCH_BYTES = 1024 * 1024
 """Bytes in one message at most, unless a single item is larger; servers take four times as much."""
@@ -43,7 +41,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-async def serve_stream(
+def serve_stream(
     requests: AsyncIterator[Any],
     handle: Callable[[Any], Awaitable[Any]],
     *,
@@ -55,11 +53,7 @@ async def serve_stream(
     whose answers the peer has not taken yet included."""
     stream = current_call()
     method = method_of(response_type)
-    answers: deque[Any] = deque()
-    tasks: set[asyncio.Task[None]] = set()
-    wake = asyncio.Event()
-    room = asyncio.Event()
-    room.set()
+    outgoing = Outgoing()
 
     async def answer(item: Any) -> None:
         header = item.header
@@ -74,47 +68,17 @@ async def serve_stream(
             reply.error.CopyFrom(item_error(DeadlineExceeded("The item's deadline passed.")))
         except Exception as error:  # noqa: BLE001 - an item's crash is an answer, not the stream's end
             reply.error.CopyFrom(item_error(public_error(error, answer_type.DESCRIPTOR.full_name)))
-        answers.append(reply)
-
-    def finished(task: asyncio.Task[None]) -> None:
-        tasks.discard(task)
-        wake.set()
+        outgoing.add(reply)
 
     async def read() -> None:
         async for message in requests:
             for item in message.items:
-                while len(tasks) + len(answers) >= limit:
-                    room.clear()
-                    await room.wait()
-                task = asyncio.create_task(answer(item))
-                tasks.add(task)
-                task.add_done_callback(finished)
+                while len(outgoing.tasks) + len(outgoing.answers) >= limit:
+                    outgoing.room.clear()
+                    await outgoing.room.wait()
+                outgoing.spawn(answer(item))
 
-    async def stop_reading() -> None:
-        if stream.stopping is not None:
-            await stream.stopping.wait()
-            reader.cancel()
-
-    reader = asyncio.create_task(read())
-    reader.add_done_callback(lambda _: wake.set())
-    stopper = asyncio.create_task(stop_reading())
-    try:
-        while True:
-            await wake.wait()
-            wake.clear()
-            while answers:
-                batch = [answers.popleft() for _ in range(min(len(answers), MAX_BATCH))]
-                yield response_type(answers=batch)
-                room.set()
-            if reader.done() and not tasks and not answers:
-                if not reader.cancelled():
-                    reader.result()
-                return
-    finally:
-        stopper.cancel()
-        reader.cancel()
-        for task in tasks:
-            task.cancel()
+    return outgoing.messages(read(), response_type)
 
 
 def item_error(error: DomainError) -> stream_pb2.ItemError:

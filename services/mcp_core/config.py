@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Literal
 
 import pydantic
 
 from services.common.config import FilePath, Model, PeerAddress, TlsFiles
 from services.common.telemetry.config import ADDRESS, TelemetryConfig
+from services.mcp_core.naming import DNS1123_LABEL
 from services.mcp_core.tools import TOOLSETS
 
 Address = Annotated[str, pydantic.Field(pattern=ADDRESS)]
@@ -80,6 +82,9 @@ class Config(Model):
     authz: PeerAddress
     audit: PeerAddress
     cluster: ClusterConfig
+    further_clusters: tuple[ClusterConfig, ...] = ()
+    """With any, every call names its cluster, and none is assumed. Policy sees the name as ``action.cluster``: a grant
+    without a condition on it is good for all."""
     sealing_key_file: FilePath
     """Seals what clients carry, confirmations and the rounds of a call (R16): a base64 key of 32 bytes a line, the same
     file for every replica. The first seals, all open, so that a new one can be put first."""
@@ -115,6 +120,19 @@ class Config(Model):
         if not os.access(path, os.R_OK):
             raise ValueError(f"cannot read {path}; `kubegate up` makes it, or `openssl rand -base64 32` (mode 0600)")
         return path
+
+    @pydantic.field_validator("further_clusters")
+    @classmethod
+    def _told_apart(
+        cls, further: tuple[ClusterConfig, ...], info: pydantic.ValidationInfo
+    ) -> tuple[ClusterConfig, ...]:
+        first = info.data.get("cluster")
+        names = [one.name for one in (*((first,) if first else ()), *further)]
+        if further and (bad := next((name for name in names if not re.fullmatch(DNS1123_LABEL, name)), None)):
+            raise ValueError(f"calls name their cluster, so {bad!r} must be lower-case letters, digits and '-'")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two clusters are called {twice!r}")
+        return further
 
     @pydantic.field_validator("allowed_hosts")
     @classmethod

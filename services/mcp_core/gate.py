@@ -56,8 +56,7 @@ class Change:
 class Gate:
     """Lets changes through, one by one."""
 
-    def __init__(self, cluster: str, authorizer: Authorizer, confirmations: Confirmations, once: Once) -> None:
-        self._cluster = cluster
+    def __init__(self, authorizer: Authorizer, confirmations: Confirmations, once: Once) -> None:
         self._authorizer = authorizer
         self._confirmations = confirmations
         self._once = once
@@ -70,7 +69,7 @@ class Gate:
                 changed.
         """
         key = change.controls.idempotency_key if not change.controls.dry_run else ""
-        digest = digest_of(self._cluster, change.tool, change.invocation.arguments)
+        digest = digest_of(change.placement.action.cluster, change.tool, change.invocation.arguments)
 
         async def look() -> str:
             return await _look(change)

@@ -17,7 +17,9 @@ from services.common.errors import DomainError, Internal, InvalidArgument, Unaut
 from services.common.ids import uuid7
 from services.common.log import get_logger
 from services.common.telemetry.trace_context import CURRENT, TraceContext
+from services.mcp_core.clusters import ARGUMENT
 from services.mcp_core.confirmation import Asking, Way
+from services.mcp_core.edge import token_request
 from services.mcp_core.edge.credentials import NoCredential, credential
 from services.mcp_core.edge.guard import (
     AmbiguousLength,
@@ -39,12 +41,12 @@ from services.mcp_core.edge.wire import (
     Scope,
     Send,
     json_response,
-    parse_json,
 )
 from services.mcp_core.errors import ActionDenied
 from services.mcp_core.journal import bounded
+from services.mcp_core.json_text import parse_json
 from services.mcp_core.mcp import McpEndpoint
-from services.mcp_core.model import Caller, RequestContext, Source
+from services.mcp_core.model import Caller, Grant, RequestContext, Source
 from services.mcp_core.offers import Offer
 from services.mcp_core.openapi import document
 from services.mcp_core.pipeline import Pipeline, result_of
@@ -63,7 +65,8 @@ SAID = 8192
 """Characters of a header that are looked at for the record; a cut before redaction could hide half of a secret."""
 
 # What curl sends without being told otherwise is a form type around a JSON body.
-_JSON_TYPES = frozenset({"", "application/json", "application/x-www-form-urlencoded"})
+FORM = "application/x-www-form-urlencoded"
+_JSON_TYPES = frozenset({"", "application/json", FORM})
 
 _UNSERVED = {
     HeadersTooLarge: "headers too large",
@@ -286,13 +289,14 @@ class Edge:
         address = context.source.address
         await self._admit(context, cost=PASSWORD_COST)
         try:
-            username, password, otp = _password_fields(await self._json_object(request))
+            asked = await self._grant(request)
         except (DomainError, Disconnected):
             await self._pipeline.refuse_malformed(context, "issue_token")
             raise
-        issued = await self._pipeline.issue_token(context, username, password, otp)
+        issued = await self._pipeline.issue_token(context, asked)
         self._limiter.refund(address, PASSWORD_COST)
-        return json_response({"access_token": issued.token, "token_type": "Bearer", "expires_in": issued.expires_in})
+        answer = {"access_token": issued.token, "token_type": "Bearer", "expires_in": issued.expires_in}
+        return json_response({**answer, **issued.exchanged})
 
     async def _key_set(self, request: Request, context: RequestContext) -> Response:
         known = self._authenticator.known_jwks()
@@ -322,36 +326,26 @@ class Edge:
     async def _describe(self, request: Request, context: RequestContext) -> Response:
         return self._openapi
 
+    async def _grant(self, request: Request) -> Grant:
+        body = await self._posted(request)
+        # What curl sends without being told otherwise is a form type around JSON.
+        form = request.media_type() == FORM and body.strip() and not body.lstrip().startswith(b"{")
+        return token_request.grant(token_request.form(body) if form else _object(body))
+
     async def _json_object(self, request: Request) -> dict[str, Any]:
+        return _object(await self._posted(request))
+
+    async def _posted(self, request: Request) -> bytes:
         if request.media_type() not in _JSON_TYPES:
             raise NotRouted(415, "Send the arguments as a JSON object, content type application/json.")
-        body = await request.body(self._settings.max_body)
-        value = parse_json(body) if body.strip() else {}
-        if not isinstance(value, dict):
-            raise InvalidArgument("Send the arguments as one JSON object.")
-        return value
+        return await request.body(self._settings.max_body)
 
 
-def _password_fields(fields: dict[str, Any]) -> tuple[str, str, str]:
-    unknown = sorted(set(fields) - {"username", "password", "otp"})
-    if unknown:
-        raise InvalidArgument(
-            f"Unknown field {bounded(unknown[0], 64)!r}; send username, password and, if you have one, otp."
-        )
-    username, password, otp = (fields.get(key, "") for key in ("username", "password", "otp"))
-    for key, value in (("username", username), ("password", password), ("otp", otp)):
-        if not isinstance(value, str) or len(value) > 1024 or (key != "otp" and not value) or not _is_unicode(value):
-            raise InvalidArgument(f"Field `{key}` must be a text of 1 to 1024 characters.")
-    return username, password, otp
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether UTF-8 has a form for it: JSON may escape half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _object(body: bytes) -> dict[str, Any]:
+    value = parse_json(body) if body.strip() else {}
+    if not isinstance(value, dict):
+        raise InvalidArgument("Send the arguments as one JSON object.")
+    return value
 
 
 def _offered(offers: list[Offer]) -> dict[str, Any]:
@@ -375,6 +369,7 @@ def _offered(offers: list[Offer]) -> dict[str, Any]:
                 "read_only": tool.read_only,
                 "destructive": tool.destructive,
                 "input_schema": tool.input_schema,
+                **({"clusters": list(offer.clusters)} if ARGUMENT in tool.input_schema["properties"] else {}),
             }
         )
     return {"resources": [resources[key] for key in sorted(resources)], "tools": tools}

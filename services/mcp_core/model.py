@@ -109,10 +109,37 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A JWT for a user; ``expires_in`` is in seconds."""
+    """A JWT for a user; ``expires_in`` is in seconds. ``exchanged``: what RFC 8693, 2.2.1 has more to say of one."""
 
     token: str = field(repr=False)
     expires_in: int = 0
+    exchanged: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordGrant:
+    """A user name and password, and the code of a second factor where there is one."""
+
+    username: str
+    password: str = field(repr=False)
+    otp: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenExchange:
+    """The parameters of RFC 8693, 2.1."""
+
+    subject_token: str = field(repr=False)
+    subject_token_type: str
+    actor_token: str = field(default="", repr=False)
+    actor_token_type: str = ""
+    scope: str = ""
+    requested_token_type: str = ""
+    audience: tuple[str, ...] = ()
+    resource: tuple[str, ...] = ()
+
+
+Grant = PasswordGrant | TokenExchange
 
 
 @dataclass(frozen=True, slots=True)

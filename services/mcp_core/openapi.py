@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from services.mcp_core.edge.token_request import EXCHANGE
 from services.mcp_core.tools.base import Tool
 
 _PROBLEM = {
@@ -45,6 +46,31 @@ _CLUSTER = {
 _CONFIRMED = {"428": "To be confirmed first: send the same arguments again with the `confirm` of this answer."}
 
 
+_PASSWORD_GRANT: dict[str, Any] = {
+    "type": "object",
+    "required": ["username", "password"],
+    "properties": {key: {"type": "string"} for key in ("username", "password", "otp")},
+    "additionalProperties": False,
+}
+_ONE_OR_MORE = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_EXCHANGE_GRANT: dict[str, Any] = {
+    "type": "object",
+    "required": ["grant_type", "subject_token", "subject_token_type"],
+    "properties": {
+        "grant_type": {"const": EXCHANGE},
+        **{
+            key: {"type": "string"}
+            for key in ("subject_token", "subject_token_type", "actor_token", "actor_token_type")
+        },
+        "scope": {"type": "string", "description": "Roles and direct permissions to keep, separated by blanks."},
+        "requested_token_type": {"type": "string"},
+        "audience": _ONE_OR_MORE,
+        "resource": _ONE_OR_MORE,
+    },
+    "additionalProperties": False,
+}
+
+
 def document(registry: Mapping[str, Tool], base_url: str) -> dict[str, Any]:
     """The whole document."""
     paths: dict[str, Any] = {
@@ -56,7 +82,7 @@ def document(registry: Mapping[str, Tool], base_url: str) -> dict[str, Any]:
         "/auth/token": {
             "post": _operation(
                 "issue_token",
-                "A JWT for a user name and password.",
+                "A JWT for a user name and password, or in exchange for another (RFC 8693; a form, or JSON).",
                 {
                     "type": "object",
                     "required": ["access_token", "token_type", "expires_in"],
@@ -64,15 +90,12 @@ def document(registry: Mapping[str, Tool], base_url: str) -> dict[str, Any]:
                         "access_token": {"type": "string"},
                         "token_type": {"const": "Bearer"},
                         "expires_in": {"type": "integer", "description": "Seconds."},
+                        "issued_token_type": {"type": "string", "description": "Of an exchange."},
+                        "scope": {"type": "string", "description": "What an exchanged token keeps."},
                     },
                 },
-                {status: text for status, text in _COMMON.items() if status != "403"},
-                body={
-                    "type": "object",
-                    "required": ["username", "password"],
-                    "properties": {key: {"type": "string"} for key in ("username", "password", "otp")},
-                    "additionalProperties": False,
-                },
+                {**_COMMON, "403": "The subject's token lets somebody else act."},
+                body={"oneOf": [_PASSWORD_GRANT, _EXCHANGE_GRANT]},
             )
             | {"security": []}
         },

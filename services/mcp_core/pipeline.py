@@ -32,7 +32,7 @@ from services.common.errors import (
     Unavailable,
 )
 from services.common.log import get_logger
-from services.mcp_core.catalog import Catalog
+from services.mcp_core.clusters import ARGUMENT, Clusters
 from services.mcp_core.confirmation import Asking, Confirmations
 from services.mcp_core.decided import denials, write_decision
 from services.mcp_core.errors import ActionDenied, InputRequired, OutcomeUnknown
@@ -46,6 +46,7 @@ from services.mcp_core.model import (
     Caller,
     Credential,
     Dialogue,
+    Grant,
     Kind,
     RequestContext,
     Result,
@@ -54,7 +55,7 @@ from services.mcp_core.model import (
 from services.mcp_core.naming import impersonation
 from services.mcp_core.offers import Offer, Offers
 from services.mcp_core.once import Once, outcome_of
-from services.mcp_core.placement import Denial, Placement, place, placed, resolve
+from services.mcp_core.placement import Denial, Placement, namespace_missing, place, placed, resolve
 from services.mcp_core.ports import (
     Authenticator,
     Authorizer,
@@ -90,7 +91,7 @@ class Pipeline:
         authenticator: Authenticator,
         authorizer: Authorizer,
         recorder: Recorder,
-        cluster: Cluster,
+        clusters: Sequence[Cluster],
         keeper: Keeper,
         sealer: Sealer,
         clock: Clock,
@@ -99,12 +100,11 @@ class Pipeline:
         self._clock = clock
         self._authenticator = authenticator
         self._authorizer = authorizer
-        self._cluster = cluster
-        self._catalog = Catalog(cluster, clock)
-        self._offers = Offers(registry, authorizer, self._catalog, cluster.name)
+        self._clusters = Clusters(clusters, clock)
+        self._offers = Offers(registry, authorizer, self._clusters)
         self._journal = Journal(recorder, clock)
         self._once = Once(keeper, clock)
-        self._gate = Gate(cluster.name, authorizer, Confirmations(sealer, clock), self._once)
+        self._gate = Gate(authorizer, Confirmations(sealer, clock), self._once)
 
     async def authenticate(self, context: RequestContext, credential: Credential) -> Caller:
         """Step 1. The caller of this method drops the credential when it returns or raises.
@@ -117,10 +117,10 @@ class Pipeline:
             context, "authenticate", lambda: self._authenticator.authenticate(credential, context)
         )
 
-    async def issue_token(self, context: RequestContext, username: str, password: str, otp: str) -> AccessToken:
-        """A JWT for a user's password. Raises as ``authenticate``."""
+    async def issue_token(self, context: RequestContext, grant: Grant) -> AccessToken:
+        """A JWT for a password, or for another token. Raises as ``authenticate``, and what the port says."""
         return await self._before_principal(
-            context, "issue_token", lambda: self._authenticator.issue_token(username, password, otp, context)
+            context, "issue_token", lambda: self._authenticator.issue_token(grant, context)
         )
 
     async def refuse_unproven(self, context: RequestContext, reason: str) -> None:
@@ -253,8 +253,12 @@ class Pipeline:
         entry.resource = tool.permission.resource
         controls, arguments = split_controls(validate(tool, given))
         entry.mutation = not tool.read_only and not controls.dry_run
-        kind = await self._catalog.find(arguments["kind"], caller.context.deadline) if tool.any_kind else None
-        action = resolve(self._cluster.name, tool, arguments, kind)
+        entry.metadata["cluster"] = str(arguments.get(ARGUMENT, ""))
+        target, arguments = self._clusters.of(arguments)
+        cluster = target.cluster
+        entry.metadata["cluster"] = cluster.name
+        kind = await target.catalog.find(arguments["kind"], caller.context.deadline) if tool.any_kind else None
+        action = resolve(cluster.name, tool, arguments, kind)
         entry.resource = action.permission.resource
         entry.namespace = action.namespace
         if action.name:
@@ -266,7 +270,7 @@ class Pipeline:
 
         async with denials(self._authorizer, entry, placed(action, needs)):
             placement = await place(  # 3
-                self._authorizer, self._cluster, caller, tool, action, kind=kind, needs=needs
+                self._authorizer, cluster, caller, tool, action, kind=kind, needs=needs
             )
         write_decision(entry, placement)
 
@@ -277,19 +281,20 @@ class Pipeline:
         call = Invocation(
             arguments,
             placement.namespaces,
-            self._session(caller, placement, deadline),
+            _session(cluster, caller, placement, deadline),
             kind,
             placement.granted,
             still_allowed,
             deadline,
             controls.dry_run,
             dialogue=replace(dialogue, report=None),
+            missing=lambda name: namespace_missing(self._authorizer, cluster, caller, replace(action, namespace=name)),
         )
         if not tool.read_only:
             passed = await self._gate.admit(entry, Change(caller, tool, controls, asking, call, placement))
             if isinstance(passed, ToolAnswer):
                 return passed
-            session = self._session(caller, passed.placement, deadline)
+            session = _session(cluster, caller, passed.placement, deadline)
             still_allowed = self._asking_again(caller, placed(action, (*needs, *passed.invocation.plan.needs)))
             call = replace(passed.invocation, cluster=session, still_allowed=still_allowed)
             if self._clock.monotonic() - decided_at > STALE_SECONDS:
@@ -329,12 +334,6 @@ class Pipeline:
 
         return ask
 
-    def _session(self, caller: Caller, placement: Placement, deadline: Deadline) -> ClusterSession:
-        if placement.own_account:
-            # No role lets a caller list only some namespaces; authz has decided each of these names.
-            return self._cluster.session(None, deadline)
-        return self._cluster.session(_impersonate(caller, placement.roles), deadline)
-
     async def _before_principal(self, context: RequestContext, action: str, question: Callable[[], Awaitable[T]]) -> T:
         try:
             return await question()
@@ -344,6 +343,13 @@ class Pipeline:
             failure = _public(error, context.request_id)
             await self._journal.anonymous(context, Kind.MCP_REQUEST, action, Result.ERROR, failure.public_message)
             raise failure from error
+
+
+def _session(cluster: Cluster, caller: Caller, placement: Placement, deadline: Deadline) -> ClusterSession:
+    if placement.own_account:
+        # No role lets a caller list only some namespaces; authz has decided each of these names.
+        return cluster.session(None, deadline)
+    return cluster.session(_impersonate(caller, placement.roles), deadline)
 
 
 def _impersonate(caller: Caller, roles: tuple[str, ...]) -> Impersonation:

@@ -21,6 +21,7 @@ from services.mcp_core.model import (
     Credential,
     Decision,
     Event,
+    Grant,
     RequestContext,
     Scopes,
     Suggestion,
@@ -237,8 +238,9 @@ class Authenticator(Protocol):
         """
         ...
 
-    async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:
-        """A JWT for a user's password. Raises as `authenticate`."""
+    async def issue_token(self, grant: Grant, context: RequestContext) -> AccessToken:
+        """A JWT for a user's password, or in exchange for another. Raises as `authenticate`; where an exchange asks
+        for what is not given, InvalidArgument or PermissionDenied."""
         ...
 
     async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:

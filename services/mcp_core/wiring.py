@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from services.common.audit_client import AuditClient
 from services.common.clock import SystemClock
@@ -29,7 +29,7 @@ from services.mcp_core.adapters.measured_steps import (
 )
 from services.mcp_core.adapters.once import AuthzKeeper
 from services.mcp_core.adapters.sealing import FernetSealer, SealingKeys
-from services.mcp_core.config import Config
+from services.mcp_core.config import ClusterConfig, Config
 from services.mcp_core.decision_cache import CachedAuthorizer
 from services.mcp_core.edge.connections import ConnectionLimits
 from services.mcp_core.edge.guard import Guard
@@ -38,6 +38,7 @@ from services.mcp_core.edge.measured import MeasuredEdge
 from services.mcp_core.edge.server import HttpsServer, bind, tls_context
 from services.mcp_core.http import Edge, EdgeSettings
 from services.mcp_core.mcp import Elicitations, McpEndpoint, McpSettings, Pack, product
+from services.mcp_core.mcp.across import across
 from services.mcp_core.mcp.messages import ACTIONS, INVALID
 from services.mcp_core.pipeline import Pipeline
 from services.mcp_core.ports import Cluster
@@ -64,16 +65,11 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
         closing.callback(listener.close)
         telemetry = Telemetry("mcp-core", config.telemetry, config.mesh, metrics.CORE)
         closing.push_async_callback(telemetry.stop)
-        cluster = await KubernetesCluster.open(
-            ClusterSettings(
-                config.cluster.name,
-                config.cluster.kubeconfig,
-                config.cluster.context,
-                allow_exec_plugins=config.cluster.allow_exec_plugins,
-                impersonate=config.cluster.act_as == "caller",
-            )
-        )
-        closing.push_async_callback(cluster.close)
+        clusters: list[Cluster] = []
+        for each in (config.cluster, *config.further_clusters):
+            cluster = await KubernetesCluster.open(_settings(each))
+            closing.push_async_callback(cluster.close)
+            clusters.append(cluster)
 
         authn_peer = Peer("authn", config.authn, config.mesh)
         authz_peer = Peer("authz", config.authz, config.mesh)
@@ -92,7 +88,9 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
         audit = AuditClient(audit_peer, clock)
         closing.push_async_callback(audit.close)
 
-        pack = packed(measured_tools(offered_tools(config.toolset, config.toolsets_off)))
+        pack = across(
+            packed(measured_tools(offered_tools(config.toolset, config.toolsets_off))), [one.name for one in clusters]
+        )
         authenticator = MeasuredAuthenticator(authn)
         keeper = AuthzKeeper(authz_peer)
         pipeline = Pipeline(
@@ -100,7 +98,7 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
             authenticator=authenticator,
             authorizer=MeasuredAuthorizer(decisions),
             recorder=MeasuredRecorder(AuditAdapter(audit), (*pack.tools, *ACTIONS.values(), INVALID, "resources")),
-            cluster=cluster,
+            clusters=clusters,
             keeper=keeper,
             sealer=sealer,
             clock=clock,
@@ -109,7 +107,7 @@ async def main(config: Config, packed: Callable[[Mapping[str, Tool]], Pack] = pr
         base_url = config.base_url or f"https://localhost:{listener.getsockname()[1]}"
         settings = McpSettings(config.max_body_bytes, base_url, keys.derived("request state"))
         endpoint = McpEndpoint(pipeline, pack, settings, Elicitations(pipeline, keeper, sealer))
-        readiness = Readiness(probes(authn_peer, authz_peer, audit_peer, cluster), clock)
+        readiness = Readiness(probes(authn_peer, authz_peer, audit_peer, clusters), clock)
         limiter = SourceLimiter(config.source_limit.burst, config.source_limit.per_second, clock)
         edge = Edge(
             EdgeSettings(
@@ -176,15 +174,28 @@ def health_server(config: Config, readiness: Readiness) -> GrpcServer | None:
     return GrpcServer(config.health_listen, config.mesh, lambda: list(readiness.last()))
 
 
-def probes(authn: Peer, authz: Peer, audit: Peer, cluster: Cluster) -> dict[str, Probe]:
-    """What has to answer before the core is ready."""
+def _settings(cluster: ClusterConfig) -> ClusterSettings:
+    return ClusterSettings(
+        cluster.name,
+        cluster.kubeconfig,
+        cluster.context,
+        allow_exec_plugins=cluster.allow_exec_plugins,
+        impersonate=cluster.act_as == "caller",
+    )
 
-    async def cluster_answers(deadline: Deadline) -> None:
-        await cluster.version(deadline)
+
+def probes(authn: Peer, authz: Peer, audit: Peer, clusters: Sequence[Cluster]) -> dict[str, Probe]:
+    """What has to answer before the core is ready; each of several clusters by its name."""
+
+    def answers(cluster: Cluster) -> Probe:
+        async def probe(deadline: Deadline) -> None:
+            await cluster.version(deadline)
+
+        return probe
 
     return {
         "authn": lambda deadline: health.check(authn, deadline),
         "authz": lambda deadline: health.check(authz, deadline),
         "audit": lambda deadline: health.check(audit, deadline),
-        "cluster": cluster_answers,
+        **{("cluster" if len(clusters) == 1 else f"cluster {each.name}"): answers(each) for each in clusters},
     }

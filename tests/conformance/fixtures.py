@@ -19,7 +19,7 @@ from services.mcp_core.errors import InputRequired
 from services.mcp_core.mcp.pack import Argument, Block, Listing, Pack, Prompt, ResourceSource
 from services.mcp_core.mcp.product import product
 from services.mcp_core.model import Permission, ToolAnswer
-from services.mcp_core.tools.base import Invocation, Structured, Tool
+from services.mcp_core.tools.base import Invocation, Structured, Tool, over_at_once
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 WAV = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA="
@@ -57,7 +57,7 @@ def _tool(
         run=run,
         namespaced=False,
         read_only=True,
-        waits=lambda arguments: waits,
+        waits=(lambda arguments: True) if waits else over_at_once,
         text=lambda structured: str(structured["text"]),
         blocks=(lambda structured: tuple(blocks)) if blocks else None,
     )

@@ -1,8 +1,7 @@
 """A signing key in the wrong hands, and its withdrawal: real authn and authz, the core's own adapter, a thief (R12)."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,14 +9,11 @@ import pytest_asyncio
 
 from kubegate.audit.v1 import audit_pb2
 from kubegate.authn.v1 import admin_pb2, admin_pb2_grpc
-from kubegate.authz.v1 import authz_pb2, authz_pb2_grpc
 from kubegate.common.v1 import identity_pb2
 from services.authn.adapters.signing_keys import Purpose, SigningKey
 from services.common.deadline import Deadline
 from services.common.errors import DomainError, InvalidArgument, NotFound, PermissionDenied, Unauthenticated
-from services.common.ids import uuid7
-from services.mcp_core.adapters.authn import AuthnAdapter
-from services.mcp_core.model import Credential, RequestContext, Source
+from tests.contract.core_rig import CoreRig, until_refused
 from tests.fakes.authn_stack import CORE, OPERATOR, AuthnStack
 from tests.fakes.stolen_key import forge_access, forge_principal, steal
 
@@ -32,13 +28,8 @@ ROOT = identity_pb2.Principal(
 )
 
 
-class Rig:
-    """The stack, and the core's adapter with its lease on authn."""
-
-    def __init__(self, stack: AuthnStack) -> None:
-        self.stack = stack
-        self.adapter = AuthnAdapter(stack.mesh.peer("authn", stack.authn.port, CORE))
-        self.authz = stack.mesh.peer("authz", stack.authz.port, CORE)
+class Rig(CoreRig):
+    """The rig, a thief, and what stops him."""
 
     def stolen(self, purpose: Purpose) -> SigningKey:
         home = self.stack.directory / "authn"
@@ -54,56 +45,17 @@ class Rig:
             (("kubegate-principal-token", token),),
         )
 
-    async def at_the_core(self, token: str) -> Any:
-        """The caller, as the core takes him for: from its cache where it may."""
-        context = RequestContext(uuid7(), "1" * 32, "mcp", Source("192.0.2.1"), Deadline.after(10))
-        return await self.adapter.authenticate(Credential(token), context)
-
-    async def at_authz(self, principal_token: str) -> Any:
-        action = identity_pb2.Action(verb="list", resource="pods", namespace="default")
-        return await self.authz.unary(
-            lambda channel: authz_pb2_grpc.AuthzServiceStub(channel).Check,
-            authz_pb2.CheckRequest(principal_token=principal_token, action=action),
-            Deadline.after(10),
-        )
-
-    async def heard_of_it(self) -> None:
-        """Until the core's lease has answered a ping that was sent from now on."""
-        lease = self.adapter._lease
-        sent = lease._sequence
-        while lease._sequence < sent + 2 or not lease.fresh():
-            await asyncio.sleep(0.02)
-
 
 @pytest_asyncio.fixture(scope="module")
 async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
     stack = await AuthnStack.make(tmp_path_factory.mktemp("withdrawal"))
     try:
-        await stack.start()
-        await stack.bootstrap()
         rig = Rig(stack)
-        keeping = asyncio.create_task(rig.adapter.keep())
-        await rig.heard_of_it()
+        await rig.start()
         yield rig
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
-        await rig.adapter.close()
-        await rig.authz.close()
+        await rig.stop()
     finally:
         await stack.stop()
-
-
-async def _until_refused(ask: Callable[[], Awaitable[Any]]) -> None:
-    """The suite's time limit ends what never comes. Once refused, it stays so."""
-    while True:
-        try:
-            await ask()
-        except Unauthenticated:
-            break
-        await asyncio.sleep(0.02)
-    for _ in range(3):
-        with pytest.raises(Unauthenticated):
-            await ask()
 
 
 @pytest.mark.req("I3.17", "R12", "R5")
@@ -127,7 +79,7 @@ async def test_what_a_withdrawn_access_key_signed_is_refused_wherever_it_was_cac
     assert rig.adapter.known_jwks() is None, "the key set that the core serves is fetched again"
     published = [key["kid"] for key in json.loads(await rig.adapter.jwks(Deadline.after(5)))["keys"]]
     assert published == [signs.kid]
-    await _until_refused(lambda: rig.at_authz(caller.token))
+    await until_refused(lambda: rig.at_authz(caller.token))
 
     again = (await rig.stack.issue("admin", rig.stack.first.admin_password)).access_token
     assert (await rig.at_the_core(again)).principal.subject == "admin"
@@ -144,7 +96,7 @@ async def test_a_withdrawn_principal_key_proves_nothing_whatever_revision_it_cla
     assert (await rig.at_authz(seen)).WhichOneof("outcome") == "allowed", "the attack works"
 
     await rig.withdraw(thief.kid)
-    await _until_refused(lambda: rig.at_authz(seen))
+    await until_refused(lambda: rig.at_authz(seen))
     for token in (forge_principal(thief, ROOT, CORE), known.token):
         with pytest.raises(Unauthenticated):
             await rig.at_authz(token)

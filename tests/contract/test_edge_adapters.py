@@ -40,6 +40,7 @@ from services.mcp_core.model import (
     Denied,
     Event,
     Kind,
+    PasswordGrant,
     Phase,
     Principal,
     RequestContext,
@@ -199,9 +200,9 @@ async def test_authn_over_its_stream(others: Others) -> None:
     assert others.authn.requests[0].source.address == "192.0.2.1"
     with pytest.raises(Unauthenticated):
         await adapter.authenticate(Credential("bad"), context())
-    assert (await adapter.issue_token("admin", "right", "", context())).expires_in == 900
+    assert (await adapter.issue_token(PasswordGrant("admin", "right"), context())).expires_in == 900
     with pytest.raises(Unauthenticated):
-        await adapter.issue_token("admin", "wrong", "", context())
+        await adapter.issue_token(PasswordGrant("admin", "wrong"), context())
     assert await adapter.jwks(Deadline.after(5)) == b'{"keys":[]}'
     assert adapter.known_jwks() is None, "nothing is known without a lease"
     await adapter.close()

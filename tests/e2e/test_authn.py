@@ -287,3 +287,36 @@ def test_a_leaked_key_is_withdrawn_from_the_command_line(own_stack: RunningStack
     assert {event["metadata"]["reason"] for event in told} == {"a backup was stolen"}
     used = stack.json("audit", "query", "--type", "authentication", "--text", f"signing-key:{access.kid}")
     assert {event["principal"]["subject"] for event in used} == {"admin"}
+
+
+@pytest.mark.req("I3.5", "R18")
+def test_a_token_is_exchanged_at_the_edge_for_a_narrower_one_with_somebody_who_acts(stack: RunningStack) -> None:
+    """As docs/integrating.md shows it."""
+    password = stack.json("users", "create", "fay", "--role", "viewer", "--role", "admin")["password"]
+    subject = _token(stack, "fay", password).json()["access_token"]
+    actor = _token(stack, "admin", stack.secret("admin.password")).json()["access_token"]
+    kind = "urn:ietf:params:oauth:token-type:access_token"
+    asked = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token": subject,
+        "subject_token_type": kind,
+        "actor_token": actor,
+        "actor_token_type": kind,
+        "scope": "viewer",
+        "audience": "kubegate",
+    }
+    with stack.client() as client:
+        answer = client.post("/auth/token", data=asked)
+        wider = client.post("/auth/token", data={**asked, "scope": "viewer auditor"})
+        elsewhere = client.post("/auth/token", data={**asked, "resource": "https://elsewhere.example"})
+    assert answer.status_code == 200, answer.text
+    assert (wider.status_code, elsewhere.status_code) == (400, 400)
+    assert (answer.json()["scope"], answer.json()["issued_token_type"]) == ("viewer", kind)
+    made = answer.json()["access_token"]
+    assert stack.call("list_pods", ARGUMENTS, made).status_code == 200
+    assert stack.call("list_secrets", ARGUMENTS, subject).status_code == 200
+    assert stack.call("list_secrets", ARGUMENTS, made).status_code == 403
+    (told,) = stack.events(event_type="mcp_request", user="fay", action="list_pods")
+    assert told["principal"]["actors"] == ["admin"]
+    stack.run("users", "disable", "fay")
+    eventually(lambda: stack.call("list_pods", ARGUMENTS, made).status_code == 401, "it ends with its subject")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from services.audit.event import Identity
+from services.audit.event import Identity, user_name
 from services.common.errors import Unauthenticated, Unavailable
 from services.common.principal_token import PrincipalVerifier
 
@@ -34,4 +34,5 @@ class TokenPrincipals:
             roles=tuple(principal.roles),
             groups=tuple(principal.groups),
             amr=tuple(principal.amr),
+            actors=tuple(user_name(actor.issuer, actor.subject) for actor in principal.actors),
         )

@@ -13,15 +13,14 @@ from typing import Any
 import jwt
 
 from services.authn.adapters import api_key
+from services.authn.adapters.holders import AUTH_TYPE, Holders, exchanged, of_elsewhere
 from services.authn.adapters.key_ring import KeyRing
 from services.authn.errors import Reason, Rejected
 from services.authn.model import Credential, Principal, Secret, TokenCredential
-from services.authn.ports import ApiKeys, Revoked, Users
 from services.common.clock import Clock
 from services.common.ids import uuid7
 from services.common.revocations import signing_key_name
 
-AUTH_TYPE = "jwt"
 TYP = "at+jwt"
 LEEWAY = 30
 """Seconds by which clocks may differ."""
@@ -70,13 +69,8 @@ class AccessTokenAuthenticator:
 
     auth_type = AUTH_TYPE
 
-    def __init__(
-        self, users: Users, keys: ApiKeys, revoked: Revoked, ring: KeyRing, issuer: str, audience: str
-    ) -> None:
-        self._users = users
-        self._keys = keys
-        self._revoked = revoked
-        self._ring = ring
+    def __init__(self, holders: Holders, issuer: str, audience: str) -> None:
+        self._holders = holders
         self._issuer = issuer
         self._audience = audience
 
@@ -88,21 +82,29 @@ class AccessTokenAuthenticator:
             raise Rejected(Reason.MALFORMED, AUTH_TYPE)
         try:
             claims, kid = self._verify(credential.token.reveal())
-            expires_at, auth_time = self._times(claims, now)
-            subject, token_id, amr = claims["sub"], claims["jti"], tuple(claims.get("amr", ()))
-            key_id, family, generation = claims.get("key", ""), claims.get("fam", ""), claims.get("gen", 0)
+            principal = self._judge(claims, credential.certificate, now)
+            principal = replace(principal, ends_with=(signing_key_name(kid),))
+            return exchanged(principal, claims, self._issuer) if "ends" in claims else principal
         except Rejected:
             raise
         except Exception:  # noqa: BLE001
             # Parsers of hostile input raise more kinds than they document; all of them mean the same here.
             raise Rejected(Reason.INVALID_TOKEN, AUTH_TYPE) from None
-        own_name, ends_with = _named(key_id or family, token_id), (signing_key_name(kid),)
-        if self._revoked.is_revoked(own_name) or (family and self._revoked.is_revoked(family)):
-            raise Rejected(Reason.REVOKED, AUTH_TYPE, credential_id=token_id)
+
+    def _judge(self, claims: Mapping[str, Any], certificate: bytes, now: datetime) -> Principal:
+        """The principal of verified claims, by the record of what the token was made from."""
+        expires_at, auth_time = self._times(claims, now)
+        subject, token_id, amr = claims["sub"], claims["jti"], tuple(claims.get("amr", ()))
+        key_id, family, generation = claims.get("key", ""), claims.get("fam", ""), claims.get("gen", 0)
+        own_name = _named(claims.get("root", "") or key_id or family, token_id)
+        self._holders.check_ends((own_name, family, *claims.get("ends", ())), token_id)
+        self._holders.check_actors(claims.get("act"), now)
+        if "ext" in claims:
+            self._holders.settings_of(claims["ext"])
+            return of_elsewhere(claims, own_name, auth_time, expires_at)
         if key_id:
-            by_key = self._of_key(key_id, subject, own_name, credential.certificate, now, expires_at)
-            return replace(by_key, ends_with=ends_with)
-        user = self._users.find(subject)
+            return self._of_key(key_id, subject, own_name, certificate, now, expires_at)
+        user = self._holders.users.find(subject)
         # A user made anew under an old name does not inherit the old one's tokens.
         if user is None or claims["iat"] < int(user.created_at.timestamp()):
             raise Rejected(Reason.UNKNOWN, AUTH_TYPE)
@@ -110,17 +112,17 @@ class AccessTokenAuthenticator:
             raise Rejected(Reason.DISABLED, AUTH_TYPE, credential_id=token_id, user=user.name)
         if user.generation != generation:
             raise Rejected(Reason.REVOKED, AUTH_TYPE, credential_id=token_id, user=user.name)
-        return replace(user.principal(AUTH_TYPE, own_name, auth_time, amr, expires_at), ends_with=ends_with)
+        return user.principal(AUTH_TYPE, own_name, auth_time, amr, expires_at)
 
     def _of_key(
         self, key_id: str, subject: str, token_id: str, certificate: bytes, now: datetime, expires_at: datetime
     ) -> Principal:
         """The principal of a token that was made from an API key: that of the key as it is now (R3, R4)."""
-        key = self._keys.find(key_id)
+        key = self._holders.keys.find(key_id)
         if key is None or key.identity != subject:
             raise Rejected(Reason.UNKNOWN, AUTH_TYPE)
         api_key.check_usable(key, certificate, now, AUTH_TYPE)
-        self._keys.touch(key.id, now)
+        self._holders.keys.touch(key.id, now)
         return replace(
             key.principal(now),
             auth_type=AUTH_TYPE,
@@ -131,7 +133,7 @@ class AccessTokenAuthenticator:
     def _verify(self, token: str) -> tuple[Mapping[str, Any], str]:
         """The claims of a token whose signature, type, issuer and audience are right, and its key's id."""
         header = jwt.get_unverified_header(token)
-        key = self._ring.find_signing(header.get("kid"))
+        key = self._holders.ring.find_signing(header.get("kid"))
         if key is None or header.get("typ") != TYP or header.get("alg") != key.algorithm:
             raise Rejected(Reason.INVALID_TOKEN, AUTH_TYPE)
         claims: Mapping[str, Any] = jwt.decode(

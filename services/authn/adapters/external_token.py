@@ -10,18 +10,19 @@ import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import jwt
 
+from services.authn.adapters.holders import AUTH_TYPE, Issuers
 from services.authn.adapters.jwks import KeySets, VerifyingKey
 from services.authn.errors import Reason, Rejected
+from services.authn.exchange import actors_of
 from services.authn.model import Credential, Principal, TokenCredential, TrustedIssuer
 from services.authn.ports import Revoked
 from services.authn.rules import is_permission, is_role
 from services.common.errors import DomainError
 
-AUTH_TYPE = "jwt"
 LEEWAY = timedelta(seconds=30)
 MAX_SUBJECT = 253
 MAX_ENTRIES = 100
@@ -30,12 +31,6 @@ MAX_ENTRIES = 100
 _ACCOUNT = re.compile(
     r"system:serviceaccount:([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?):([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)"
 )
-
-
-class Issuers(Protocol):
-    """The issuers that are trusted now."""
-
-    def find(self, issuer: str) -> TrustedIssuer | None: ...
 
 
 class ExternalTokenAuthenticator:
@@ -144,6 +139,9 @@ def to_principal(claims: Mapping[str, Any], issuer: TrustedIssuer, token: str) -
     named = jti if isinstance(jti, str) and jti else token.rpartition(".")[0]
     digest = hashlib.sha256(f"{issuer.issuer}\0{named}".encode())
     auth_time = claims.get("auth_time")
+    actors = actors_of(claims.get("act"), issuer.issuer)
+    if any(actor != (actor[0], _name(actor[1])) for actor in actors):
+        raise Rejected(Reason.INVALID_TOKEN, AUTH_TYPE)
     return Principal(
         subject=subject,
         credential_id=f"ext:{digest.hexdigest()[:32]}",
@@ -157,6 +155,7 @@ def to_principal(claims: Mapping[str, Any], issuer: TrustedIssuer, token: str) -
         expires_at=datetime.fromtimestamp(claims["exp"], UTC) + LEEWAY,
         issuer=issuer.issuer,
         obtainable=obtainable,
+        actors=actors,
     )
 
 

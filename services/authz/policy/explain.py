@@ -43,7 +43,9 @@ def explain(engine: Engine, principal: Principal, action: Action, at: Circumstan
         answer = rule.condition.holds(values) if rule.condition is not None else True
         steps.append(Step(rule_id, _DENY_RULE_SAID[answer], decides=decision.rule_id == rule_id))
     for name in dict.fromkeys(principal.roles):
-        if name not in engine.profiles.roles:
+        if name not in principal.kept_roles:
+            steps.append(Step(f"role:{name}", "left out of the scope that the token was exchanged for"))
+        elif name not in engine.profiles.roles:
             steps.append(Step(f"role:{name}", "the policy has no such role"))
     for binding in engine.profiles.bindings(principal):
         if at.now >= binding.expires:

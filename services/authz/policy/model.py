@@ -113,7 +113,8 @@ class Principal:
 
     ``permissions`` hold in ``namespaces`` only, and ``namespaces`` and ``tools`` cap every role (R4). An
     empty ``tools`` is no cap; a ``namespaces`` that covers nothing allows nothing. ``auth_time`` and
-    ``expires``: seconds since 1970; no ``auth_time`` where it is not known.
+    ``expires``: seconds since 1970; no ``auth_time`` where it is not known. ``narrowed_to``, where there is any: the
+    only roles and permissions that grant, without bindings and elevations; conditions read the others too.
     """
 
     issuer: str
@@ -129,6 +130,18 @@ class Principal:
     amr: tuple[str, ...] = ()
     auth_time: float | None = None
     expires: float = NEVER
+    narrowed_to: frozenset[str] = frozenset()
+
+    @property
+    def kept_roles(self) -> tuple[str, ...]:
+        """The roles that count."""
+        return tuple(role for role in self.roles if role in self.narrowed_to) if self.narrowed_to else self.roles
+
+    @property
+    def kept_permissions(self) -> tuple[str, ...]:
+        """The direct permissions that count."""
+        kept = self.narrowed_to
+        return tuple(text for text in self.permissions if text in kept) if kept else self.permissions
 
     @property
     def user(self) -> str:

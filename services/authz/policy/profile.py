@@ -120,7 +120,7 @@ class Profiles:
     def make(self, principal: Principal, elevations: Sequence[Elevation], now: float) -> Profile:
         """The profile of a principal at a time."""
         held: list[Held] = []
-        for name in principal.roles:
+        for name in principal.kept_roles:
             held += self.closure(name, (), Held(NO_GRANTS, EVERYWHERE, (), "", "role of the credential"))
         until = NEVER
         for binding in self.bindings(principal):
@@ -130,14 +130,14 @@ class Profiles:
             conditions = (binding.condition,) if binding.condition is not None else ()
             via = f"bound to {binding.who} (line {binding.line})"
             held += self.closure(binding.role, conditions, Held(NO_GRANTS, EVERYWHERE, (), "", via))
-        for elevation in elevations:
+        for elevation in () if principal.narrowed_to else elevations:
             if now >= elevation.expires or elevation.tenant != principal.tenant:
                 continue
             until = min(until, elevation.expires)
             prefix, via = f"elevation:{elevation.id}:", f"elevation {elevation.id}"
             held += self.closure(elevation.role, (), Held(NO_GRANTS, elevation.scope, (), prefix, via, lasting=False))
-        if principal.permissions:
-            own = compiled("", principal.permissions, principal.namespaces)
+        if principal.kept_permissions:
+            own = compiled("", principal.kept_permissions, principal.namespaces)
             held.append(Held(own, own.scope, (), "", "permission of the credential"))
         return Profile(principal, tuple(held), self._tenancy(principal), until)
 
@@ -159,7 +159,7 @@ class Profiles:
 
     def bindings(self, principal: Principal) -> list[Binding]:
         """Bindings of a principal by person, group and tenant, in the order of the file."""
-        if not self._bindings:
+        if not self._bindings or principal.narrowed_to:
             return []
         found = list(self._bindings.get(Who(issuer=principal.issuer, subject=principal.subject), ()))
         for who in _groups(principal):

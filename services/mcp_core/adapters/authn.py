@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from datetime import UTC
 
 from kubegate.authn.v1 import authn_pb2, authn_pb2_grpc
 from kubegate.common.v1 import identity_pb2
 from services.common.clock import Clock, SystemClock
 from services.common.deadline import Deadline
-from services.common.errors import DomainError, InvalidArgument, Unauthenticated
+from services.common.errors import DomainError, InvalidArgument, PermissionDenied, Unauthenticated
 from services.common.grpc_client import Peer
 from services.common.grpc_stream import StreamClient
 from services.common.lease import Lease
 from services.mcp_core.adapters.peers import away_or_refused, question_deadline, source
 from services.mcp_core.adapters.principal_cache import PrincipalCache, Proven
-from services.mcp_core.model import AccessToken, AuthorizationServer, Caller, Credential, Principal, RequestContext
+from services.mcp_core.model import (
+    AccessToken,
+    AuthorizationServer,
+    Caller,
+    Credential,
+    Grant,
+    PasswordGrant,
+    Principal,
+    RequestContext,
+    TokenExchange,
+)
 
 
 class AuthnAdapter:
@@ -82,12 +93,13 @@ class AuthnAdapter:
         self._cache.keep(credential, known, asked_at=asked_at, revision=answer.revocation_revision)
         return Caller(context, principal, answer.principal_token, answer.event_id, obtainable=obtainable)
 
-    async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:
-        request = authn_pb2.IssueTokenRequest(
-            password=authn_pb2.PasswordCredential(username=username, password=password, otp=otp),
-            source=source(context.source),
-            request_id=context.request_id,
-        )
+    async def issue_token(self, grant: Grant, context: RequestContext) -> AccessToken:
+        request = authn_pb2.IssueTokenRequest(source=source(context.source), request_id=context.request_id)
+        if isinstance(grant, PasswordGrant):
+            request.password.username, request.password.password = grant.username, grant.password
+            request.password.otp = grant.otp
+        else:
+            request.exchange.CopyFrom(authn_pb2.TokenExchange(**asdict(grant)))
         try:
             answer = await self._peer.unary(
                 lambda channel: authn_pb2_grpc.AuthnServiceStub(channel).IssueToken,
@@ -96,8 +108,11 @@ class AuthnAdapter:
                 (("request-id", context.request_id),),
             )
         except DomainError as error:
+            if isinstance(grant, TokenExchange) and isinstance(error, InvalidArgument | PermissionDenied):
+                raise type(error)(error.public_message) from None
             raise _refusal(error) from None
-        return AccessToken(answer.access_token, answer.expires_in)
+        exchanged = {"issued_token_type": answer.issued_token_type, "scope": answer.scope}
+        return AccessToken(answer.access_token, answer.expires_in, exchanged if answer.issued_token_type else {})
 
     async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:
         try:

@@ -35,6 +35,7 @@ from services.mcp_core.model import (
     Credential,
     Decision,
     Event,
+    Grant,
     Kind,
     Phase,
     RequestContext,
@@ -95,9 +96,9 @@ class MeasuredAuthenticator:
             AUTHENTICATION_ATTEMPTS.labels(_auth_type(caller.principal.auth_type), "success").inc()
         return caller
 
-    async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:
+    async def issue_token(self, grant: Grant, context: RequestContext) -> AccessToken:
         with Step("issue_token"):
-            return await self._authenticator.issue_token(username, password, otp, context)
+            return await self._authenticator.issue_token(grant, context)
 
     async def authorization_servers(self, deadline: Deadline) -> tuple[AuthorizationServer, ...]:
         return await self._authenticator.authorization_servers(deadline)

@@ -9,8 +9,9 @@ from typing import Any
 from services.common.errors import Code, DomainError
 from services.mcp_core.confirmation import CONFIRM_SECONDS, ConfirmationNeeded
 from services.mcp_core.edge.guard import AmbiguousLength, HeadersTooLarge, Misdirected, UnknownVersion
-from services.mcp_core.edge.wire import BodyTooLarge, Headers, Response, SlowBody, dump_json
+from services.mcp_core.edge.wire import BodyTooLarge, Headers, Response, SlowBody
 from services.mcp_core.errors import ActionDenied, ClusterRejected
+from services.mcp_core.json_text import dump_json
 from services.mcp_core.tools import preview_of
 
 MEDIA_TYPE = "application/problem+json"

@@ -13,6 +13,7 @@ import mcp_types as types
 from mcp.server.context import ServerRequestContext
 
 from services.common.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
+from services.mcp_core.clusters import ARGUMENT
 from services.mcp_core.mcp.exchange import Exchange, exchange_of
 from services.mcp_core.mcp.pack import Pack
 from services.mcp_core.mcp.reading import Reader, refusal
@@ -31,6 +32,7 @@ class CompletionHandlers:
         self._reader = reader
         self._prompts = pack.prompts
         self._sources = {source.template: source for source in pack.resources}
+        self._clusters = pack.clusters
 
     async def complete(
         self, ctx: ServerRequestContext[Any, Any], params: types.CompleteRequestParams
@@ -51,25 +53,32 @@ class CompletionHandlers:
             completion=types.Completion(values=fitting[:MOST], total=len(fitting), has_more=len(fitting) > MOST)
         )
 
-    def _completes(self, params: types.CompleteRequestParams, others: Mapping[str, str]) -> str:
+    def _completes(self, params: types.CompleteRequestParams, others: dict[str, str]) -> str:
         name = params.argument.name
         if isinstance(params.ref, types.PromptReference):
             prompt = self._prompts.get(params.ref.name)
             arguments = prompt.arguments if prompt is not None else ()
             return next((argument.completes for argument in arguments if argument.name == name), "")
         source = self._sources.get(params.ref.uri)
+        others |= source.fixed if source is not None else {}
         what = source.completes.get(name, "") if source is not None else ""
         return others.get("kind", "") if what == "*" else what
 
     async def _values(self, exchange: Exchange, what: str, others: Mapping[str, str]) -> Sequence[str]:
+        # None is assumed where there are several: without it nothing is completed.
+        place = {ARGUMENT: others.get(ARGUMENT, "")} if self._clusters else {}
+        if what == ARGUMENT:
+            exchange.recorded = True
+            offers = await self._reader.pipeline.list_offers(exchange.caller, exchange.action)
+            return [name for offer in offers for name in offer.clusters]
         if what == "namespace":
-            return await self._namespaces(exchange)
+            return await self._namespaces(exchange, place)
         if what == "kind":
             exchange.recorded = True
             offers = await self._reader.pipeline.list_offers(exchange.caller, exchange.action)
             listed = next((offer.permissions for offer in offers if offer.tool.name == "list_resources"), ())
             return [f"{each.resource}.{each.group}" if each.group else each.resource for each in listed]
-        arguments: dict[str, Any] = {"kind": what, "limit": LOOKED_AT}
+        arguments: dict[str, Any] = {"kind": what, "limit": LOOKED_AT, **place}
         if namespace := others.get("namespace"):
             arguments["namespace"] = namespace
         [answer] = await self._reader.read(exchange, [("list_resources", arguments)])
@@ -77,9 +86,9 @@ class CompletionHandlers:
         name = table["columns"].index("Name") if "Name" in table["columns"] else 0
         return [str(row[name]) for row in table["rows"]]
 
-    async def _namespaces(self, exchange: Exchange) -> Sequence[str]:
+    async def _namespaces(self, exchange: Exchange, place: Mapping[str, str]) -> Sequence[str]:
         try:
-            [answer] = await self._reader.read(exchange, [("list_namespaces", {})])
+            [answer] = await self._reader.read(exchange, [("list_namespaces", place)])
         except PermissionDenied:
             # Who may not list namespaces knows those that a grant names in full.
             offers = await self._reader.pipeline.offers(exchange.caller)

@@ -20,8 +20,9 @@ from services.common.deadline import Deadline
 from services.common.errors import DomainError, InvalidArgument
 from services.common.log import get_logger
 from services.mcp_core.confirmation import ConfirmationNeeded
-from services.mcp_core.edge.wire import Request, dump_json
+from services.mcp_core.edge.wire import Request
 from services.mcp_core.errors import InputRequired
+from services.mcp_core.json_text import dump_json
 from services.mcp_core.mcp.confirming import KEY, accepts, asking_older, question_params
 from services.mcp_core.mcp.dialogue import CAPABILITY, askable
 from services.mcp_core.mcp.exchange import Exchange, Needed, sentence

@@ -21,7 +21,8 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 from services.common.errors import DomainError, Internal, InvalidArgument
 from services.common.telemetry.tracing import NoSpan, Span
-from services.mcp_core.edge.wire import Disconnected, Message, Request, Response, Send, parse_json
+from services.mcp_core.edge.wire import Disconnected, Message, Request, Response, Send
+from services.mcp_core.json_text import parse_json
 from services.mcp_core.mcp.elicitation import SESSION, Elicitations, is_answer
 from services.mcp_core.mcp.exchange import STATE, Exchange
 from services.mcp_core.mcp.held import Held
@@ -56,7 +57,7 @@ class McpEndpoint:
         self._in_flight = InFlight()
         self._tools = frozenset(pack.tools)
         # The others say nothing before their answer; a stream would cost them for nothing.
-        self._telling = frozenset(name for name, tool in pack.tools.items() if tool.waits or not tool.read_only)
+        self._telling = frozenset(name for name, tool in pack.tools.items() if tool.may_tell)
         self._levels = LogLevels()
         server = build(pipeline, pack, settings, self._levels)
         self._answers, self._streams = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from services.mcp_core.edge.wire import SECURITY_HEADERS, Message, Response, Send, dump_json
+from services.mcp_core.edge.wire import SECURITY_HEADERS, Message, Response, Send
+from services.mcp_core.json_text import dump_json
 
 Say = Callable[[Mapping[str, Any]], Awaitable[None]]
 """Sends one message to the client."""

@@ -40,7 +40,7 @@ _EXPLAINED = frozenset(
             "continue",
             "fields",
         ),
-        *("dry_run", "wait", "idempotency_key", "confirm"),
+        *("cluster", "dry_run", "wait", "idempotency_key", "confirm"),
     }
 )
 _ENFORCED = frozenset(

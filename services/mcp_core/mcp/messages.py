@@ -7,7 +7,8 @@ from typing import Any
 import mcp_types as types
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
-from services.mcp_core.edge.wire import Request, Response, dump_json
+from services.mcp_core.edge.wire import Request, Response
+from services.mcp_core.json_text import dump_json
 
 ACTIONS = {
     method: f"mcp:{method}"

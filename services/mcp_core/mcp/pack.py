@@ -61,7 +61,7 @@ class ResourceSource:
 
     template: RFC 6570; without a variable it is one resource. call: the arguments for a URI, None where it is not of
     this source. contents: of the answer, as MCP has it. completes: what each variable takes, as for `Argument`;
-    "kind" is any kind, "*" the names of the kind in another variable.
+    "kind" is any kind, "*" the names of the kind in another variable. fixed: arguments that every URI of it means.
     """
 
     template: str
@@ -74,6 +74,7 @@ class ResourceSource:
     contents: Callable[[str, ToolAnswer], Sequence[Block]]
     listing: Listing | None = None
     completes: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_template(self) -> bool:
@@ -86,10 +87,11 @@ class Pack:
     """Everything that is served.
 
     subscribable: clients of 2025 may subscribe to what they may read. The product does not offer it, since there is no
-    session to tell them of changes on.
+    session to tell them of changes on. clusters: those that calls name; none where there is one only.
     """
 
     tools: Mapping[str, Tool]
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
     resources: tuple[ResourceSource, ...] = ()
     subscribable: bool = False
+    clusters: tuple[str, ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from services.common.deadline import Deadline
 from services.common.errors import Internal
+from services.mcp_core.json_text import dump_json
 from services.mcp_core.model import ALONE, Dialogue
 from services.mcp_core.model import PLAIN as PLAIN  # noqa: PLC0414 - as Permission
 from services.mcp_core.model import Permission as Permission  # noqa: PLC0414 - the tools take it from here
@@ -182,6 +182,11 @@ async def _still_allowed() -> None:
     """For calls that are over at once."""
 
 
+async def _unknown(namespace: str) -> bool:
+    """For calls whose caller may know nothing of namespaces."""
+    return False
+
+
 class Leaves(Protocol):
     """Takes, for the record, how a call that goes on has left the cluster so far.
 
@@ -208,7 +213,8 @@ class Invocation:
     dry_run: `prepare` is to look ahead in any case; `run` is never reached. plan: what `prepare` returned, for `run`,
     which sends `plan.resource_version` as its precondition.
     dialogue: what the client can be asked and has answered. leaves: told by a change that stays open, at each step,
-    how it leaves the cluster; on record however the call ends.
+    how it leaves the cluster; on record however the call ends. missing: whether a namespace is known not to exist, to a
+    caller who may know it; asks policy and the cluster.
     """
 
     arguments: Arguments
@@ -222,6 +228,7 @@ class Invocation:
     plan: Plan = NO_PLAN
     dialogue: Dialogue = ALONE
     leaves: Leaves = _unrecorded
+    missing: Callable[[str], Awaitable[bool]] = _unknown
 
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Tells a client that asked for it how far the call is; `message` without secrets, as everything in an answer.
@@ -275,7 +282,7 @@ def as_given(arguments: Arguments) -> Arguments:
 
 def compact_json(result: Structured) -> str:
     """Text content for MCP clients that do not read structured content. JSON quoting fences the strings."""
-    return json.dumps(result, ensure_ascii=False, separators=(",", ":"))
+    return dump_json(result).decode()
 
 
 def fenced(intro: str, body: str) -> str:
@@ -346,3 +353,8 @@ class Tool:
             # MCP wants "object" at the root; with `dry_run` the answer is a Preview, described once and not per tool.
             schema = {"type": "object", "anyOf": [schema, PREVIEW]}
         object.__setattr__(self, "output_schema", schema)
+
+    @property
+    def may_tell(self) -> bool:
+        """Whether a call may have something to tell before its answer."""
+        return not self.read_only or self.waits is not over_at_once

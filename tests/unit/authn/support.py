@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from services.authn.adapters.api_key import ApiKeyMaker, Pepper
+from services.authn.adapters.holders import Holders
 from services.authn.adapters.key_ring import KeyRing
 from services.authn.adapters.password import PasswordAuthenticator
 from services.authn.adapters.signing_keys import KeyEncryptionKey, Purpose, generate, sealed
@@ -22,6 +23,7 @@ from services.authn.model import (
     Refreshable,
     Secret,
     TokenCredential,
+    TrustedIssuer,
     User,
 )
 from services.common.call import Call
@@ -100,6 +102,17 @@ class Revoked:
 
     async def revoke(self, credential_id: str, until: datetime) -> None:
         self.names.add(credential_id)
+
+
+class NoIssuers:
+    """Nobody else is trusted."""
+
+    def find(self, issuer: str) -> TrustedIssuer | None:
+        return None
+
+
+def holders(users: Users, keys: Keys, ring: KeyRing, revoked: Revoked | None = None) -> Holders:
+    return Holders(users, keys, NoIssuers(), revoked or Revoked(), ring)
 
 
 class FixedRevisions:

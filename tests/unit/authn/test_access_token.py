@@ -19,7 +19,7 @@ from services.authn.errors import PUBLIC_MESSAGE, Rejected
 from services.authn.model import Principal
 from services.common.errors import Unauthenticated
 from tests.fakes.clock import FakeClock
-from tests.unit.authn.support import NOW, Keys, Revoked, Users, make_ring, make_user, token
+from tests.unit.authn.support import NOW, Keys, Users, holders, make_ring, make_user, token
 
 AUDIENCE = "https://localhost:8443/mcp"
 CLOCK = FakeClock(NOW)
@@ -32,7 +32,7 @@ def issuer(clock: FakeClock = CLOCK, lifetime: int = 3600) -> AccessTokenIssuer:
 
 
 def authenticator(users: Users | None = None) -> AccessTokenAuthenticator:
-    return AccessTokenAuthenticator(users or Users(make_user()), Keys(), Revoked(), RING, "kubegate", AUDIENCE)
+    return AccessTokenAuthenticator(holders(users or Users(make_user()), Keys(), RING), "kubegate", AUDIENCE)
 
 
 def principal() -> Principal:

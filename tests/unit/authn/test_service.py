@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from services.authn.adapters.access_token import AccessTokenAuthenticator, AccessTokenIssuer
 from services.authn.adapters.api_key import ApiKeyAuthenticator
 from services.authn.adapters.certificate import CertificateAuthenticator
+from services.authn.adapters.exchanged_token import Exchanger
 from services.authn.adapters.external_token import ExternalTokenAuthenticator
 from services.authn.adapters.jwks import KeySets
 from services.authn.adapters.principal_tokens import OperatorTokenVerifier, PrincipalTokenIssuer
@@ -36,11 +37,13 @@ from tests.unit.authn.support import (
     FixedRevisions,
     Journalist,
     Keys,
+    NoIssuers,
     NoRefresh,
     PlainHashing,
     Revoked,
     Users,
     call,
+    holders,
     make_key,
     make_ring,
     make_user,
@@ -62,13 +65,14 @@ def service(journalist: Journalist, *extra: Any) -> AuthnService:
         (
             *extra,
             ApiKeyAuthenticator(Keys(RECORD, OTHER), PEPPER),
-            AccessTokenAuthenticator(users, Keys(RECORD), Revoked(), ACCESS, "kubegate", "kubegate"),
+            AccessTokenAuthenticator(holders(users, Keys(RECORD), ACCESS), "kubegate", "kubegate"),
             passwords(users, PlainHashing()),
         ),
         Tokens(
             PrincipalTokenIssuer(PRINCIPAL, CLOCK),
             AccessTokenIssuer(ACCESS, "kubegate", "kubegate", 3600, CLOCK),
             NoRefresh(),
+            Exchanger(ACCESS, NoIssuers(), "kubegate", "kubegate", 3600, CLOCK),
             Revoked(),
         ),
         FixedRevisions(),
@@ -231,7 +235,7 @@ async def test_fuzz_nothing_but_unauthenticated_and_never_a_principal(credential
 
 JUDGES: dict[str, Callable[[], Any]] = {
     "api_key": lambda: ApiKeyAuthenticator(Keys(RECORD), PEPPER),
-    "jwt": lambda: AccessTokenAuthenticator(Users(make_user()), Keys(), Revoked(), ACCESS, "kubegate", "kubegate"),
+    "jwt": lambda: AccessTokenAuthenticator(holders(Users(make_user()), Keys(), ACCESS), "kubegate", "kubegate"),
     "password": lambda: passwords(Users(make_user()), PlainHashing()),
     "certificate": lambda: CertificateAuthenticator([], []),
 }

@@ -136,6 +136,7 @@ class Person:
     direct: tuple[str, ...] = ()
     cap: tuple[str, ...] | None = None
     tools: tuple[str, ...] = ()
+    narrowed_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,15 +221,18 @@ def may(rules: Rules, person: Person, asked: Asked, candidates: Iterable[str]) -
             limits.append(())
 
     grants: list[tuple[Grant, list[tuple[str, ...] | None], list[str]]] = []
+    narrow = person.narrowed_to
     for name in person.roles:
-        grants += [(role.grant, [], [role.condition]) for role in held(rules, name)]
-    for binding in rules.bindings:
+        if not narrow or name in narrow:
+            grants += [(role.grant, [], [role.condition]) for role in held(rules, name)]
+    for binding in rules.bindings if not narrow else ():
         if is_him(binding.who, person) and (binding.expires is None or asked.now < binding.expires):
             grants += [(role.grant, [], [role.condition, binding.condition]) for role in held(rules, binding.role)]
-    for elevation in rules.elevations:
+    for elevation in rules.elevations if not narrow else ():
         if is_him(elevation.who, person) and asked.now < elevation.expires:
             grants += [(role.grant, [elevation.namespaces], [role.condition]) for role in held(rules, elevation.role)]
-    grants.append((Grant(person.direct, person.cap), [], []))
+    direct = tuple(text for text in person.direct if not narrow or text in narrow)
+    grants.append((Grant(direct, person.cap), [], []))
 
     for grant, more, conditions in grants:
         if not any(text_covers(text, *asked.kind) for text in grant.permissions):

@@ -132,6 +132,7 @@ people = st.builds(
     direct=st.lists(texts, max_size=2).map(tuple),
     cap=st.none() | scopes,
     tools=st.sampled_from([(), (), (), ("one",)]),
+    narrowed_to=st.just(()) | st.lists(st.sampled_from(ROLE_NAMES) | texts, max_size=3).map(tuple),
 )
 questions = st.builds(
     naive.Asked,
@@ -193,6 +194,7 @@ def principal_of(person: naive.Person) -> Principal:
         tenant=person.tenant,
         groups=person.groups,
         amr=person.amr,
+        narrowed_to=frozenset(person.narrowed_to),
     )
 
 

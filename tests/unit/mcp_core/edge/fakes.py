@@ -16,6 +16,7 @@ from services.mcp_core.edge.guard import Guard
 from services.mcp_core.edge.limiter import SourceLimiter
 from services.mcp_core.http import Edge, EdgeSettings
 from services.mcp_core.mcp import Elicitations, McpEndpoint, McpSettings, Pack, product
+from services.mcp_core.mcp.across import across
 from services.mcp_core.model import (
     AccessToken,
     Action,
@@ -26,6 +27,7 @@ from services.mcp_core.model import (
     Decision,
     Denied,
     Event,
+    Grant,
     Phase,
     Principal,
     RequestContext,
@@ -33,9 +35,11 @@ from services.mcp_core.model import (
     Scopes,
     Source,
     Suggestion,
+    TokenExchange,
 )
 from services.mcp_core.pipeline import Pipeline
 from services.mcp_core.ports import (
+    Cluster,
     Columns,
     Impersonation,
     Kind,
@@ -95,6 +99,7 @@ class FakeAuthenticator:
         self.asked_for_servers = 0
         self.obtainable: tuple[tuple[str, str], ...] = ()
         self.jwks_kept: bytes | None = None
+        self.exchanges: list[TokenExchange] = []
 
     async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
         self.log.append("authenticate")
@@ -108,11 +113,14 @@ class FakeAuthenticator:
                 return Caller(context, principal, f"token-of-{name}", "authn-event", obtainable=self.obtainable)
         raise Unauthenticated("The credential is not valid.")
 
-    async def issue_token(self, username: str, password: str, otp: str, context: RequestContext) -> AccessToken:
+    async def issue_token(self, grant: Grant, context: RequestContext) -> AccessToken:
         self.log.append("issue_token")
         if self.error:
             raise self.error
-        if (username, password) != ("admin", "right"):
+        if isinstance(grant, TokenExchange):
+            self.exchanges.append(grant)
+            return AccessToken("d.e.f", 60, {"issued_token_type": "a type", "scope": grant.scope})
+        if (grant.username, grant.password) != ("admin", "right"):
             raise Unauthenticated("The user name or password is wrong.")
         return AccessToken("a.b.c", 900)
 
@@ -277,8 +285,8 @@ class FakeSession:
 class FakeCluster:
     """Remembers as whom it was asked."""
 
-    def __init__(self) -> None:
-        self.name = "test"
+    def __init__(self, name: str = "test") -> None:
+        self.name = name
         self.namespaces = ["default", "dev-a", "dev-b", "prod"]
         self.sessions: list[Impersonation | None] = []
         self.lists: list[tuple[ObjectRef, Impersonation | None]] = []
@@ -313,6 +321,10 @@ class World:
     """Served beside the fakes."""
     packed: Callable[[Mapping[str, Tool]], Pack] = product
     state_keys: tuple[bytes, ...] = (b"k" * 32,)
+    first: Cluster | None = None
+    """Takes the place of `cluster`."""
+    further: tuple[Cluster, ...] = ()
+    """Clusters beside that."""
 
     def __post_init__(self) -> None:
         self.authn = FakeAuthenticator(self.log)
@@ -344,14 +356,15 @@ class World:
             resource_name=name_argument,
         )
         tools = {tool.name: tool for tool in (change, *NAMESPACE_TOOLS, look, *self.tools)}
-        self.pack = self.packed(dict(sorted(tools.items())))
+        clusters = [self.first or self.cluster, *self.further]
+        self.pack = across(self.packed(dict(sorted(tools.items()))), [each.name for each in clusters])
         self.registry: dict[str, Tool] = dict(self.pack.tools)
         self.pipeline = Pipeline(
             registry=self.registry,
             authenticator=self.authn,
             authorizer=self.authz,
             recorder=self.audit,
-            cluster=self.cluster,
+            clusters=clusters,
             keeper=self.keeper,
             sealer=self.sealer,
             clock=self.clock,

@@ -17,8 +17,8 @@ from services.common.errors import (
     Unavailable,
 )
 from services.mcp_core import journal
-from services.mcp_core.edge.wire import parse_json
 from services.mcp_core.errors import ClusterDenied, ClusterRejected, OutcomeUnknown
+from services.mcp_core.json_text import parse_json
 from services.mcp_core.model import Result
 from services.mcp_core.tools.base import Invocation, Structured
 from tests.unit.mcp_core.edge.fakes import ALICE, BOB, World

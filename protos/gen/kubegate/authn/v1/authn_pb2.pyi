@@ -342,6 +342,7 @@ class IssueTokenRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
     REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
+    EXCHANGE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Correlates the record with the request."""
     refresh_token: _builtins.str
@@ -358,6 +359,10 @@ class IssueTokenRequest(_message.Message):
     def client(self) -> Global___ClientCredentials:
         """Client credentials (RFC 6749, 4.4): an API key."""
 
+    @_builtins.property
+    def exchange(self) -> Global___TokenExchange:
+        """A token for another one that may no more (RFC 8693)."""
+
     def __init__(
         self,
         *,
@@ -366,14 +371,79 @@ class IssueTokenRequest(_message.Message):
         request_id: _builtins.str = ...,
         client: Global___ClientCredentials | None = ...,
         refresh_token: _builtins.str = ...,
+        exchange: Global___TokenExchange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "password", b"password", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "exchange", b"exchange", "password", b"password", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "password", b"password", "refresh_token", b"refresh_token", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "exchange", b"exchange", "password", b"password", "refresh_token", b"refresh_token", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IssueTokenRequest: _TypeAlias = IssueTokenRequest  # noqa: Y015
+
+@_typing.final
+class TokenExchange(_message.Message):
+    """A token exchange; the parameters of RFC 8693, 2.1. What comes of it is the
+    subject's, for no longer than the tokens given, and ends with each of them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_TOKEN_FIELD_NUMBER: _builtins.int
+    SUBJECT_TOKEN_TYPE_FIELD_NUMBER: _builtins.int
+    ACTOR_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTOR_TOKEN_TYPE_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    REQUESTED_TOKEN_TYPE_FIELD_NUMBER: _builtins.int
+    subject_token: _builtins.str
+    """Of the one whom the new token will be about: an access token of ours, or of
+    a trusted issuer. Never logged, never recorded.
+    """
+    subject_token_type: _builtins.str
+    """urn:ietf:params:oauth:token-type:access_token, or ...:jwt."""
+    actor_token: _builtins.str
+    """Of the one who will act for the subject; empty where the subject's token is
+    only made narrower. Never logged, never recorded.
+    """
+    actor_token_type: _builtins.str
+    """As subject_token_type; empty without an actor token."""
+    scope: _builtins.str
+    """Roles and direct permissions of the subject that the new token keeps,
+    separated by blanks; all of them where empty.
+    """
+    requested_token_type: _builtins.str
+    """As subject_token_type; empty for an access token."""
+    @_builtins.property
+    def audience(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the new token will be shown; nothing else than this service's own
+        audience, which is meant where neither this nor resource is given.
+        """
+
+    @_builtins.property
+    def resource(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The same, as a URI."""
+
+    def __init__(
+        self,
+        *,
+        subject_token: _builtins.str = ...,
+        subject_token_type: _builtins.str = ...,
+        actor_token: _builtins.str = ...,
+        actor_token_type: _builtins.str = ...,
+        audience: _abc.Iterable[_builtins.str] | None = ...,
+        resource: _abc.Iterable[_builtins.str] | None = ...,
+        scope: _builtins.str = ...,
+        requested_token_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_token", b"actor_token", "actor_token_type", b"actor_token_type", "audience", b"audience", "requested_token_type", b"requested_token_type", "resource", b"resource", "scope", b"scope", "subject_token", b"subject_token", "subject_token_type", b"subject_token_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenExchange: _TypeAlias = TokenExchange  # noqa: Y015
 
 @_typing.final
 class ClientCredentials(_message.Message):
@@ -411,6 +481,8 @@ class IssueTokenResponse(_message.Message):
     EXPIRES_IN_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
     REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
+    ISSUED_TOKEN_TYPE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     access_token: _builtins.str
     """Signed JWT (RFC 9068 profile, typ at+jwt)."""
     expires_in: _builtins.int
@@ -419,6 +491,10 @@ class IssueTokenResponse(_message.Message):
     """The record of this decision in audit."""
     refresh_token: _builtins.str
     """For a new access token later; only with the grants of a person."""
+    issued_token_type: _builtins.str
+    """Of an exchange: urn:ietf:params:oauth:token-type:access_token."""
+    scope: _builtins.str
+    """Of an exchange: the roles and direct permissions that it keeps."""
     def __init__(
         self,
         *,
@@ -426,10 +502,12 @@ class IssueTokenResponse(_message.Message):
         expires_in: _builtins.int = ...,
         event_id: _builtins.str = ...,
         refresh_token: _builtins.str = ...,
+        issued_token_type: _builtins.str = ...,
+        scope: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "event_id", b"event_id", "expires_in", b"expires_in", "refresh_token", b"refresh_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "event_id", b"event_id", "expires_in", b"expires_in", "issued_token_type", b"issued_token_type", "refresh_token", b"refresh_token", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -117,7 +117,8 @@ class AuthnServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def IssueToken(self, request, context):
-        """Exchanges a user's password for an access token (JWT).
+        """Gives an access token (JWT) for a user's password, an API key, a refresh
+        token or, by exchange, another access token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,9 @@ class AuthnServiceStub:
     is no error.
     """
     IssueToken: _grpc.UnaryUnaryMultiCallable[_authn_pb2.IssueTokenRequest, _authn_pb2.IssueTokenResponse]
-    """Exchanges a user's password for an access token (JWT)."""
+    """Gives an access token (JWT) for a user's password, an API key, a refresh
+    token or, by exchange, another access token.
+    """
     GetJwks: _grpc.UnaryUnaryMultiCallable[_authn_pb2.GetJwksRequest, _authn_pb2.GetJwksResponse]
     """Public keys of access tokens, as a JWK set (RFC 7517)."""
     GetAuthorizationServers: _grpc.UnaryUnaryMultiCallable[_authn_pb2.GetAuthorizationServersRequest, _authn_pb2.GetAuthorizationServersResponse]
@@ -78,7 +80,9 @@ class AuthnServiceAsyncStub(AuthnServiceStub):
     is no error.
     """
     IssueToken: _aio.UnaryUnaryMultiCallable[_authn_pb2.IssueTokenRequest, _authn_pb2.IssueTokenResponse]  # type: ignore[assignment]
-    """Exchanges a user's password for an access token (JWT)."""
+    """Gives an access token (JWT) for a user's password, an API key, a refresh
+    token or, by exchange, another access token.
+    """
     GetJwks: _aio.UnaryUnaryMultiCallable[_authn_pb2.GetJwksRequest, _authn_pb2.GetJwksResponse]  # type: ignore[assignment]
     """Public keys of access tokens, as a JWK set (RFC 7517)."""
     GetAuthorizationServers: _aio.UnaryUnaryMultiCallable[_authn_pb2.GetAuthorizationServersRequest, _authn_pb2.GetAuthorizationServersResponse]  # type: ignore[assignment]
@@ -137,7 +141,9 @@ class AuthnServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _authn_pb2.IssueTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_authn_pb2.IssueTokenResponse, _abc.Awaitable[_authn_pb2.IssueTokenResponse]]:
-        """Exchanges a user's password for an access token (JWT)."""
+        """Gives an access token (JWT) for a user's password, an API key, a refresh
+        token or, by exchange, another access token.
+        """
 
     @_abc_1.abstractmethod
     def GetJwks(

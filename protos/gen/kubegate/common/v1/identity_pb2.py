@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kubegate/common/v1/identity.proto\x12\x12kubegate.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"-\n\x06Source\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x12\n\nuser_agent\x18\x02 \x01(\t\"B\n\x0eNamespaceScope\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\x10\n\x08patterns\x18\x02 \x03(\t\x12\x11\n\texcluding\x18\x03 \x03(\t\"\xe0\x02\n\tPrincipal\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x15\n\rcredential_id\x18\x03 \x01(\t\x12\x11\n\tauth_type\x18\x04 \x01(\t\x12\x0e\n\x06tenant\x18\x05 \x01(\t\x12\x0e\n\x06groups\x18\x06 \x03(\t\x12\r\n\x05roles\x18\x07 \x03(\t\x12\x13\n\x0bpermissions\x18\x08 \x03(\t\x12\x36\n\nnamespaces\x18\t \x01(\x0b\x32\".kubegate.common.v1.NamespaceScope\x12\r\n\x05tools\x18\n \x03(\t\x12\x0b\n\x03\x61mr\x18\x0b \x03(\t\x12-\n\tauth_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tends_with\x18\x0e \x03(\t\"\xc6\x01\n\x06\x41\x63tion\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04verb\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x13\n\x0bsubresource\x18\x05 \x01(\t\x12\x11\n\tnamespace\x18\x06 \x01(\t\x12\x0c\n\x04name\x18\x07 \x01(\t\x12\x38\n\nattributes\x18\x08 \x01(\x0b\x32$.kubegate.common.v1.ActionAttributes\x12\x0c\n\x04tool\x18\t \x01(\t\"6\n\x10\x41\x63tionAttributes\x12\x15\n\x08replicas\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x0b\n\t_replicasb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kubegate/common/v1/identity.proto\x12\x12kubegate.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"-\n\x06Source\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x12\n\nuser_agent\x18\x02 \x01(\t\"B\n\x0eNamespaceScope\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\x10\n\x08patterns\x18\x02 \x03(\t\x12\x11\n\texcluding\x18\x03 \x03(\t\"\xa0\x03\n\tPrincipal\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x15\n\rcredential_id\x18\x03 \x01(\t\x12\x11\n\tauth_type\x18\x04 \x01(\t\x12\x0e\n\x06tenant\x18\x05 \x01(\t\x12\x0e\n\x06groups\x18\x06 \x03(\t\x12\r\n\x05roles\x18\x07 \x03(\t\x12\x13\n\x0bpermissions\x18\x08 \x03(\t\x12\x36\n\nnamespaces\x18\t \x01(\x0b\x32\".kubegate.common.v1.NamespaceScope\x12\r\n\x05tools\x18\n \x03(\t\x12\x0b\n\x03\x61mr\x18\x0b \x03(\t\x12-\n\tauth_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tends_with\x18\x0e \x03(\t\x12)\n\x06\x61\x63tors\x18\x0f \x03(\x0b\x32\x19.kubegate.common.v1.Actor\x12\x13\n\x0bnarrowed_to\x18\x10 \x03(\t\"(\n\x05\x41\x63tor\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\"\xc6\x01\n\x06\x41\x63tion\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04verb\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x13\n\x0bsubresource\x18\x05 \x01(\t\x12\x11\n\tnamespace\x18\x06 \x01(\t\x12\x0c\n\x04name\x18\x07 \x01(\t\x12\x38\n\nattributes\x18\x08 \x01(\x0b\x32$.kubegate.common.v1.ActionAttributes\x12\x0c\n\x04tool\x18\t \x01(\t\"6\n\x10\x41\x63tionAttributes\x12\x15\n\x08replicas\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x0b\n\t_replicasb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,9 +37,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NAMESPACESCOPE']._serialized_start=137
   _globals['_NAMESPACESCOPE']._serialized_end=203
   _globals['_PRINCIPAL']._serialized_start=206
-  _globals['_PRINCIPAL']._serialized_end=558
-  _globals['_ACTION']._serialized_start=561
-  _globals['_ACTION']._serialized_end=759
-  _globals['_ACTIONATTRIBUTES']._serialized_start=761
-  _globals['_ACTIONATTRIBUTES']._serialized_end=815
+  _globals['_PRINCIPAL']._serialized_end=622
+  _globals['_ACTOR']._serialized_start=624
+  _globals['_ACTOR']._serialized_end=664
+  _globals['_ACTION']._serialized_start=667
+  _globals['_ACTION']._serialized_end=865
+  _globals['_ACTIONATTRIBUTES']._serialized_start=867
+  _globals['_ACTIONATTRIBUTES']._serialized_end=921
 # @@protoc_insertion_point(module_scope)

@@ -103,6 +103,8 @@ class Principal(_message.Message):
     AUTH_TIME_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     ENDS_WITH_FIELD_NUMBER: _builtins.int
+    ACTORS_FIELD_NUMBER: _builtins.int
+    NARROWED_TO_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
     """"kubegate" for our own users and keys, else the URL of the token's issuer."""
     subject: _builtins.str
@@ -148,7 +150,21 @@ class Principal(_message.Message):
     @_builtins.property
     def ends_with(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Further names under which it ends, as in WatchRevocationsResponse.ended:
-        the key that signed the token which proved it.
+        the key that signed the token which proved it, and the tokens that one was
+        exchanged for.
+        """
+
+    @_builtins.property
+    def actors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Actor]:
+        """Who acts for the subject (RFC 8693, 4.1), the current one first. They add
+        nothing to what it may.
+        """
+
+    @_builtins.property
+    def narrowed_to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where set: of `roles` and `permissions` only these count, and neither
+        bindings nor elevations do. The others still stand there, for a condition
+        or a deny rule may read them.
         """
 
     def __init__(
@@ -168,14 +184,42 @@ class Principal(_message.Message):
         auth_time: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         ends_with: _abc.Iterable[_builtins.str] | None = ...,
+        actors: _abc.Iterable[Global___Actor] | None = ...,
+        narrowed_to: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["auth_time", b"auth_time", "expires_at", b"expires_at", "namespaces", b"namespaces"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amr", b"amr", "auth_time", b"auth_time", "auth_type", b"auth_type", "credential_id", b"credential_id", "ends_with", b"ends_with", "expires_at", b"expires_at", "groups", b"groups", "issuer", b"issuer", "namespaces", b"namespaces", "permissions", b"permissions", "roles", b"roles", "subject", b"subject", "tenant", b"tenant", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actors", b"actors", "amr", b"amr", "auth_time", b"auth_time", "auth_type", b"auth_type", "credential_id", b"credential_id", "ends_with", b"ends_with", "expires_at", b"expires_at", "groups", b"groups", "issuer", b"issuer", "namespaces", b"namespaces", "narrowed_to", b"narrowed_to", "permissions", b"permissions", "roles", b"roles", "subject", b"subject", "tenant", b"tenant", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Principal: _TypeAlias = Principal  # noqa: Y015
+
+@_typing.final
+class Actor(_message.Message):
+    """Somebody who acts for somebody else."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUER_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    issuer: _builtins.str
+    """As in Principal."""
+    subject: _builtins.str
+    """Name within the issuer."""
+    def __init__(
+        self,
+        *,
+        issuer: _builtins.str = ...,
+        subject: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Actor: _TypeAlias = Actor  # noqa: Y015
 
 @_typing.final
 class Action(_message.Message):

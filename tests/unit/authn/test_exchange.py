@@ -1,0 +1,372 @@
+"""Token exchange (RFC 8693): narrower, never wider, and dead with whatever it was made of."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import jwt
+import pytest
+
+from services.authn.adapters.access_token import AccessTokenAuthenticator, AccessTokenIssuer
+from services.authn.adapters.api_key import ApiKeyAuthenticator
+from services.authn.adapters.exchanged_token import Exchanger
+from services.authn.adapters.external_token import ExternalTokenAuthenticator
+from services.authn.adapters.holders import Holders
+from services.authn.adapters.key_ring import KeyRing
+from services.authn.adapters.principal_tokens import PrincipalTokenIssuer
+from services.authn.adapters.signing_keys import Purpose, SealedKey, generate, sealed
+from services.authn.exchange import ACCESS_TOKEN, JWT, MAX_ACTORS, Exchange
+from services.authn.model import Issued, Principal, Secret, Source, TrustedIssuer
+from services.authn.service import AuthnService, Tokens
+from services.common.errors import InvalidArgument, PermissionDenied, Unauthenticated
+from services.common.revocations import names
+from tests.fakes.clock import FakeClock
+from tests.unit.authn.support import (
+    KEK,
+    NOW,
+    PEPPER,
+    FixedRevisions,
+    Journalist,
+    Keys,
+    NoRefresh,
+    Revoked,
+    Users,
+    call,
+    make_key,
+    make_ring,
+    make_user,
+    token,
+)
+
+AUDIENCE = "https://localhost:8443/mcp"
+IDP = TrustedIssuer(
+    "https://idp.example",
+    "kubegate",
+    algorithms=("HS256",),
+    roles_claim="roles",
+    role_map={"ops": "operator", "read": "viewer"},
+    groups_claim="groups",
+    tenant="acme",
+    permissions_claim="permissions",
+    secret=Secret("s" * 32),
+)
+ALICE = make_user(
+    name="alice", roles=("operator", "viewer"), permissions=("k8s:pods:list",), tenant="acme", generation=3
+)
+BOT = make_user(name="bot", roles=("admin",), generation=5)
+
+
+class Rig:
+    """authn's service over records in memory, with one issuer beside our own."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(NOW)
+        key = sealed(generate("EdDSA"), KEK, Purpose.ACCESS, NOW, NOW)
+        self.signing: dict[str, SealedKey] = {key.kid: key}
+        self.ring = KeyRing(Purpose.ACCESS, lambda: self.signing, KEK, self.clock)
+        self.users, self.revoked = Users(ALICE, BOT), Revoked()
+        self.record, self.api_key = make_key(identity="ci", tenant="acme")
+        self.keys = Keys(self.record)
+        self.issuers = {IDP.issuer: IDP}
+        self.journalist = Journalist()
+        self.source = Source("192.0.2.1", "test/1")
+        self.access = AccessTokenIssuer(self.ring, "kubegate", AUDIENCE, 3600, self.clock)
+        no_key_sets: Any = None
+        self.service = AuthnService(
+            (
+                ApiKeyAuthenticator(self.keys, PEPPER),
+                ExternalTokenAuthenticator(self, no_key_sets, self.revoked),
+                AccessTokenAuthenticator(
+                    Holders(self.users, self.keys, self, self.revoked, self.ring), "kubegate", AUDIENCE
+                ),
+            ),
+            Tokens(
+                PrincipalTokenIssuer(make_ring(), self.clock),
+                self.access,
+                NoRefresh(),
+                Exchanger(self.ring, self, "kubegate", AUDIENCE, 3600, self.clock),
+                self.revoked,
+            ),
+            FixedRevisions(),
+            self.journalist,
+            self.clock,
+        )
+
+    def find(self, issuer: str) -> TrustedIssuer | None:
+        return self.issuers.get(issuer)
+
+    def of_user(self, name: str = "alice", family: str = "") -> str:
+        user = self.users.records[name]
+        proven = user.principal("password", f"password:{name}", self.clock.now(), ("pwd", "otp", "mfa"))
+        return self.access.issue(proven, "service/mcp-core", family).reveal()
+
+    def of_key(self) -> str:
+        return self.access.issue(self.record.principal(self.clock.now()), "platform/ci").reveal()
+
+    def of_idp(self, **claims: Any) -> str:
+        now = int(self.clock.now().timestamp())
+        every = {"iss": IDP.issuer, "aud": "kubegate", "sub": "eve", "client_id": "c", "jti": f"j{now}", "iat": now}
+        every |= {"exp": now + 600, "roles": ["ops", "read"], "groups": ["g1"], "amr": ["hwk"], "auth_time": now - 60}
+        return jwt.encode({**every, **claims}, "s" * 32, algorithm="HS256", headers={"typ": "at+jwt"})
+
+    async def exchange(self, subject_token: str, actor: str = "", scope: str = "", **more: Any) -> Issued:
+        asked = Exchange(
+            Secret(subject_token), ACCESS_TOKEN, Secret(actor), ACCESS_TOKEN if actor else "", (), scope, ""
+        )
+        return await self.service.exchange_token(replace(asked, **more), self.source, call())
+
+    async def who(self, text: str) -> Principal:
+        return (await self.service.authenticate(token(text), self.source, call())).principal
+
+    async def refused(self, text: str) -> bool:
+        try:
+            await self.who(text)
+        except Unauthenticated:
+            return True
+        return False
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def subjects(rig: Rig) -> dict[str, str]:
+    return {
+        "user": rig.of_user(),
+        "session": rig.of_user(family="fam1"),
+        "key": rig.of_key(),
+        "elsewhere": rig.of_idp(),
+    }
+
+
+@pytest.mark.req("I3.5", "R1", "R3")
+@pytest.mark.parametrize("kind", ["user", "session", "key", "elsewhere"])
+async def test_what_comes_of_an_exchange_is_the_subject_again(rig: Rig, kind: str) -> None:
+    subject = subjects(rig)[kind]
+    before = await rig.who(subject)
+    issued = await rig.exchange(subject)
+    after = await rig.who(issued.token.reveal())
+    same = {name: getattr(before, name) for name in ("credential_id", "ends_with", "auth_time", "expires_at")}
+    assert replace(after, **same) == before, "identity, tenant, groups, roles, permissions, namespaces, tools, amr"
+    assert after.amr == before.amr
+    assert kind == "key" or after.auth_time == before.auth_time
+    assert after.credential_id.partition("/")[0] == before.credential_id.partition("/")[0]
+    assert before.expires_at is not None and after.expires_at is not None
+    assert after.expires_at <= before.expires_at
+    header = jwt.get_unverified_header(issued.token.reveal())
+    assert (header["typ"], header["kid"]) == ("at+jwt", rig.ring.current.kid)
+    assert set(names(before.issuer, before.subject, before.credential_id, before.ends_with)) <= set(
+        names(after.issuer, after.subject, after.credential_id, after.ends_with)
+    ), "it ends with all that its subject's token ends with, wherever it is cached"
+    assert not {"roles", "permissions"} & set(jwt.decode(issued.token.reveal(), options={"verify_signature": False}))
+
+
+@pytest.mark.req("I3.5")
+async def test_it_lives_no_longer_than_the_tokens_that_it_was_made_of(rig: Rig) -> None:
+    long = rig.of_user()
+    assert (await rig.exchange(long)).lifetime == 3600
+    rig.clock.advance(3000)
+    assert (await rig.exchange(long)).lifetime == 600
+    assert (await rig.exchange(rig.of_user(), actor=long)).lifetime == 600, "nor than the actor's"
+    last = (await rig.exchange(long)).token.reveal()
+    rig.clock.advance(610)
+    assert not await rig.refused(long), "within the leeway"
+    for made_of in (long, last):
+        with pytest.raises(Unauthenticated):
+            await rig.exchange(made_of)
+    rig.clock.advance(20)
+    assert await rig.refused(last)
+    assert await rig.refused(long)
+
+
+@pytest.mark.req("I3.5")
+async def test_a_scope_keeps_some_and_never_adds(rig: Rig) -> None:
+    issued = await rig.exchange(rig.of_user(), scope="viewer k8s:pods:list")
+    narrow = issued.token.reveal()
+    kept = await rig.who(narrow)
+    assert (kept.narrowed_to, issued.scope) == (("viewer", "k8s:pods:list"), "viewer k8s:pods:list")
+    assert kept.roles == ("operator", "viewer"), "a deny rule that speaks of a role is not escaped by leaving it out"
+    for scope in ("admin", "viewer admin", "k8s:*", "VIEWER", "viewer\u00a0admin", "*"):
+        with pytest.raises(InvalidArgument, match="does not have"):
+            await rig.exchange(rig.of_user(), scope=scope)
+    for scope in ("operator", "viewer operator"):
+        with pytest.raises(InvalidArgument, match="does not have"):
+            await rig.exchange(narrow, scope=scope)
+    for scope in ("", "viewer", "viewer viewer"):
+        again = await rig.who((await rig.exchange(narrow, scope=scope)).token.reveal())
+        assert set(again.narrowed_to) <= {"viewer", "k8s:pods:list"}
+        assert again.narrowed_to, "once narrowed, never wide again"
+    with pytest.raises(InvalidArgument, match="does not have"):
+        await rig.exchange(rig.of_user(), actor=rig.of_user("bot"), scope="admin"), "what the actor holds adds nothing"
+    # A role that the record loses is lost, kept or not.
+    rig.users.records["alice"] = replace(ALICE, roles=("operator",))
+    assert (await rig.who(narrow)).roles == ("operator",)
+
+
+@pytest.mark.req("I3.5", "R18")
+async def test_who_acts_is_named_stays_named_and_is_on_record(rig: Rig) -> None:
+    once = (await rig.exchange(rig.of_user(), actor=rig.of_user("bot"))).token.reveal()
+    assert rig.journalist.entries[-1].action == "exchange_token"
+    assert rig.journalist.entries[-1].user == "alice"
+    assert rig.journalist.entries[-1].metadata["actors"] == "kubegate:bot"
+    assert (await rig.who(once)).actors == (("kubegate", "bot"),)
+    assert rig.journalist.entries[-1].metadata["actors"] == "kubegate:bot"
+    claim = jwt.decode(once, options={"verify_signature": False})["act"]
+    assert (claim["iss"], claim["sub"]) == ("kubegate", "bot")
+    without = (await rig.exchange(once)).token.reveal()
+    assert (await rig.who(without)).actors == (("kubegate", "bot"),), "not shed by one more exchange"
+    twice = (await rig.exchange(once, actor=rig.of_idp())).token.reveal()
+    assert (await rig.who(twice)).actors == ((IDP.issuer, "eve"), ("kubegate", "bot"))
+    with pytest.raises(InvalidArgument, match="its own token"):
+        await rig.exchange(rig.of_user(), actor=once)
+    text = once
+    for _ in range(MAX_ACTORS - 1):
+        text = (await rig.exchange(text, actor=rig.of_key())).token.reveal()
+    with pytest.raises(InvalidArgument, match="act for each other"):
+        await rig.exchange(text, actor=rig.of_key())
+
+
+@pytest.mark.req("I3.5")
+async def test_whom_the_subjects_token_lets_act_is_the_only_one(rig: Rig) -> None:
+    for may_act in ({"sub": "bot"}, {"sub": "bot", "iss": IDP.issuer}, {"sub": "alice", "iss": "kubegate"}):
+        with pytest.raises(PermissionDenied):
+            await rig.exchange(rig.of_idp(may_act=may_act), actor=rig.of_user("bot"))
+    assert rig.journalist.entries[-1].error == "permission_denied"
+    subject = rig.of_idp(may_act={"sub": "bot", "iss": "kubegate"})
+    await rig.exchange(subject, actor=rig.of_user("bot"))
+    narrow = (await rig.exchange(subject)).token.reveal()
+    with pytest.raises(PermissionDenied):
+        await rig.exchange(narrow, actor=rig.of_key()), "nor is that shed by an exchange"
+    for odd in ("bot", {}, {"sub": ""}, {"sub": 1}, [1]):
+        with pytest.raises(Unauthenticated):
+            await rig.exchange(rig.of_idp(may_act=odd), actor=rig.of_user("bot"))
+
+
+@pytest.mark.req("I3.5")
+async def test_who_acts_elsewhere_is_taken_over_and_malformed_chains_are_refused(rig: Rig) -> None:
+    acting = rig.of_idp(act={"sub": "agent", "act": {"sub": "broker", "iss": "https://other.example"}})
+    chain = ((IDP.issuer, "agent"), ("https://other.example", "broker"))
+    assert (await rig.who(acting)).actors == chain
+    assert (await rig.who((await rig.exchange(acting)).token.reveal())).actors == chain
+    deep: Any = None
+    for number in range(MAX_ACTORS + 1):
+        deep = {"sub": f"a{number}", **({"act": deep} if deep else {})}
+    for odd in ("agent", {}, {"sub": ""}, {"sub": "system:masters"}, {"sub": "a\nb"}, {"sub": 3}, deep):
+        assert await rig.refused(rig.of_idp(act=odd)), odd
+
+
+ENDS: dict[str, Callable[[Rig, Principal, Principal], Any]] = {
+    "the subject's token is revoked": lambda rig, subject, actor: rig.revoked.names.add(subject.credential_id),
+    "its session ends": lambda rig, subject, actor: rig.revoked.names.add("fam1"),
+    "the user is disabled": lambda rig, subject, actor: rig.users.records.update(alice=replace(ALICE, enabled=False)),
+    "the user's password is reset": lambda rig, subject, actor: rig.users.records.update(
+        alice=replace(ALICE, generation=9)
+    ),
+    "the user is deleted": lambda rig, subject, actor: rig.users.records.pop("alice"),
+    "the actor's token is revoked": lambda rig, subject, actor: rig.revoked.names.add(actor.credential_id),
+    "the actor is disabled": lambda rig, subject, actor: rig.users.records.update(bot=replace(BOT, enabled=False)),
+    "the actor is made anew": lambda rig, subject, actor: rig.users.records.update(bot=replace(BOT, generation=9)),
+    "the key that signed it is withdrawn": lambda rig, subject, actor: rig.signing.pop(rig.ring.sealed()[0].kid),
+}
+
+
+@pytest.mark.req("I3.5", "I3.13", "R12", "I3.17")
+@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("again", [False, True])
+async def test_it_ends_with_whatever_it_was_made_of(rig: Rig, how: str, again: bool) -> None:
+    subject, actor = rig.of_user(family="fam1"), rig.of_user("bot")
+    proven = await rig.who(subject), await rig.who(actor)
+    # Another key signs what is exchanged, so that it does not end with its own.
+    rig.clock.advance(1)
+    key = sealed(generate("EdDSA"), KEK, Purpose.ACCESS, rig.clock.now(), rig.clock.now())
+    rig.signing[key.kid] = key
+    made = (await rig.exchange(subject, actor)).token.reveal()
+    if again:
+        made = (await rig.exchange(made, scope="viewer")).token.reveal()
+    assert not await rig.refused(made)
+    ENDS[how](rig, *proven)
+    assert await rig.refused(made)
+
+
+@pytest.mark.req("I3.5", "I3.13")
+@pytest.mark.parametrize("change", [{"enabled": False}, {"role_map": {"ops": "viewer"}}, {"tenant": "other"}, None])
+async def test_somebody_from_elsewhere_ends_with_the_settings_that_mapped_him(rig: Rig, change: Any) -> None:
+    made = (await rig.exchange(rig.of_idp())).token.reveal()
+    acted = (await rig.exchange(rig.of_user(), actor=rig.of_idp())).token.reveal()
+    assert (await rig.who(made)).issuer == IDP.issuer
+    if change is None:
+        del rig.issuers[IDP.issuer]
+    else:
+        rig.issuers[IDP.issuer] = replace(IDP, **change)
+    assert await rig.refused(made)
+    assert await rig.refused(acted)
+
+
+@pytest.mark.req("I3.5", "I3.1")
+async def test_a_key_that_is_disabled_ends_what_its_tokens_were_exchanged_for(rig: Rig) -> None:
+    made = (await rig.exchange(rig.of_key())).token.reveal()
+    acted = (await rig.exchange(rig.of_user(), actor=rig.of_key())).token.reveal()
+    for change in ({"enabled": False}, {"expires_at": NOW - timedelta(seconds=1)}, {"identity": "other"}):
+        rig.keys.records[rig.record.id] = replace(rig.record, **change)
+        assert await rig.refused(made)
+        assert await rig.refused(acted)
+    rig.keys.records[rig.record.id] = replace(rig.record, certificate_sha256="ab" * 32)
+    assert await rig.refused(made), "bound to a certificate, like the key"
+
+
+@pytest.mark.req("I3.5", "I3.11")
+async def test_nothing_but_a_good_access_token_is_exchanged(rig: Rig) -> None:
+    good = rig.of_user()
+    head, payload, signature = good.split(".")
+    bad = [
+        rig.api_key,
+        "kgr_x_y",
+        "a.b.c",
+        f"{head}.{payload}.{signature[:-4]}AAAA",
+        good + "x" * 9000,
+        rig.of_idp(aud="x"),
+    ]
+    for text in bad:
+        with pytest.raises(Unauthenticated):
+            await rig.exchange(text)
+        with pytest.raises(Unauthenticated):
+            await rig.exchange(good, actor=text)
+    principal_token = (await rig.service.authenticate(token(good), rig.source, call())).token
+    with pytest.raises(Unauthenticated):
+        await rig.exchange(principal_token)
+    assert {entry.result for entry in rig.journalist.entries if entry.action == "exchange_token"} == {"failure"}
+
+
+@pytest.mark.req("I3.5")
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"subject": Secret("")}, "subject_token is missing"),
+        ({"subject_type": ""}, "subject_token_type must be"),
+        ({"subject_type": "urn:ietf:params:oauth:token-type:saml2"}, "subject_token_type must be"),
+        ({"actor_type": JWT}, "actor_token is missing"),
+        ({"actor": Secret("a.b.c"), "actor_type": ""}, "actor_token_type must be"),
+        ({"requested_type": "urn:ietf:params:oauth:token-type:refresh_token"}, "requested_token_type may be"),
+        ({"targets": ("https://elsewhere.example",)}, "tokens for others are not issued here"),
+        ({"targets": (AUDIENCE, "https://elsewhere.example")}, "tokens for others are not issued here"),
+        ({"targets": ("kubegate-internal",)}, "tokens for others are not issued here"),
+    ],
+)
+async def test_what_is_not_issued_here_is_refused_with_the_reason(rig: Rig, change: Any, says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        await rig.exchange(rig.of_user(), **change)
+    assert rig.journalist.entries[-1].error == "invalid_argument"
+    await rig.exchange(rig.of_user(), targets=(AUDIENCE, AUDIENCE), subject_type=JWT, requested_type=JWT)
+
+
+@pytest.mark.req("I3.5", "I3.14")
+async def test_neither_token_shows_in_a_repr_or_the_record(rig: Rig) -> None:
+    subject, actor = rig.of_user(), rig.of_user("bot")
+    issued = await rig.exchange(subject, actor)
+    seen = (
+        repr(rig.journalist.entries) + repr(issued) + repr(Exchange(Secret(subject), "", Secret(actor), "", (), "", ""))
+    )
+    for text in (subject, actor, issued.token.reveal()):
+        assert text.rpartition(".")[2] not in seen
