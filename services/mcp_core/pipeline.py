@@ -55,7 +55,7 @@ from services.mcp_core.model import (
 from services.mcp_core.naming import impersonation
 from services.mcp_core.offers import Offer, Offers
 from services.mcp_core.once import Once, outcome_of
-from services.mcp_core.placement import Denial, Placement, namespace_missing, place, placed, resolve
+from services.mcp_core.placement import Denial, Placement, place, placed, resolve
 from services.mcp_core.ports import (
     Authenticator,
     Authorizer,
@@ -288,7 +288,6 @@ class Pipeline:
             deadline,
             controls.dry_run,
             dialogue=replace(dialogue, report=None),
-            missing=lambda name: namespace_missing(self._authorizer, cluster, caller, replace(action, namespace=name)),
         )
         if not tool.read_only:
             passed = await self._gate.admit(entry, Change(caller, tool, controls, asking, call, placement))

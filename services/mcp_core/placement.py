@@ -13,12 +13,12 @@ from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from services.common.errors import DomainError, FailedPrecondition, InvalidArgument, PermissionDenied
+from services.common.errors import FailedPrecondition, InvalidArgument, PermissionDenied
 from services.mcp_core.errors import ActionDenied
 from services.mcp_core.model import Action, Allowed, Caller, Decision, Denied
 from services.mcp_core.ports import Authorizer, Cluster, Kind
 from services.mcp_core.tools.base import Arguments, Need, Permission, Tool
-from services.mcp_core.tools.namespaces import NAMESPACES_PERMISSION, existing_namespaces, exists
+from services.mcp_core.tools.namespaces import existing_namespaces
 
 MAX_NAMESPACES = 100
 """Namespaces that one call may expand to."""
@@ -205,21 +205,6 @@ async def _existing(cluster: Cluster, caller: Caller) -> tuple[str, ...]:
             "The gate's own account may not list the namespaces of the cluster; name one as `namespace`, or let an "
             "operator apply what `kubegate cluster rbac` prints."
         ) from None
-
-
-async def namespace_missing(authorizer: Authorizer, cluster: Cluster, caller: Caller, action: Action) -> bool:
-    """Whether the namespace of an action does not exist; False also to a caller who may not know, for that is a
-    decision of its own, the one that list_namespaces asks for."""
-    name = action.namespace
-    look = replace(action, permission=NAMESPACES_PERMISSION, namespace="", name=name, replicas=None)
-    try:
-        (scope,) = (await authorizer.list_allowed(caller, (replace(look, name=""),))).each
-        if not scope.covers(name) or not isinstance(await authorizer.check(caller, look), Allowed):
-            return False
-        return not await exists(cluster.session(None, caller.context.deadline.child()), name)
-    except DomainError:
-        # The list stands as it is.
-        return False
 
 
 async def _single(authorizer: Authorizer, caller: Caller, action: Action) -> Placement:

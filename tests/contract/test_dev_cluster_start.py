@@ -13,7 +13,7 @@ import pytest
 import trustme
 import yaml
 
-from tests.contract.dev_process import DEADLINE, Authority, Client, address_of, start, stop
+from tests.contract.test_dev_cluster import DEADLINE, Authority, Client, address_of, start, stop
 
 
 @pytest.fixture

@@ -182,11 +182,6 @@ async def _still_allowed() -> None:
     """For calls that are over at once."""
 
 
-async def _unknown(namespace: str) -> bool:
-    """For calls whose caller may know nothing of namespaces."""
-    return False
-
-
 class Leaves(Protocol):
     """Takes, for the record, how a call that goes on has left the cluster so far.
 
@@ -213,8 +208,7 @@ class Invocation:
     dry_run: `prepare` is to look ahead in any case; `run` is never reached. plan: what `prepare` returned, for `run`,
     which sends `plan.resource_version` as its precondition.
     dialogue: what the client can be asked and has answered. leaves: told by a change that stays open, at each step,
-    how it leaves the cluster; on record however the call ends. missing: whether a namespace is known not to exist, to a
-    caller who may know it; asks policy and the cluster.
+    how it leaves the cluster; on record however the call ends.
     """
 
     arguments: Arguments
@@ -228,7 +222,6 @@ class Invocation:
     plan: Plan = NO_PLAN
     dialogue: Dialogue = ALONE
     leaves: Leaves = _unrecorded
-    missing: Callable[[str], Awaitable[bool]] = _unknown
 
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Tells a client that asked for it how far the call is; `message` without secrets, as everything in an answer.

@@ -44,7 +44,6 @@ MAX_PODS = 100
 
 MAX_EVENTS = 15
 LOG_LINES = 40
-HEALTHY = "Nothing is wrong that can be seen."
 LOG_BYTES = 64 * 1024
 
 
@@ -116,8 +115,6 @@ class _Gathering:
         self.name: str = invocation.arguments["name"]
         self.kind: str = invocation.arguments["kind"]
         self.findings: list[Finding] = []
-        self.state: list[Finding] = []  # What only says that it is not well, not why.
-        self.worst = ""
         self.not_shown: list[str] = []
         self.answer: Structured = {}
 
@@ -133,16 +130,20 @@ class _Gathering:
             await self._node(pod)
         lines, log_of = await self._log(pod) if pod is not None else ([], "")
         self.findings += of_events(events, self.findings)
-        telling = of_log(lines) if self.findings or self.state else ""
+        telling = of_log(lines) if self.findings else ""
         if telling:
             self.findings.append(Finding("The log says", telling, "Start from this line; get_pod_logs shows more."))
-        self.findings += self.state
         healthy = not self.findings
+        summary = (
+            "Nothing is wrong that can be seen."
+            if healthy
+            else f"{self.findings[0].what}. {self.findings[0].suggestion}"
+        )
         subject = f"{self.kind} {self.namespace}/{self.name}"
         return {
             "subject": subject,
             "healthy": healthy,
-            "summary": self._summary(telling),
+            "summary": summary,
             "findings": msgspec.to_builtins(self.findings),
             "events": msgspec.to_builtins(events),
             "log": lines,
@@ -151,14 +152,6 @@ class _Gathering:
             **self.answer,
         }
 
-    def _summary(self, telling: str) -> str:
-        """What is wrong, how one can tell, and what to try."""
-        if not self.findings:
-            return HEALTHY
-        first = self.findings[0]
-        said = f' The log says: "{telling[:200]}"' if telling and first.evidence != telling else ""
-        return f"{first.what}{self.worst}: {first.evidence}{said} Try this: {first.suggestion}"
-
     async def _workload(self) -> DetailedPod | None:
         """The workload's own state; returns its worst pod, if it has any."""
         if self.kind == "job":
@@ -166,15 +159,15 @@ class _Gathering:
             status = job.status
             self.answer["rollout"] = f"{status.active} active, {status.succeeded} succeeded, {status.failed} failed"
             if any(one.get("type") == "Failed" and one.get("status") == "True" for one in status.conditions or ()):
-                self.state.append(Finding("The job failed", self.answer["rollout"], "Its last pod's log says why."))
+                self.findings.append(Finding("The job failed", self.answer["rollout"], "Its last pod's log says why."))
             labels = job.spec.selector.match_labels
         else:
             found = await self.cluster.get(ObjectRef(RESOURCES[self.kind], self.namespace, self.name), Workload)
             state = rollout(self.kind, found)
             self.answer["rollout"] = f"{state.status}: {state.message}"
             if state.status != "complete":
-                self.state.append(
-                    Finding(f"The rollout is {state.status}", state.message, "Wait for it, or look at its pods.")
+                self.findings.append(
+                    Finding(f"The rollout is {state.status}", state.message, "The worst pod below says why.")
                 )
             labels = found.spec.selector.match_labels
         if not labels:
@@ -190,11 +183,7 @@ class _Gathering:
         self.answer["pods"] = counts
         if page.truncated:
             self.not_shown.append(f"pods after the first {MAX_PODS}")
-        worst = max(page.items, key=lambda pod: (len(of_pod(pod)), summarize_pod(narrow(pod)).restarts), default=None)
-        if worst is not None and of_pod(worst):
-            count = counts[summarize_pod(narrow(worst)).status]
-            self.worst = f" ({count} of {len(page.items)} pods)"
-        return worst
+        return max(page.items, key=lambda pod: (len(of_pod(pod)), summarize_pod(narrow(pod)).restarts), default=None)
 
     async def _events(self, pod: DetailedPod | None) -> list[EventSummary]:
         if not self.invocation.may(EVENTS_PERMISSION):
@@ -255,15 +244,6 @@ class _Gathering:
         return lines, f"{pod.metadata.name}/{worst.name}{', the run before' if previous else ''}"
 
 
-def _text(answer: Structured) -> str:
-    """The answer, and before it what is to be known first: in words of ours, for what the cluster says is fenced."""
-    headline = f"{answer['subject']}: {HEALTHY}"
-    if answer["findings"]:
-        first = answer["findings"][0]
-        headline = f"{answer['subject']}: {first['what']}. Try this: {first['suggestion']}"
-    return f"{headline}\n{fenced_json(answer)}"
-
-
 async def _diagnose(invocation: Invocation) -> Structured:
     return await _Gathering(invocation).run()
 
@@ -301,6 +281,6 @@ TOOLS = (
         read_only=True,
         idempotent=True,
         resource_name=name_argument,
-        text=_text,
+        text=fenced_json,
     ),
 )

@@ -22,7 +22,7 @@ from services.mcp_core.tools.base import (
     Tool,
     fenced_json,
 )
-from services.mcp_core.tools.listing import DEFAULT_CHARACTERS, PAGE, nowhere
+from services.mcp_core.tools.listing import DEFAULT_CHARACTERS, PAGE
 
 EVENTS = Resource("", "v1", "events")
 EVENTS_PERMISSION = Permission("list", "", "events")
@@ -171,8 +171,6 @@ async def _list_events(invocation: Invocation) -> Structured:
             f"The newest {shown} are shown. Narrow it with `namespace`, `name`, `kind` or `type: Warning`, or raise "
             "`limit`."
         )
-    elif not events and (hint := await nowhere(invocation)):
-        result["hint"] = hint
     return result
 
 

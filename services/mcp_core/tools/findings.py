@@ -41,8 +41,7 @@ _SUGGESTIONS = {
     "memory": "It used more memory than its limit. Raise the limit, or find out what grew: get_pod shows the limits.",
     "command": "The command was not found or may not be run: compare command and image.",
     "signal": "It was told to stop. If nobody did so, a failing liveness probe is the usual reason: read the events.",
-    "program": "The program ended by itself with an error, mostly for a setting or a dependency: mend what its last "
-    "lines name; if that began with the last change, rollout_undo goes back.",
+    "program": "The program ended by itself with an error: its last lines say why, mostly a setting or a dependency.",
     "done": "The program ended without an error, but its pod wants it to go on: is this a job run as a service?",
 }
 
@@ -110,9 +109,7 @@ def _of_container(pod: DetailedPod, status: DetailedStatus, *, init: bool) -> It
         evidence = f"{state(status.state)}, not ready."
         yield Finding(f"{name} runs but is not ready", evidence, "Its readiness probe does not pass (yet).")
     elif waiting is not None and waiting.reason not in ("", "PodInitializing", "ContainerCreating"):
-        known = re.fullmatch("[A-Za-z]{1,64}", waiting.reason)
-        reason = waiting.reason if known else "the events say why"
-        yield Finding(f"{name} waits: {reason}", redact(waiting.message)[:500], "Read the events.")
+        yield Finding(f"{name} waits: {redact(waiting.reason)}", redact(waiting.message)[:500], "Read the events.")
 
 
 def _hint(reason: str) -> str:
@@ -145,20 +142,11 @@ def of_events(events: Sequence[EventSummary], known: Sequence[Finding]) -> list[
     return found
 
 
-_TELLING = tuple(
-    re.compile(words, re.IGNORECASE)
-    for words in (
-        # Most telling first: an exception with what it says; what is not there or not let in; any error, but not those
-        # that only say that it ended.
-        r"\b\w*(?:error|exception): \S|\bpanic: |\bcaused by: ",
-        r"refused|denied|forbidden|not found|no such|missing|not set|required|unable|cannot|could not|invalid",
-        r"\b(?:error|fatal|panic|failed)\b(?!.*\bexit)",
-        r"error|fatal|panic|exception|traceback|failed",
-    )
+_TELLING = re.compile(
+    r"error|fatal|panic|exception|traceback|refused|denied|not found|missing|failed|unable", re.IGNORECASE
 )
 
 
 def of_log(lines: Sequence[str]) -> str:
     """The line of a log that most likely says why; empty where none stands out."""
-    found = (line for telling in _TELLING for line in reversed(lines) if telling.search(line))
-    return next(found, "")[:500]
+    return next((line[:500] for line in reversed(lines) if _TELLING.search(line)), "")

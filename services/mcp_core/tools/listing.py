@@ -12,7 +12,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -64,13 +64,11 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[R]):
-    """A part of a list. next: where it goes on, None at its end. remaining: how many are left, if known. hint: why
-    there is nothing."""
+    """A part of a list. next: where it goes on, None at its end. remaining: how many are left, if known."""
 
     items: list[R]
     next: Position | None = None
     remaining: int | None = None
-    hint: str = ""
 
 
 async def list_objects(
@@ -106,10 +104,7 @@ async def collect(invocation: Invocation, ask: Callable[[str, int, str], Any]) -
     if left[:1] != [start.namespace]:
         start = Position()
     if len(left) == 1:
-        found = await _one(left[0], start, limit, ask, bounded=given is None)
-        if not found.items and start == Position():
-            found = replace(found, hint=await nowhere(invocation))
-        return found
+        return await _one(left[0], start, limit, ask, bounded=given is None)
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def first(namespace: str) -> Page[Any]:
@@ -150,13 +145,6 @@ async def _one(
         if len(items) >= limit or bounded:
             return Found(items, Position(namespace, page.after, 0), remaining)
         after, skip = page.after, 0
-
-
-async def nowhere(invocation: Invocation) -> str:
-    """What is said of a list that found nothing, because its namespace does not exist; "" where that is not so."""
-    if len(invocation.namespaces) == 1 and (name := invocation.namespaces[0]) and await invocation.missing(name):
-        return f"There is no namespace {name}; list_namespaces shows those that there are."
-    return ""
 
 
 class _Room:
@@ -201,7 +189,7 @@ def listed(key: str, found: Found[Any], arguments: Arguments, item: type[msgspec
 def further(found: Found[Any]) -> Structured:
     """How to get the rest of a list; nothing where there is none."""
     if found.next is None:
-        return {"hint": found.hint} if found.hint else {}
+        return {}
     result: Structured = {"continue": token(found.next)}
     more = "more"
     if found.remaining is not None:

@@ -9,7 +9,6 @@ from services.mcp_core.tools.base import Invocation, Permission, Structured, Too
 from services.mcp_core.tools.listing import Meta
 
 NAMESPACES = Resource("", "v1", "namespaces")
-NAMESPACES_PERMISSION = Permission("list", "", "namespaces")
 
 MAX_NAMESPACES = 5000
 """Most namespaces that are looked at."""
@@ -53,12 +52,6 @@ async def existing_namespaces(own: ClusterSession) -> tuple[str, ...]:
     return tuple(namespace.metadata.name for namespace in page.items)
 
 
-async def exists(own: ClusterSession, name: str) -> bool:
-    """Whether there is a namespace of that name, asked as the core's own account, which may list them."""
-    page = await own.list(ObjectRef(NAMESPACES), Namespace, field_selector=f"metadata.name={name}", limit=1)
-    return any(namespace.metadata.name == name for namespace in page.items)
-
-
 async def _list_namespaces(invocation: Invocation) -> Structured:
     page = await invocation.cluster.list(ObjectRef(NAMESPACES), Namespace, limit=MAX_NAMESPACES)
     decided = None if invocation.namespaces == ("",) else frozenset(invocation.namespaces)
@@ -85,7 +78,7 @@ TOOLS = (
         description="The namespaces that you may see.",
         arguments=NoArguments,
         result=NamespaceList,
-        permission=NAMESPACES_PERMISSION,
+        permission=Permission("list", "", "namespaces"),
         run=_list_namespaces,
         namespaced=False,
         read_only=True,

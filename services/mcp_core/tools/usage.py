@@ -17,7 +17,7 @@ from services.common.errors import FailedPrecondition, NotFound, Unavailable
 from services.mcp_core.naming import DNS1123_LABEL
 from services.mcp_core.ports import ObjectRef, Resource
 from services.mcp_core.tools.base import Invocation, Permission, Selector, Structured, Tool
-from services.mcp_core.tools.listing import PAGE, nowhere
+from services.mcp_core.tools.listing import PAGE
 from services.mcp_core.tools.nodes import NODES, NODES_PERMISSION, Node
 
 POD_METRICS = Resource("metrics.k8s.io", "v1beta1", "pods")
@@ -105,7 +105,6 @@ class TopPods(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     pods: list[PodUsage]
     truncated: bool
-    hint: str | UnsetType = UNSET
 
 
 class TopNodes(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -161,8 +160,7 @@ async def _top_pods(invocation: Invocation) -> Structured:
             if not (page.truncated and after):
                 break
     ranked = [usage for _, _, _, usage in sorted(held, key=lambda one: one[:3], reverse=True)]
-    hint = await nowhere(invocation) if not ranked else ""
-    return {"pods": msgspec.to_builtins(ranked), "truncated": seen > len(ranked)} | ({"hint": hint} if hint else {})
+    return {"pods": msgspec.to_builtins(ranked), "truncated": seen > len(ranked)}
 
 
 async def _top_nodes(invocation: Invocation) -> Structured:

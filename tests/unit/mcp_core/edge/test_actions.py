@@ -16,7 +16,7 @@ from services.authz.policy.model import Allowed as AuthzAllowed
 from services.authz.policy.model import Policy, Principal, Role
 from services.authz.policy.permissions import KINDS, PERMISSIONS
 from services.authz.policy.scope import EVERYWHERE, Scope
-from services.common.errors import InvalidArgument, Unavailable
+from services.common.errors import InvalidArgument
 from services.mcp_core.catalog import FRESH_SECONDS, Catalog
 from services.mcp_core.errors import ActionDenied
 from services.mcp_core.model import Action, Phase, Result
@@ -317,23 +317,3 @@ async def test_generic_tools_are_offered_to_who_may_list_anything_custom_kinds_i
     made.authz.scopes = {"list_resources": CoreScope(patterns=("a",))}
     (offer,) = await made.pipeline.offers(await made.caller(BOB))
     assert (offer.tool.name, offer.scope) == ("list_resources", CoreScope(patterns=("a",)))
-
-
-@pytest.mark.req("R14", "R10")
-async def test_whether_a_namespace_exists_is_told_by_a_decision_of_its_own() -> None:
-    made = world("list_pods")
-    made.cluster.namespaces = ["default"]
-    made.authz.scopes = {"list_pods": CoreScope(patterns=("default", "dev-*"))}
-    await attempt(made, "list_pods", BOB, namespace="dev-gone")
-    (invocation,) = made.invocations
-    assert await invocation.missing("dev-gone")
-    assert not await invocation.missing("default")
-    look = made.authz.checked[-1]
-    assert (str(look.permission), look.namespace, look.name) == ("k8s:namespaces:list", "", "default")
-    # Neither is told of what no grant of namespaces names, nor to whom may list none.
-    assert not await invocation.missing("prod-gone")
-    made.authz.denied = {"k8s:namespaces:list"}
-    assert not await invocation.missing("dev-gone")
-    made.authz.denied = set()
-    made.cluster.error = Unavailable("The cluster is away.")
-    assert not await invocation.missing("dev-gone")

@@ -1,17 +1,142 @@
-"""The reading tools over objects in memory: what they ask and what they say."""
+"""The reading tools over objects in memory: what they ask, what they say, and how little room it takes."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from services.common.errors import FailedPrecondition, NotFound
-from services.mcp_core.ports import LogText
-from services.mcp_core.tools import REGISTRY
+from services.common.errors import FailedPrecondition, InvalidArgument, NotFound
+from services.mcp_core.ports import Columns, Kind, LogText, Resource
+from services.mcp_core.tools import REGISTRY, check_output, validate
+from services.mcp_core.tools.base import Invocation, Structured
+from services.mcp_core.tools.configuration import REVEAL
 from services.mcp_core.tools.usage import quantity
-from tests.unit.mcp_core.tools.reading import DEPLOYMENTS, WIDGETS, call
 from tests.unit.mcp_core.tools.session import MemorySession
-from tests.unit.mcp_core.tools.test_tools import pod
+from tests.unit.mcp_core.tools.test_tools import RUNNING, containers, pod
+
+WIDGETS = Kind(Resource("example.com", "v1", "widgets"), "Widget", True, "widget")
+DEPLOYMENTS = Kind(Resource("apps", "v1", "deployments"), "Deployment", True, "deployment", ("deploy",))
+NAMESPACES = Kind(Resource("", "v1", "namespaces"), "Namespace", False, "namespace", ("ns",))
+EVERYTHING = frozenset(
+    {"k8s:events:list", "k8s:pods:logs", "k8s:nodes:list", "k8s:pods:list", "k8s:endpointslices:list", str(REVEAL)}
+)
+
+
+async def call(
+    name: str,
+    arguments: dict[str, Any],
+    session: MemorySession,
+    namespaces: tuple[str, ...] | None = None,
+    *,
+    kind: Kind | None = None,
+    granted: frozenset[str] = EVERYTHING,
+) -> Structured:
+    tool = REGISTRY[name]
+    validated = validate(tool, arguments)
+    decided = namespaces if namespaces is not None else (validated.get("namespace", ""),)
+    result = await tool.run(Invocation(validated, decided, session, kind, granted))
+    check_output(tool, result)
+    assert tool.text(result)
+    return result
+
+
+def many(count: int, namespace: str = "default") -> list[dict[str, Any]]:
+    return [pod(f"web-7c5ddbdf54-{index:05}", namespace) for index in range(count)]
+
+
+@pytest.mark.req("I7.2")
+async def test_five_thousand_pods_take_less_than_eight_thousand_tokens_and_say_how_to_get_the_rest() -> None:
+    session = MemorySession({"pods": many(5000)})
+    answer = await call("list_pods", {"namespace": "default"}, session)
+    # Three characters a token is less than any tokenizer gives for such text; both forms of the answer count.
+    assert (len(json.dumps(answer)) + len(REGISTRY["list_pods"].text(answer))) / 3 < 8000
+    assert answer["truncated"]
+    assert answer["remaining"] == 5000 - len(answer["pods"])
+    assert all(word in answer["hint"] for word in ("continue", "namespace", "label_selector", "fields", "limit"))
+    assert len(session.asked) == 1
+
+
+@pytest.mark.req("I7.2")
+async def test_long_names_are_cut_by_size_and_none_is_lost() -> None:
+    session = MemorySession({"pods": [pod(f"p{index:03}-" + "x" * 200) for index in range(90)]})
+    seen: list[str] = []
+    arguments: dict[str, Any] = {"namespace": "default"}
+    while True:
+        answer = await call("list_pods", arguments, session)
+        assert len(json.dumps(answer["pods"])) < 16_000
+        seen += [one["name"] for one in answer["pods"]]
+        if not answer["truncated"]:
+            break
+        arguments["continue"] = answer["continue"]
+    assert seen == sorted(one["metadata"]["name"] for one in session.objects["pods"])
+
+
+@pytest.mark.req("I7.2", "R14")
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.integers(0, 700), min_size=1, max_size=4),
+    st.one_of(st.none(), st.integers(1, 1500)),
+)
+def test_following_continue_gives_every_item_once(sizes: list[int], limit: int | None) -> None:
+    pods = [one for index, size in enumerate(sizes) for one in many(size, f"n{index}")]
+    names = tuple(f"n{index}" for index in range(len(sizes)))
+    arguments: dict[str, Any] = {"all_namespaces": True} | ({"limit": limit} if limit else {})
+
+    async def follow() -> None:
+        seen: list[tuple[str, str]] = []
+        for _ in range(4000):
+            answer = await call("list_pods", arguments, MemorySession({"pods": pods}), names)
+            assert not limit or len(answer["pods"]) <= limit
+            seen += [(one["namespace"], one["name"]) for one in answer["pods"]]
+            if not answer["truncated"]:
+                break
+            arguments["continue"] = answer["continue"]
+        assert seen == [(one["metadata"]["namespace"], one["metadata"]["name"]) for one in pods]
+
+    asyncio.run(follow())
+
+
+@pytest.mark.req("I7.2")
+async def test_pages_bound_what_is_held_at_once() -> None:
+    session = MemorySession({"pods": many(1800)})
+    answer = await call("list_pods", {"namespace": "default", "limit": 1700}, session)
+    assert len(answer["pods"]) == 1700
+    assert [rest["limit"] for _, _, rest in session.asked] == [500, 500, 500, 200]
+
+
+@pytest.mark.req("I7.2")
+async def test_fields_are_the_only_ones_and_unknown_ones_are_named() -> None:
+    session = MemorySession({"pods": many(2)})
+    answer = await call("list_pods", {"namespace": "default", "fields": ["name", "status"]}, session)
+    assert answer["pods"] == [{"name": f"web-7c5ddbdf54-0000{index}", "status": "Running"} for index in range(2)]
+    with pytest.raises(InvalidArgument, match="'phase'; known: name"):
+        await call("list_pods", {"namespace": "default", "fields": ["phase"]}, session)
+
+
+@pytest.mark.req("I7.2")
+async def test_field_selectors_reach_the_cluster() -> None:
+    session = MemorySession({"pods": []})
+    await call("list_pods", {"namespace": "default", "field_selector": "status.phase!=Running"}, session)
+    assert session.asked[0][2]["field_selector"] == "status.phase!=Running"
+
+
+@pytest.mark.req("R14")
+@pytest.mark.parametrize("token", ["x", "!!", "bnVsbA", "WzEsMiwzXQ", "WyJhIiwiYiIsLTFd", "WyJhIiwiYiIsOTk5OV0"])
+async def test_a_foreign_continue_is_refused(token: str) -> None:
+    with pytest.raises(InvalidArgument, match="`continue`"):
+        await call("list_pods", {"namespace": "default", "continue": token}, MemorySession())
+
+
+@pytest.mark.req("R14")
+async def test_a_continue_of_another_namespace_reads_no_more_than_was_decided() -> None:
+    session = MemorySession({"pods": [*many(2, "mine"), *many(2, "theirs")]})
+    # ["theirs", "", 0]
+    answer = await call("list_pods", {"namespace": "mine", "continue": "WyJ0aGVpcnMiLCIiLDBd"}, session)
+    assert not [one for one in answer["pods"] if one["namespace"] != "mine"]
+    assert {ref.namespace for _, ref, _ in session.asked} <= {"mine"}
 
 
 @pytest.mark.req("I7.1", "R26")
@@ -49,6 +174,96 @@ async def test_a_pod_in_full_without_its_secrets() -> None:
     assert container["env"] == {"DB_PASSWORD": "[redacted]", "MODE": "fast", "KEY": "<secret db/password>"}
     assert container["last_exit"] == "terminated: Error, exit code 1, at 2026-11-22T10:00:00Z"
     assert container["limits"] == {"memory": "64Mi"}
+
+
+def workload(kind: str = "deployments", **parts: Any) -> MemorySession:
+    one = {
+        "metadata": {"name": "web", "namespace": "default", "uid": "u1", "generation": 2} | parts.get("metadata", {}),
+        "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}} | parts.get("spec", {}),
+        "status": {"observedGeneration": 2, "replicas": 3} | parts.get("status", {}),
+    }
+    return MemorySession({kind: [one]})
+
+
+@pytest.mark.req("I7.1")
+@pytest.mark.parametrize(
+    ("kind", "parts", "status", "message"),
+    [
+        ("deployment", {"metadata": {"generation": 3}}, "progressing", "not been seen"),
+        ("deployment", {"spec": {"paused": True}}, "paused", "paused"),
+        ("deployment", {"status": {"updatedReplicas": 1}}, "progressing", "1 of 3 pods are updated"),
+        ("deployment", {"status": {"replicas": 4, "updatedReplicas": 3}}, "progressing", "1 old pods"),
+        ("deployment", {"status": {"updatedReplicas": 3, "availableReplicas": 2}}, "progressing", "2 of 3"),
+        ("deployment", {"status": {"updatedReplicas": 3, "availableReplicas": 3}}, "complete", "All 3"),
+        (
+            "deployment",
+            {"status": {"conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded", "message": "m"}]}},
+            "failed",
+            "deadline",
+        ),
+        ("statefulset", {"status": {"updatedReplicas": 3, "availableReplicas": 3}}, "complete", "All 3"),
+        (
+            "daemonset",
+            {"status": {"desiredNumberScheduled": 2, "updatedNumberScheduled": 2, "numberAvailable": 1}},
+            "progressing",
+            "1 of 2",
+        ),
+    ],
+)
+async def test_a_rollouts_state_is_kubectls(kind: str, parts: dict[str, Any], status: str, message: str) -> None:
+    session = workload(f"{kind}s", **parts)
+    answer = await call("rollout_status", {"name": "web", "namespace": "default", "kind": kind}, session)
+    assert answer["status"] == status
+    assert message in answer["message"]
+
+
+@pytest.mark.req("I7.1")
+async def test_the_history_holds_the_workloads_own_revisions_newest_first() -> None:
+    session = workload(metadata={"annotations": {"deployment.kubernetes.io/revision": "2"}})
+
+    def replica_set(number: int, owner: str) -> dict[str, Any]:
+        return {
+            "metadata": {
+                "name": f"web-{number}",
+                "namespace": "default",
+                "annotations": {
+                    "deployment.kubernetes.io/revision": str(number),
+                    "kubernetes.io/change-cause": "set image token=CANARY",
+                },
+                "ownerReferences": [{"kind": "Deployment", "name": "web", "uid": owner, "controller": True}],
+            },
+            "spec": {"template": {"spec": {"containers": [{"name": "a", "image": f"nginx:{number}"}]}}},
+        }
+
+    session.objects["replicasets"] = [replica_set(1, "u1"), replica_set(2, "u1"), replica_set(9, "other")]
+    answer = await call("rollout_history", {"name": "web", "namespace": "default"}, session)
+    assert [(one["revision"], one["images"], one["current"]) for one in answer["revisions"]] == [
+        (2, ["nginx:2"], True),
+        (1, ["nginx:1"], False),
+    ]
+    assert "CANARY" not in json.dumps(answer)
+
+
+@pytest.mark.req("I7.1")
+async def test_a_daemonsets_history_comes_from_its_controller_revisions() -> None:
+    session = workload("daemonsets")
+    session.objects["controllerrevisions"] = [
+        {
+            "metadata": {
+                "name": f"web-{number}",
+                "namespace": "default",
+                "ownerReferences": [{"kind": "DaemonSet", "name": "web", "uid": "u1"}],
+            },
+            "revision": number,
+            "data": {"spec": {"template": {"spec": {"containers": [{"name": "a", "image": f"agent:{number}"}]}}}},
+        }
+        for number in (1, 2)
+    ]
+    answer = await call("rollout_history", {"name": "web", "namespace": "default", "kind": "daemonset"}, session)
+    assert [(one["revision"], one["images"], one["current"]) for one in answer["revisions"]] == [
+        (2, ["agent:2"], True),
+        (1, ["agent:1"], False),
+    ]
 
 
 @pytest.mark.req("I7.1")
@@ -102,6 +317,46 @@ async def test_a_secret_shows_its_keys_and_no_value_unless_revealing_was_asked_a
     needs = REGISTRY["get_secret"].needs
     assert [str(need.permission) for need in needs({"reveal": True}) if need.required] == ["kubegate:secrets:reveal"]
     assert needs({"reveal": False}) == ()
+
+
+@pytest.mark.req("R26")
+async def test_a_list_of_secrets_never_asks_for_their_data() -> None:
+    session = MemorySession(
+        {"secrets": [{"metadata": {"name": "db", "namespace": "default"}, "cells": ["db", "Opaque", 2, "3d"]}]},
+        columns=Columns(("Name", "Type", "Data", "Age")),
+    )
+    answer = await call("list_secrets", {"namespace": "default"}, session)
+    assert answer["secrets"] == [{"name": "db", "namespace": "default", "type": "Opaque", "entries": 2, "age": "3d"}]
+    assert [verb for verb, _, _ in session.asked] == ["table"]
+
+
+@pytest.mark.req("I7.1")
+async def test_any_kind_is_listed_in_the_clusters_own_columns() -> None:
+    session = MemorySession(
+        {
+            "widgets": [
+                {"metadata": {"name": f"w{index}", "namespace": "a"}, "cells": [f"w{index}", "ok", "token=CANARY"]}
+                for index in range(2)
+            ]
+        },
+        columns=Columns(("Name", "Phase", "Detail"), frozenset({2})),
+    )
+    one = await call("list_resources", {"kind": "widgets", "namespace": "a"}, session, kind=WIDGETS)
+    assert (one["columns"], one["rows"]) == (["Name", "Phase"], [["w0", "ok"], ["w1", "ok"]])
+    wide = {"kind": "widgets", "all_namespaces": True, "wide": True}
+    every = await call("list_resources", wide, session, ("",), kind=WIDGETS)
+    assert every["columns"] == ["Namespace", "Name", "Phase", "Detail"]
+    assert every["rows"][0] == ["a", "w0", "ok", "token=[redacted]"]
+
+
+@pytest.mark.req("R14", "R10")
+async def test_namespaces_listed_as_any_kind_are_just_those_that_were_decided() -> None:
+    session = MemorySession(
+        {"namespaces": [{"metadata": {"name": name}, "cells": [name]} for name in ("a", "b", "c")]},
+        columns=Columns(("Name",)),
+    )
+    answer = await call("list_resources", {"kind": "ns"}, session, ("a", "c"), kind=NAMESPACES)
+    assert answer["rows"] == [["a"], ["c"]]
 
 
 @pytest.mark.req("I7.1", "R26")
@@ -225,6 +480,16 @@ async def test_nodes_say_their_problems() -> None:
     (answer,) = (await call("list_nodes", {}, MemorySession({"nodes": [node]}), ("",)))["nodes"]
     assert (answer["status"], answer["roles"]) == ("Ready,SchedulingDisabled", ["control-plane"])
     assert answer["problems"] == ["DiskPressure=True: Full disk"]
+
+
+@pytest.mark.req("I7.1")
+async def test_running_pods_have_nothing_to_diagnose_and_what_may_not_be_seen_is_named() -> None:
+    session = MemorySession({"pods": [pod("web-1", status={"containerStatuses": containers(RUNNING)})]})
+    place = {"name": "web-1", "namespace": "default"}
+    answer = await call("diagnose", place, session, granted=frozenset())
+    assert (answer["healthy"], answer["findings"]) == (True, [])
+    assert [line.partition(":")[0] for line in answer["not_shown"]] == ["events", "its node", "logs"]
+    assert [verb for verb, _, _ in session.asked] == ["get"]
 
 
 @pytest.mark.req("I7.1")
