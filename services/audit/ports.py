@@ -26,7 +26,7 @@ class Capacity(IntEnum):
     """An intent or outcome: something is about to be done, or was."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draft:
     """A record that only lacks its ``sequence``."""
 
@@ -39,7 +39,7 @@ class Draft:
         return self.fields["writer"], self.fields["event_id"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ack:
     """The record is fsynced and a leaf of the tree."""
 

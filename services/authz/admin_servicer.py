@@ -10,7 +10,7 @@ from services.authz.elevations import Elevations, Wish
 from services.authz.policy.document import Problem
 from services.authz.policy.model import Allowed
 from services.authz.policy_admin import PolicyAdmin
-from services.authz.ports import Record, State
+from services.authz.ports import Adopted, Record, State
 from services.authz.servicer import caller_of, described, from_scope, from_steps, to_action, to_scope
 from services.common.call import PRINCIPAL_TOKEN_METADATA, current_call
 from services.common.clock import Clock
@@ -31,6 +31,11 @@ class PolicyAdminServicer(policy_admin_pb2_grpc.PolicyAdminServiceServicer):
     async def GetPolicy(
         self, request: policy_admin_pb2.GetPolicyRequest, context: Any
     ) -> policy_admin_pb2.GetPolicyResponse:
+        if request.number:
+            kept, content = await self._admin.earlier(caller_of(), _token(), request.number)
+            earlier = policy_admin_pb2.GetPolicyResponse(revision=kept.revision, content=content)
+            earlier.adopted_at.FromNanoseconds(int(kept.at * 1e9))
+            return earlier
         current = await self._admin.get(caller_of(), _token())
         response = policy_admin_pb2.GetPolicyResponse(
             revision=current.revision, content=current.content, rejected=_problems(current.rejected)
@@ -51,6 +56,18 @@ class PolicyAdminServicer(policy_admin_pb2_grpc.PolicyAdminServiceServicer):
         return policy_admin_pb2.ReloadPolicyResponse(
             revision=revision, previous_revision=previous, problems=_problems(problems)
         )
+
+    async def ListPolicies(
+        self, request: policy_admin_pb2.ListPoliciesRequest, context: Any
+    ) -> policy_admin_pb2.ListPoliciesResponse:
+        found = await self._admin.history(caller_of(), _token())
+        return policy_admin_pb2.ListPoliciesResponse(policies=[_adopted(policy) for policy in found])
+
+    async def RollbackPolicy(
+        self, request: policy_admin_pb2.RollbackPolicyRequest, context: Any
+    ) -> policy_admin_pb2.RollbackPolicyResponse:
+        policy, previous = await self._admin.rollback(caller_of(), _token(), request.number)
+        return policy_admin_pb2.RollbackPolicyResponse(policy=_adopted(policy), previous_revision=previous)
 
     async def DiffPolicy(
         self, request: policy_admin_pb2.DiffPolicyRequest, context: Any
@@ -84,6 +101,14 @@ class PolicyAdminServicer(policy_admin_pb2_grpc.PolicyAdminServiceServicer):
             considered=from_steps(explanation.steps),
             policy_revision=revision,
         )
+
+
+def _adopted(policy: Adopted) -> policy_admin_pb2.AdoptedPolicy:
+    message = policy_admin_pb2.AdoptedPolicy(
+        number=policy.number, revision=policy.revision, by=policy.by, how=policy.how
+    )
+    message.adopted_at.FromNanoseconds(int(policy.at * 1e9))
+    return message
 
 
 class ElevationServicer(elevation_pb2_grpc.ElevationServiceServicer):

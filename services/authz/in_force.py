@@ -9,7 +9,7 @@ from services.authz.policy.engine import Engine
 from services.authz.policy.model import Policy
 from services.authz.policy.parse import parse_policy, revision_of
 from services.authz.policy.whole import cut_off
-from services.authz.ports import Recorder, Store
+from services.authz.ports import Adopted, Recorder, Store
 from services.common.clock import Clock
 from services.common.errors import Unavailable
 from services.common.log import Outage, get_logger
@@ -42,12 +42,13 @@ class InForce:
     async def start(self) -> None:
         """Puts the first policy and the stored elevations in force."""
         async with self._changing:
-            await self._store.adopted(self.revision)
+            await self._store.adopted(Adopted(self.revision, how="start"), self.content)
             await self._refresh(self.engine)
             self._recorder.policy_adopted(self.revision, "")
 
-    async def reload(self, content: bytes) -> None:
-        """Puts a changed policy file in force, or keeps the policy that is when the new one is unusable."""
+    async def reload(self, content: bytes, by: str = "") -> None:
+        """Puts a changed policy file in force, or keeps the policy that is when the new one is unusable. ``by``:
+        who asked for it; nobody where the file was followed."""
         async with self._changing:
             if revision_of(content) == self.revision:
                 self.content, self.rejected = content, ()
@@ -61,12 +62,35 @@ class InForce:
             if problem := cut_off(self.content, content):
                 self.keep([problem])
                 return
-            previous = self.revision
-            await self._store.adopted(engine.revision)
-            await self._refresh(engine)
-            self.content, self.adopted_at, self.rejected = content, self._clock.now(), ()
-            log.info("policy adopted", revision=self.revision, previous=previous)
-            self._recorder.policy_adopted(self.revision, previous)
+            await self._adopt(engine, content, Adopted(engine.revision, by, "reload" if by else "file"))
+
+    async def rollback(self, policy: Adopted, content: bytes, write: Callable[[bytes, bytes], object]) -> None:
+        """Puts an earlier policy in force again, and into the file first: else a restart, or the next look at the file,
+        would take it back. ``write``: the policy that is in force, and the one to put in its place.
+
+        Raises:
+            InvalidPolicy: this version of kubegate does not take it.
+            Unavailable: the file says it, and it is put in force as soon as the store can.
+            DomainError: as ``write``; nothing was changed.
+        """
+        async with self._changing:
+            engine = await asyncio.to_thread(lambda: Engine(parse_policy(content)))
+            await asyncio.to_thread(write, self.content, content)
+            try:
+                await self._adopt(engine, content, policy)
+            except Unavailable:
+                raise Unavailable(
+                    "The policy file says the earlier policy now, but the authorization store did not take it. It is "
+                    "put in force as soon as the store does; until then what was in force decides."
+                ) from None
+
+    async def _adopt(self, engine: Engine, content: bytes, policy: Adopted) -> None:
+        previous = self.revision
+        await self._store.adopted(policy, content)
+        await self._refresh(engine)
+        self.content, self.adopted_at, self.rejected = content, self._clock.now(), ()
+        log.info("policy adopted", revision=self.revision, previous=previous, how=policy.how)
+        self._recorder.policy_adopted(self.revision, previous)
 
     async def follow(
         self,

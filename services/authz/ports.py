@@ -151,6 +151,20 @@ class Record:
     revoked_by: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A policy that was put in force. ``revision``: the digest of its bytes. ``by``: the person, empty where nobody is
+    known. ``how``: ``start``, ``file``, ``reload`` or ``rollback to N``. ``number`` is the store's revision at which it
+    was, ``at`` in seconds since 1970; both of what is stored.
+    """
+
+    revision: str
+    by: str = ""
+    how: str = "file"
+    number: int = 0
+    at: float = 0.0
+
+
 class Store(Protocol):
     """authz's own store. Every change is durable when its call returns, and changes come one after the other.
 
@@ -161,8 +175,16 @@ class Store(Protocol):
         """The newest revision, by a read begun now."""
         ...
 
-    async def adopted(self, policy_revision: str) -> int:
-        """Notes that a policy is in force; returns the new revision."""
+    async def adopted(self, policy: Adopted, content: bytes) -> int:
+        """Notes that a policy is in force, and keeps it among the newest; returns the new revision."""
+        ...
+
+    async def policies(self) -> list[Adopted]:
+        """The policies that are kept, newest first; the first is in force."""
+        ...
+
+    async def policy(self, number: int) -> bytes | None:
+        """The bytes of a policy that is kept."""
         ...
 
     async def active(self, now: float) -> tuple[int, list[Elevation]]:

@@ -63,7 +63,7 @@ async def main(config: AuthzConfig) -> None:
     service = AuthzService(in_force, PrincipalTokens(LivePrincipalVerifier(keys, lease, clock)), recorder, clock)
     admission = Admission(service, recorder, clock)
     elevations = Elevations(admission, in_force, store, clock)
-    policy_admin = PolicyAdmin(admission, service, in_force, file.now)
+    policy_admin = PolicyAdmin(admission, service, in_force, store, file)
     problems = lambda: [*keys.problems(), *lease.problems(), *client.problems(), *probe.problems()]
     server = GrpcServer(config.listen, config.tls, problems, notices=in_force.notices)
     server.add(

@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
 
-from kubegate.authz.v1 import policy_admin_pb2, policy_admin_pb2_grpc
+from kubegate.authz.v1 import policy_admin_pb2
 from kubegate.common.v1 import identity_pb2
 from services.authz.policy import PolicyError, load_policy
 from services.authz.policy.diff import Holding, diff
@@ -19,13 +19,16 @@ from services.authz.policy.parse import parse_policy
 from services.authz.policy.permissions import GRANTABLE, explain_malformed, key_of
 from services.cli.home import HomeLayout
 from services.cli.options import DEFAULT_HOME, Home, Json
-from services.cli.output import NEGATIVE, emit_json, emit_table, fail, run
+from services.cli.output import NEGATIVE, emit_json, emit_table, fail
+from services.cli.policy_calls import ask
 from services.cli.policy_cases import What, Who, read_cases, replay, run_case, uncovered
+from services.cli.policy_history import history, rollback
 from services.cli.policy_record import read_decisions
-from services.cli.stack import PATIENCE, Stack
-from services.common.deadline import Deadline
 
-app = typer.Typer(no_args_is_help=True, help="Check, test, explain, compare and reload policies.")
+app = typer.Typer(no_args_is_help=True, help="Check, test, explain, compare, reload and restore policies.")
+
+app.command()(history)
+app.command()(rollback)
 
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", metavar="FILE", help="Policy file; default: that of the home.")
@@ -34,7 +37,7 @@ PolicyFile = Annotated[
 
 @app.callback()
 def policy() -> None:
-    """Check, test, explain, compare and reload policies."""
+    """Check, test, explain, compare, reload and restore policies."""
 
 
 @app.command()
@@ -141,7 +144,7 @@ def explain_decision(
         rows = [(step.rule_id, step.said, step.decides) for step in found.steps]
         allowed, rule, revision = isinstance(found.decision, Allowed), found.decision.rule_id, engine.revision
     else:
-        response = _ask(home, "ExplainPrincipal", _explain_request(who, what))
+        response = ask(home, "ExplainPrincipal", _explain_request(who, what))
         rows = [(each.rule_id, each.outcome, each.decides) for each in response.considered]
         allowed, rule, revision = response.allowed, response.rule_id, response.policy_revision
     if as_json:
@@ -232,7 +235,7 @@ def reload(home: Home = DEFAULT_HOME, as_json: Json = False) -> None:
 
     Exit codes: 0 the file is in force, 1 it is unusable and the last good revision stays, 2 cannot tell.
     """
-    response: policy_admin_pb2.ReloadPolicyResponse = _ask(home, "ReloadPolicy", policy_admin_pb2.ReloadPolicyRequest())
+    response: policy_admin_pb2.ReloadPolicyResponse = ask(home, "ReloadPolicy", policy_admin_pb2.ReloadPolicyRequest())
     problems = [{"line": each.line, "column": each.column, "message": each.message} for each in response.problems]
     if as_json:
         emit_json({"revision": response.revision, "previous": response.previous_revision, "problems": problems})
@@ -242,19 +245,6 @@ def reload(home: Home = DEFAULT_HOME, as_json: Json = False) -> None:
         print(f"revision {response.revision} is in force")
     if problems:
         raise typer.Exit(NEGATIVE)
-
-
-def _ask(home: Path, method: str, request: Any) -> Any:
-    async def ask() -> Any:
-        async with Stack.load(home) as stack:
-            return await stack.peer("authz").unary(
-                lambda channel: getattr(policy_admin_pb2_grpc.PolicyAdminServiceStub(channel), method),
-                request,
-                Deadline.after(PATIENCE),
-                await stack.admin_metadata(),
-            )
-
-    return run(ask())
 
 
 def _explain_request(who: Who, what: What) -> policy_admin_pb2.ExplainPrincipalRequest:

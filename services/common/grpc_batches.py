@@ -10,7 +10,7 @@ from services.common.errors import DeadlineExceeded, DomainError
 from services.common.grpc_outgoing import Outgoing
 from services.common.grpc_server import public_error
 from services.common.grpc_stream import item_error
-from services.common.telemetry.rpc import Measured, answering, method_of
+from services.common.telemetry.rpc import Measured, answering_item, method_of
 
 _Item = tuple[Any, Measured]
 """An item of a message, and its measurement: items of one group belong to many traces."""
@@ -77,7 +77,7 @@ def serve_batches(
     async def read() -> None:
         nonlocal in_flight
         async for message in requests:
-            items = [(item, answering(method, item.header.traceparent)) for item in message.items]
+            items = [(item, answering_item(method, item.header.traceparent)) for item in message.items]
             while (busy := in_flight + len(outgoing.answers)) and busy + len(items) > limit:
                 outgoing.room.clear()
                 await outgoing.room.wait()

@@ -127,3 +127,28 @@ cases:
     assert broken.returncode == 2
     for problem in ("principal.rolez: Extra inputs", "action.permission: Value error, 'k8s:pod:list'", "expect: Input"):
         assert problem in broken.stderr
+
+
+@pytest.mark.req("I5.6")
+def test_back_to_an_earlier_policy(stack: RunningStack) -> None:
+    """The change is a comment, so that nobody else's decisions move."""
+    file = Path(stack.endpoints["policy"])
+    before = file.read_bytes()
+    was = stack.json("policy", "history")[0]
+    beside = file.with_suffix(".next")
+    beside.write_bytes(b"# a change that turns out to be bad\n" + before)
+    beside.rename(file)
+    changed = stack.json("policy", "reload")["revision"]
+    newest, *others = stack.json("policy", "history")
+    assert newest["revision"] == changed
+    assert (newest["by"], newest["how"]) in {("admin", "reload"), ("", "file")}, "it is followed anyway"
+    assert was in others
+    assert stack.run("policy", "history", "--show", str(was["number"])).stdout.encode() == before
+    back = stack.run("policy", "rollback", str(was["number"])).stdout
+    assert back.startswith(f"revision {was['revision']} is in force again, as number ")
+    assert file.read_bytes() == before
+    assert f"rollback to {was['number']}" in stack.run("policy", "history").stdout
+    again = stack.run("policy", "rollback", str(was["number"]), check=False)
+    assert (again.returncode, "is the one in force" in again.stderr) == (2, True)
+    missing = stack.run("policy", "rollback", "999999", check=False)
+    assert "kubegate policy history" in missing.stderr

@@ -1,7 +1,9 @@
-"""The policy file on disk: read once to start, then followed."""
+"""The policy file on disk: read once to start, then followed; replaced when an operator goes back to an earlier one."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import watchfiles
@@ -9,6 +11,7 @@ import watchfiles
 from services.authz.policy.document import MAX_BYTES, InvalidPolicy, Problem
 from services.authz.policy.model import Policy
 from services.authz.policy.parse import parse_policy
+from services.common.errors import FailedPrecondition
 from services.common.runtime_errors import StartupError
 
 RECHECK = 2_000
@@ -54,6 +57,45 @@ class PolicyFile:
             return self.read()
         except Unreadable as error:
             return error.problem
+
+    def replace(self, expected: bytes, content: bytes) -> None:
+        """Puts other bytes in the file's place by rename, so that no reader sees a part of them.
+
+        Raises:
+            FailedPrecondition: it is a link, holds something else than ``expected``, or cannot be written.
+        """
+        if self._path.is_symlink():
+            raise FailedPrecondition(
+                f"{self._path} is a link, as into a ConfigMap; change it where it comes from: `kubegate policy history "
+                "--show NUMBER` prints what to put there. Nothing was changed."
+            )
+        if self.now() not in (expected, content) and self._path.exists():
+            raise FailedPrecondition(
+                f"{self._path} holds a change that is not in force and would be lost: move it away to keep it, or "
+                "`kubegate policy reload`, and go back then. Nothing was changed."
+            )
+        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}.new")
+        try:
+            mode = self._path.stat().st_mode & 0o777 if self._path.exists() else 0o600
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.rename(self._path)
+            directory = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            with suppress(OSError):
+                beside.unlink()
+            raise FailedPrecondition(
+                f"{self._path} cannot be written here ({error.strerror}), and a policy that it does not say would not "
+                "last: change it where it comes from; `kubegate policy history --show NUMBER` prints what to put there."
+            ) from error
 
     def load(self) -> tuple[Policy, bytes]:
         """The policy to start with, and the bytes that say it.

@@ -1,5 +1,5 @@
 """authz's store: elevations, and the revision of everything that can alter a decision, in one SQLite file; also what
-`sqlite_once` keeps there.
+`sqlite_once` and `sqlite_policies` keep there.
 
 WAL and ``synchronous=FULL``: what a call has returned survives a crash. Every change is one transaction that
 also adds a revision, so revisions are in the order of commits (R12), and who comes second finds nothing to do.
@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from services.authz.adapters import sqlite_policies
 from services.authz.policy.model import Elevation
 from services.authz.policy.scope import EVERYWHERE, Scope
-from services.authz.ports import Record, State
+from services.authz.ports import Adopted, Record, State
 from services.common.errors import Unavailable
 from services.common.log import get_logger
 from services.common.runtime_errors import StartupError
@@ -95,14 +96,24 @@ class SqliteStore:
         """Commits a write that changes nothing. Raises Unavailable where it cannot be written."""
         await self.run(lambda connection: connection.execute("UPDATE revisions SET at = at WHERE revision = 1"))
 
-    async def adopted(self, policy_revision: str) -> int:
-        """Notes that a policy is in force; returns the new revision."""
+    async def adopted(self, policy: Adopted, content: bytes) -> int:
+        """Notes that a policy is in force, and keeps it among the newest; returns the new revision."""
 
         def work(connection: sqlite3.Connection) -> int:
-            _bump(connection, f"policy {policy_revision}")
-            return _revision(connection)
+            _bump(connection, f"policy {policy.revision}")
+            number = _revision(connection)
+            sqlite_policies.keep(connection, number, policy, content)
+            return number
 
         return await self.run(work)
+
+    async def policies(self) -> list[Adopted]:
+        """The policies that are kept, newest first; the first is in force."""
+        return await self.run(sqlite_policies.every)
+
+    async def policy(self, number: int) -> bytes | None:
+        """The bytes of a policy that is kept."""
+        return await self.run(lambda connection: sqlite_policies.content_of(connection, number))
 
     async def active(self, now: float) -> tuple[int, list[Elevation]]:
         """The elevations in force and the revision of which that is true."""
@@ -290,7 +301,7 @@ def _open(path: Path) -> sqlite3.Connection:
         # The marks first, so that a creation that was interrupted is recognized as ours.
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.executescript(_SCHEMA)
+        connection.executescript(_SCHEMA + sqlite_policies.SCHEMA)
     except sqlite3.Error as error:
         connection.close()
         raise _damaged(path) from error

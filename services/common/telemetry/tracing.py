@@ -114,6 +114,11 @@ NO_SPAN = NoSpan()
 _NOTHING: Attributes = {}
 
 
+def recording() -> bool:
+    """Whether spans are recorded at all."""
+    return _backend is not None
+
+
 def span(name: str, kind: str = "internal", attributes: Attributes = _NOTHING) -> Span | NoSpan:
     """A span below the current one. ``kind``: internal, server or client."""
     here = CURRENT.get()

@@ -13,6 +13,7 @@ from services.authz.policy.model import Elevation, Policy
 from services.authz.policy.parse import parse_policy, revision_of
 from services.authz.policy.scope import EVERYWHERE
 from services.authz.policy.whole import cut_off
+from services.authz.ports import Adopted
 from services.common.errors import Unavailable
 from tests.fakes.clock import FakeClock
 
@@ -40,7 +41,7 @@ class Recorder:
 class NoElevations:
     """A store in which nothing is."""
 
-    async def adopted(self, revision: str) -> None: ...
+    async def adopted(self, policy: Adopted, content: bytes) -> None: ...
 
     async def active(self, now: float) -> tuple[int, Sequence[Elevation]]:
         return 1, ()
@@ -158,7 +159,7 @@ async def test_a_store_that_fails_neither_ends_the_service_nor_loses_the_change(
     failures = 2
 
     class FullDisk(NoElevations):
-        async def adopted(self, revision: str) -> None:
+        async def adopted(self, policy: Adopted, content: bytes) -> None:
             nonlocal failures
             if failures:
                 failures -= 1

@@ -7,6 +7,7 @@ import pytest
 
 from services.authn.adapters.store import Store
 from services.authz.adapters.sqlite_store import SqliteStore
+from services.authz.ports import Adopted
 from services.common.writable import WritableProbe
 
 
@@ -27,7 +28,7 @@ def mend(path: Path) -> None:
 async def test_authz_notices_that_its_store_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "authz.db"
     store = SqliteStore(path)
-    await store.adopted("r1")
+    await store.adopted(Adopted("r1"), b"")
     probe = WritableProbe(store.touch)
     try:
         await probe.look()

@@ -27,7 +27,7 @@ from kubegate.common.v1 import identity_pb2 as kubegate_dot_common_dot_v1_dot_id
 from kubegate.common.v1 import options_pb2 as kubegate_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$kubegate/authz/v1/policy_admin.proto\x12\x11kubegate.authz.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!kubegate/common/v1/identity.proto\x1a kubegate/common/v1/options.proto\">\n\rPolicyProblem\x12\x0c\n\x04line\x18\x01 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x12\n\x10GetPolicyRequest\"\x9a\x01\n\x11GetPolicyResponse\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12.\n\nadopted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x08rejected\x18\x04 \x03(\x0b\x32 .kubegate.authz.v1.PolicyProblem\"(\n\x15ValidatePolicyRequest\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"^\n\x16ValidatePolicyResponse\x12\x32\n\x08problems\x18\x01 \x03(\x0b\x32 .kubegate.authz.v1.PolicyProblem\x12\x10\n\x08revision\x18\x02 \x01(\t\"\x15\n\x13ReloadPolicyRequest\"w\n\x14ReloadPolicyResponse\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x19\n\x11previous_revision\x18\x02 \x01(\t\x12\x32\n\x08problems\x18\x03 \x03(\x0b\x32 .kubegate.authz.v1.PolicyProblem\"Y\n\x11\x44iffPolicyRequest\x12\x11\n\tcandidate\x18\x01 \x01(\x0c\x12\x31\n\nprincipals\x18\x02 \x03(\x0b\x32\x1d.kubegate.common.v1.Principal\"\x8c\x01\n\x12\x44iffPolicyResponse\x12\x32\n\x08problems\x18\x01 \x03(\x0b\x32 .kubegate.authz.v1.PolicyProblem\x12\x30\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1f.kubegate.authz.v1.PolicyChange\x12\x10\n\x08revision\x18\x03 \x01(\t\"\x96\x01\n\x0cPolicyChange\x12\x0b\n\x03who\x18\x01 \x01(\t\x12\x12\n\npermission\x18\x02 \x01(\t\x12\x32\n\x06\x62\x65\x66ore\x18\x03 \x01(\x0b\x32\".kubegate.common.v1.NamespaceScope\x12\x31\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\".kubegate.common.v1.NamespaceScope\"\xa3\x01\n\x17\x45xplainPrincipalRequest\x12\x30\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.kubegate.common.v1.Principal\x12*\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32\x1a.kubegate.common.v1.Action\x12*\n\x06source\x18\x03 \x01(\x0b\x32\x1a.kubegate.common.v1.Source\"C\n\x0e\x43onsideredRule\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65\x63ides\x18\x03 \x01(\x08\"\xa1\x01\n\x18\x45xplainPrincipalResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0f\n\x07rule_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\x12\x35\n\nconsidered\x18\x04 \x03(\x0b\x32!.kubegate.authz.v1.ConsideredRule\x12\x17\n\x0fpolicy_revision\x18\x05 \x01(\t2\xd6\x04\n\x12PolicyAdminService\x12h\n\tGetPolicy\x12#.kubegate.authz.v1.GetPolicyRequest\x1a$.kubegate.authz.v1.GetPolicyResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12w\n\x0eValidatePolicy\x12(.kubegate.authz.v1.ValidatePolicyRequest\x1a).kubegate.authz.v1.ValidatePolicyResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12q\n\x0cReloadPolicy\x12&.kubegate.authz.v1.ReloadPolicyRequest\x1a\'.kubegate.authz.v1.ReloadPolicyResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12k\n\nDiffPolicy\x12$.kubegate.authz.v1.DiffPolicyRequest\x1a%.kubegate.authz.v1.DiffPolicyResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12}\n\x10\x45xplainPrincipal\x12*.kubegate.authz.v1.ExplainPrincipalRequest\x1a+.kubegate.authz.v1.ExplainPrincipalResponse\"\x10\xca\xda\x18\x0c\n\noperator/*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$kubegate/authz/v1/policy_admin.proto\x12\x11kubegate.authz.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!kubegate/common/v1/identity.proto\x1a kubegate/common/v1/options.proto\">\n\rPolicyProblem\x12\x0c\n\x04line\x18\x01 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\"\"\n\x10GetPolicyRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\"\x9a\x01\n\x11GetPolicyResponse\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12.\n\nadopted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x08rejected\x18\x04 \x03(\x0b\x32 .kubegate.authz.v1.PolicyProblem\"(\n\x15ValidatePolicyRequest\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"^\n\x16ValidatePolicyResponse\x12\x32\n\x08problems\x18\x01 \x03(\x0b\x32 .kubegate.authz.v1.PolicyProblem\x12\x10\n\x08revision\x18\x02 \x01(\t\"\x15\n\x13ReloadPolicyRequest\"w\n\x14ReloadPolicyResponse\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x19\n\x11previous_revision\x18\x02 \x01(\t\x12\x32\n\x08problems\x18\x03 \x03(\x0b\x32 .kubegate.authz.v1.PolicyProblem\"\x15\n\x13ListPoliciesRequest\"J\n\x14ListPoliciesResponse\x12\x32\n\x08policies\x18\x01 \x03(\x0b\x32 .kubegate.authz.v1.AdoptedPolicy\"z\n\rAdoptedPolicy\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\t\x12.\n\nadopted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x04 \x01(\t\x12\x0b\n\x03how\x18\x05 \x01(\t\"\'\n\x15RollbackPolicyRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\"e\n\x16RollbackPolicyResponse\x12\x30\n\x06policy\x18\x01 \x01(\x0b\x32 .kubegate.authz.v1.AdoptedPolicy\x12\x19\n\x11previous_revision\x18\x02 \x01(\t\"Y\n\x11\x44iffPolicyRequest\x12\x11\n\tcandidate\x18\x01 \x01(\x0c\x12\x31\n\nprincipals\x18\x02 \x03(\x0b\x32\x1d.kubegate.common.v1.Principal\"\x8c\x01\n\x12\x44iffPolicyResponse\x12\x32\n\x08problems\x18\x01 \x03(\x0b\x32 .kubegate.authz.v1.PolicyProblem\x12\x30\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1f.kubegate.authz.v1.PolicyChange\x12\x10\n\x08revision\x18\x03 \x01(\t\"\x96\x01\n\x0cPolicyChange\x12\x0b\n\x03who\x18\x01 \x01(\t\x12\x12\n\npermission\x18\x02 \x01(\t\x12\x32\n\x06\x62\x65\x66ore\x18\x03 \x01(\x0b\x32\".kubegate.common.v1.NamespaceScope\x12\x31\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\".kubegate.common.v1.NamespaceScope\"\xa3\x01\n\x17\x45xplainPrincipalRequest\x12\x30\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.kubegate.common.v1.Principal\x12*\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32\x1a.kubegate.common.v1.Action\x12*\n\x06source\x18\x03 \x01(\x0b\x32\x1a.kubegate.common.v1.Source\"C\n\x0e\x43onsideredRule\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65\x63ides\x18\x03 \x01(\x08\"\xa1\x01\n\x18\x45xplainPrincipalResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0f\n\x07rule_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\x12\x35\n\nconsidered\x18\x04 \x03(\x0b\x32!.kubegate.authz.v1.ConsideredRule\x12\x17\n\x0fpolicy_revision\x18\x05 \x01(\t2\xc2\x06\n\x12PolicyAdminService\x12h\n\tGetPolicy\x12#.kubegate.authz.v1.GetPolicyRequest\x1a$.kubegate.authz.v1.GetPolicyResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12w\n\x0eValidatePolicy\x12(.kubegate.authz.v1.ValidatePolicyRequest\x1a).kubegate.authz.v1.ValidatePolicyResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12q\n\x0cReloadPolicy\x12&.kubegate.authz.v1.ReloadPolicyRequest\x1a\'.kubegate.authz.v1.ReloadPolicyResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12q\n\x0cListPolicies\x12&.kubegate.authz.v1.ListPoliciesRequest\x1a\'.kubegate.authz.v1.ListPoliciesResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12w\n\x0eRollbackPolicy\x12(.kubegate.authz.v1.RollbackPolicyRequest\x1a).kubegate.authz.v1.RollbackPolicyResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12k\n\nDiffPolicy\x12$.kubegate.authz.v1.DiffPolicyRequest\x1a%.kubegate.authz.v1.DiffPolicyResponse\"\x10\xca\xda\x18\x0c\n\noperator/*\x12}\n\x10\x45xplainPrincipal\x12*.kubegate.authz.v1.ExplainPrincipalRequest\x1a+.kubegate.authz.v1.ExplainPrincipalResponse\"\x10\xca\xda\x18\x0c\n\noperator/*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICYADMINSERVICE'].methods_by_name['ValidatePolicy']._serialized_options = b'\312\332\030\014\n\noperator/*'
   _globals['_POLICYADMINSERVICE'].methods_by_name['ReloadPolicy']._loaded_options = None
   _globals['_POLICYADMINSERVICE'].methods_by_name['ReloadPolicy']._serialized_options = b'\312\332\030\014\n\noperator/*'
+  _globals['_POLICYADMINSERVICE'].methods_by_name['ListPolicies']._loaded_options = None
+  _globals['_POLICYADMINSERVICE'].methods_by_name['ListPolicies']._serialized_options = b'\312\332\030\014\n\noperator/*'
+  _globals['_POLICYADMINSERVICE'].methods_by_name['RollbackPolicy']._loaded_options = None
+  _globals['_POLICYADMINSERVICE'].methods_by_name['RollbackPolicy']._serialized_options = b'\312\332\030\014\n\noperator/*'
   _globals['_POLICYADMINSERVICE'].methods_by_name['DiffPolicy']._loaded_options = None
   _globals['_POLICYADMINSERVICE'].methods_by_name['DiffPolicy']._serialized_options = b'\312\332\030\014\n\noperator/*'
   _globals['_POLICYADMINSERVICE'].methods_by_name['ExplainPrincipal']._loaded_options = None
@@ -47,29 +51,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICYPROBLEM']._serialized_start=161
   _globals['_POLICYPROBLEM']._serialized_end=223
   _globals['_GETPOLICYREQUEST']._serialized_start=225
-  _globals['_GETPOLICYREQUEST']._serialized_end=243
-  _globals['_GETPOLICYRESPONSE']._serialized_start=246
-  _globals['_GETPOLICYRESPONSE']._serialized_end=400
-  _globals['_VALIDATEPOLICYREQUEST']._serialized_start=402
-  _globals['_VALIDATEPOLICYREQUEST']._serialized_end=442
-  _globals['_VALIDATEPOLICYRESPONSE']._serialized_start=444
-  _globals['_VALIDATEPOLICYRESPONSE']._serialized_end=538
-  _globals['_RELOADPOLICYREQUEST']._serialized_start=540
-  _globals['_RELOADPOLICYREQUEST']._serialized_end=561
-  _globals['_RELOADPOLICYRESPONSE']._serialized_start=563
-  _globals['_RELOADPOLICYRESPONSE']._serialized_end=682
-  _globals['_DIFFPOLICYREQUEST']._serialized_start=684
-  _globals['_DIFFPOLICYREQUEST']._serialized_end=773
-  _globals['_DIFFPOLICYRESPONSE']._serialized_start=776
-  _globals['_DIFFPOLICYRESPONSE']._serialized_end=916
-  _globals['_POLICYCHANGE']._serialized_start=919
-  _globals['_POLICYCHANGE']._serialized_end=1069
-  _globals['_EXPLAINPRINCIPALREQUEST']._serialized_start=1072
-  _globals['_EXPLAINPRINCIPALREQUEST']._serialized_end=1235
-  _globals['_CONSIDEREDRULE']._serialized_start=1237
-  _globals['_CONSIDEREDRULE']._serialized_end=1304
-  _globals['_EXPLAINPRINCIPALRESPONSE']._serialized_start=1307
-  _globals['_EXPLAINPRINCIPALRESPONSE']._serialized_end=1468
-  _globals['_POLICYADMINSERVICE']._serialized_start=1471
-  _globals['_POLICYADMINSERVICE']._serialized_end=2069
+  _globals['_GETPOLICYREQUEST']._serialized_end=259
+  _globals['_GETPOLICYRESPONSE']._serialized_start=262
+  _globals['_GETPOLICYRESPONSE']._serialized_end=416
+  _globals['_VALIDATEPOLICYREQUEST']._serialized_start=418
+  _globals['_VALIDATEPOLICYREQUEST']._serialized_end=458
+  _globals['_VALIDATEPOLICYRESPONSE']._serialized_start=460
+  _globals['_VALIDATEPOLICYRESPONSE']._serialized_end=554
+  _globals['_RELOADPOLICYREQUEST']._serialized_start=556
+  _globals['_RELOADPOLICYREQUEST']._serialized_end=577
+  _globals['_RELOADPOLICYRESPONSE']._serialized_start=579
+  _globals['_RELOADPOLICYRESPONSE']._serialized_end=698
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=700
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=721
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=723
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=797
+  _globals['_ADOPTEDPOLICY']._serialized_start=799
+  _globals['_ADOPTEDPOLICY']._serialized_end=921
+  _globals['_ROLLBACKPOLICYREQUEST']._serialized_start=923
+  _globals['_ROLLBACKPOLICYREQUEST']._serialized_end=962
+  _globals['_ROLLBACKPOLICYRESPONSE']._serialized_start=964
+  _globals['_ROLLBACKPOLICYRESPONSE']._serialized_end=1065
+  _globals['_DIFFPOLICYREQUEST']._serialized_start=1067
+  _globals['_DIFFPOLICYREQUEST']._serialized_end=1156
+  _globals['_DIFFPOLICYRESPONSE']._serialized_start=1159
+  _globals['_DIFFPOLICYRESPONSE']._serialized_end=1299
+  _globals['_POLICYCHANGE']._serialized_start=1302
+  _globals['_POLICYCHANGE']._serialized_end=1452
+  _globals['_EXPLAINPRINCIPALREQUEST']._serialized_start=1455
+  _globals['_EXPLAINPRINCIPALREQUEST']._serialized_end=1618
+  _globals['_CONSIDEREDRULE']._serialized_start=1620
+  _globals['_CONSIDEREDRULE']._serialized_end=1687
+  _globals['_EXPLAINPRINCIPALRESPONSE']._serialized_start=1690
+  _globals['_EXPLAINPRINCIPALRESPONSE']._serialized_end=1851
+  _globals['_POLICYADMINSERVICE']._serialized_start=1854
+  _globals['_POLICYADMINSERVICE']._serialized_end=2688
 # @@protoc_insertion_point(module_scope)

@@ -52,6 +52,16 @@ class PolicyAdminServiceStub:
                 request_serializer=kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.ReloadPolicyRequest.SerializeToString,
                 response_deserializer=kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.ReloadPolicyResponse.FromString,
                 _registered_method=True)
+        self.ListPolicies = channel.unary_unary(
+                '/kubegate.authz.v1.PolicyAdminService/ListPolicies',
+                request_serializer=kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.ListPoliciesRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.ListPoliciesResponse.FromString,
+                _registered_method=True)
+        self.RollbackPolicy = channel.unary_unary(
+                '/kubegate.authz.v1.PolicyAdminService/RollbackPolicy',
+                request_serializer=kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.RollbackPolicyRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.RollbackPolicyResponse.FromString,
+                _registered_method=True)
         self.DiffPolicy = channel.unary_unary(
                 '/kubegate.authz.v1.PolicyAdminService/DiffPolicy',
                 request_serializer=kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.DiffPolicyRequest.SerializeToString,
@@ -91,6 +101,22 @@ class PolicyAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPolicies(self, request, context):
+        """The policies that were in force, newest first, as far back as they are kept.
+        Needs kubegate:policy:read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackPolicy(self, request, context):
+        """Puts one of them in force again, under a new number, and into the policy
+        file. Needs kubegate:policy:rollback.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DiffPolicy(self, request, context):
         """Which of some principals gain or lose what. Needs kubegate:policy:diff.
         """
@@ -123,6 +149,16 @@ def add_PolicyAdminServiceServicer_to_server(servicer, server):
                     servicer.ReloadPolicy,
                     request_deserializer=kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.ReloadPolicyRequest.FromString,
                     response_serializer=kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.ReloadPolicyResponse.SerializeToString,
+            ),
+            'ListPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicies,
+                    request_deserializer=kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.ListPoliciesRequest.FromString,
+                    response_serializer=kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.ListPoliciesResponse.SerializeToString,
+            ),
+            'RollbackPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackPolicy,
+                    request_deserializer=kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.RollbackPolicyRequest.FromString,
+                    response_serializer=kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.RollbackPolicyResponse.SerializeToString,
             ),
             'DiffPolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.DiffPolicy,
@@ -219,6 +255,60 @@ class PolicyAdminService:
             '/kubegate.authz.v1.PolicyAdminService/ReloadPolicy',
             kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.ReloadPolicyRequest.SerializeToString,
             kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.ReloadPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authz.v1.PolicyAdminService/ListPolicies',
+            kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.ListPoliciesRequest.SerializeToString,
+            kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.ListPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kubegate.authz.v1.PolicyAdminService/RollbackPolicy',
+            kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.RollbackPolicyRequest.SerializeToString,
+            kubegate_dot_authz_dot_v1_dot_policy__admin__pb2.RollbackPolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,14 @@ class PolicyAdminServiceStub:
     """Says everything that is wrong with a policy. Needs kubegate:policy:read."""
     ReloadPolicy: _grpc.UnaryUnaryMultiCallable[_policy_admin_pb2.ReloadPolicyRequest, _policy_admin_pb2.ReloadPolicyResponse]
     """Reads the policy file again now. Needs kubegate:policy:reload."""
+    ListPolicies: _grpc.UnaryUnaryMultiCallable[_policy_admin_pb2.ListPoliciesRequest, _policy_admin_pb2.ListPoliciesResponse]
+    """The policies that were in force, newest first, as far back as they are kept.
+    Needs kubegate:policy:read.
+    """
+    RollbackPolicy: _grpc.UnaryUnaryMultiCallable[_policy_admin_pb2.RollbackPolicyRequest, _policy_admin_pb2.RollbackPolicyResponse]
+    """Puts one of them in force again, under a new number, and into the policy
+    file. Needs kubegate:policy:rollback.
+    """
     DiffPolicy: _grpc.UnaryUnaryMultiCallable[_policy_admin_pb2.DiffPolicyRequest, _policy_admin_pb2.DiffPolicyResponse]
     """Which of some principals gain or lose what. Needs kubegate:policy:diff."""
     ExplainPrincipal: _grpc.UnaryUnaryMultiCallable[_policy_admin_pb2.ExplainPrincipalRequest, _policy_admin_pb2.ExplainPrincipalResponse]
@@ -63,6 +71,14 @@ class PolicyAdminServiceAsyncStub(PolicyAdminServiceStub):
     """Says everything that is wrong with a policy. Needs kubegate:policy:read."""
     ReloadPolicy: _aio.UnaryUnaryMultiCallable[_policy_admin_pb2.ReloadPolicyRequest, _policy_admin_pb2.ReloadPolicyResponse]  # type: ignore[assignment]
     """Reads the policy file again now. Needs kubegate:policy:reload."""
+    ListPolicies: _aio.UnaryUnaryMultiCallable[_policy_admin_pb2.ListPoliciesRequest, _policy_admin_pb2.ListPoliciesResponse]  # type: ignore[assignment]
+    """The policies that were in force, newest first, as far back as they are kept.
+    Needs kubegate:policy:read.
+    """
+    RollbackPolicy: _aio.UnaryUnaryMultiCallable[_policy_admin_pb2.RollbackPolicyRequest, _policy_admin_pb2.RollbackPolicyResponse]  # type: ignore[assignment]
+    """Puts one of them in force again, under a new number, and into the policy
+    file. Needs kubegate:policy:rollback.
+    """
     DiffPolicy: _aio.UnaryUnaryMultiCallable[_policy_admin_pb2.DiffPolicyRequest, _policy_admin_pb2.DiffPolicyResponse]  # type: ignore[assignment]
     """Which of some principals gain or lose what. Needs kubegate:policy:diff."""
     ExplainPrincipal: _aio.UnaryUnaryMultiCallable[_policy_admin_pb2.ExplainPrincipalRequest, _policy_admin_pb2.ExplainPrincipalResponse]  # type: ignore[assignment]
@@ -99,6 +115,26 @@ class PolicyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_policy_admin_pb2.ReloadPolicyResponse, _abc.Awaitable[_policy_admin_pb2.ReloadPolicyResponse]]:
         """Reads the policy file again now. Needs kubegate:policy:reload."""
+
+    @_abc_1.abstractmethod
+    def ListPolicies(
+        self,
+        request: _policy_admin_pb2.ListPoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_admin_pb2.ListPoliciesResponse, _abc.Awaitable[_policy_admin_pb2.ListPoliciesResponse]]:
+        """The policies that were in force, newest first, as far back as they are kept.
+        Needs kubegate:policy:read.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackPolicy(
+        self,
+        request: _policy_admin_pb2.RollbackPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_admin_pb2.RollbackPolicyResponse, _abc.Awaitable[_policy_admin_pb2.RollbackPolicyResponse]]:
+        """Puts one of them in force again, under a new number, and into the policy
+        file. Needs kubegate:policy:rollback.
+        """
 
     @_abc_1.abstractmethod
     def DiffPolicy(
