@@ -8,7 +8,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
 COPY deploy/locks/build.lock deploy/locks/
 RUN python3 -m venv /build && /build/bin/pip install --quiet --require-hashes --no-deps -r deploy/locks/build.lock
-COPY deploy/room.sh deploy/
+COPY deploy/room.sh deploy/sbom.py deploy/
 
 FROM tools AS wheel
 COPY pyproject.toml README.md LICENSE ./
@@ -64,7 +64,7 @@ FROM ${BASE} AS runtime
 ENV PATH=/opt/kubegate/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 GRPC_VERBOSITY=NONE
 # What a service keeps lies in a volume at /state/<service>; the mount points belong to the user, so volumes do too.
 RUN useradd --system --uid 10001 --user-group --home-dir /state --no-create-home kubegate \
-  && for room in . authn authz audit mcp-core cluster policy ca operator credentials run postgres prometheus collector grafana; do \
+  && for room in . authn authz audit mcp-core cluster k3s policy ca operator credentials run postgres prometheus collector grafana; do \
        install -d -m 0700 -o kubegate -g kubegate "/state/$room"; done
 WORKDIR /state
 USER 10001:10001

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes /opt/kubegate for one image, inside the Dockerfile's build stage.
 # Usage: room.sh depend EXTRA       a virtual environment with the locked dependencies of one extra
-#        room.sh furnish PACKAGE... kubegate itself, with only these rooms of services/, and what its container runs
+#        room.sh furnish PACKAGE... kubegate itself, with only these rooms of services/, and what its container runs;
+#                                   what is installed then is listed in sbom.cdx.json
 set -eu
 command=$1
 shift
@@ -14,6 +15,8 @@ if [ "$command" = depend ]; then
 fi
 
 $install /wheel/*.whl
+image=$(echo "$1" | tr _ -)
+/opt/kubegate/bin/python -I deploy/sbom.py "$image" "deploy/locks/$image.lock" > /opt/kubegate/sbom.cdx.json
 site=$(/opt/kubegate/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 for room in "$site"/services/*/; do
   keep=no

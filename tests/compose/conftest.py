@@ -11,7 +11,7 @@ from tests.compose import machine
 from tests.compose.engine import Engine, Room, sweep
 from tests.compose.images import build
 from tests.compose.machine import missing, say
-from tests.compose.project import STACK, Project, eventually
+from tests.compose.project import STACK, Project, eventually, fetched
 
 SKIP = "KUBEGATE_SKIP_COMPOSE_TEST"
 
@@ -76,9 +76,5 @@ def _tell(project: Project) -> None:
 
 @pytest.fixture(scope="session")
 def keys(project: Project, room: Room) -> dict[str, Path]:
-    """Files of what a client needs, as the README fetches them: ca.crt, admin.key, viewer.key, admin.password."""
-    files = {}
-    for name in ("ca.crt", "admin.key", "viewer.key", "admin.password"):
-        files[name] = room.path / name
-        files[name].write_text(project.cli("cat", f"/state/credentials/{name}"), encoding="ascii")
-    return files
+    """Files of what a client needs."""
+    return fetched(project, room)

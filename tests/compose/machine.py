@@ -100,7 +100,7 @@ def base_tree() -> Path:
             # What it mounts is gone with its namespace, also where it is killed.
             private = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
             options = ["--variant=minbase", f"--include={','.join(INCLUDE)}"]
-            run([*private, "debootstrap", *options, suite, str(root), _mirror()], timeout=1200)
+            run([*private, "debootstrap", *options, suite, str(root), mirror()], timeout=1200)
             (root / "etc/ssl/certs/ca-certificates.crt").write_bytes(BUNDLE.read_bytes())
             (root / "etc/pip.conf").write_text(settings, encoding="utf-8")
             (root / "etc/uv").mkdir()
@@ -125,7 +125,7 @@ def _suite() -> str:
     return fields.get("VERSION_CODENAME", "bookworm").strip('"') if fields.get("ID") == "debian" else "bookworm"
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Where this machine gets its own packages."""
     listed = run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], check=False).stdout.split()
     return next((uri for uri in listed if uri.rstrip("/").endswith("/debian")), "http://deb.debian.org/debian")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.compose.engine import Engine
+from tests.compose.engine import Engine, Room
 from tests.compose.images import PROMETHEUS, ROOT
 from tests.compose.machine import run, say
 from tests.fakes.under_load import Load
@@ -27,6 +27,7 @@ class Project:
 
     engine: Engine
     directory: Path
+    program: str = "docker-compose"
 
     @classmethod
     def place(cls, engine: Engine, directory: Path) -> "Project":
@@ -44,7 +45,7 @@ class Project:
 
     def compose(self, *args: str, check: bool = True, timeout: float = 300) -> str:
         """What ``docker-compose ARGS`` prints."""
-        command = ["docker-compose", "--project-directory", str(self.directory), "-f", self.file, *args]
+        command = [self.program, "--project-directory", str(self.directory), "-f", self.file, *args]
         return run(command, check=check, timeout=timeout, extra=self.variables).stdout
 
     @property
@@ -103,3 +104,12 @@ def eventually(probe: Callable[[], Any], what: str, patience: float = PATIENCE) 
         time.sleep(0.5)
     say(f"waited in vain: {what}")
     raise AssertionError(f"{what}: still {last!r} after {patience:.0f} s")
+
+
+def fetched(project: Project, room: Room) -> dict[str, Path]:
+    """Files of what a client needs, as the README fetches them: ca.crt, admin.key, viewer.key, admin.password."""
+    files = {}
+    for name in ("ca.crt", "admin.key", "viewer.key", "admin.password"):
+        files[name] = room.path / name
+        files[name].write_text(project.cli("cat", f"/state/credentials/{name}"), encoding="ascii")
+    return files

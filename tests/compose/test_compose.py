@@ -6,15 +6,18 @@ The tests share one stack and run in the order in which they stand: it is used, 
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy.sbom import locked, normal
 from tests.compose.engine import PREFIX, ROOM, Room, sweep
 from tests.compose.images import BASE, ROOT, TARGETS
-from tests.compose.machine import environment, say
-from tests.compose.project import STACK, Project, eventually
+from tests.compose.machine import environment, run, say
+from tests.compose.project import STACK, Project, eventually, fetched
+from tests.fakes.compose_v2 import NotToBeHad, compose_v2
 from tests.fakes.under_load import Load, unrecorded
 
 SERVICES = ("authn", "authz", "audit", "mcp-core")
@@ -118,6 +121,7 @@ PLACES = {
     "cluster:6443": {"mcp-core", "cluster"},
     "postgres:5432": {"authn", "audit"},
     "audit:7443": {"mcp-core", "authn", "authz", "audit"},
+    "mcp-core:7443": {"mcp-core", "authn", "authz", "audit", "cluster"},
     "authn:9464": {"mcp-core", "authn", "authz", "audit"},
     "192.0.2.1:443": set(),
 }
@@ -189,6 +193,37 @@ def test_an_image_carries_its_own_room_only(project: Project, sizes: dict[str, i
     assert all(sizes[image] > sizes[BASE] for image in TARGETS.values())
 
 
+INSTALLED = """
+import json
+from importlib.metadata import distributions
+bill = json.load(open("/opt/kubegate/sbom.cdx.json"))
+print(json.dumps({"bill": bill, "installed": [[one.metadata["Name"], one.version] for one in distributions()]}))
+"""
+
+
+@pytest.mark.req("I9.2", "I9.3")
+@pytest.mark.parametrize("service", [*SERVICES, "cluster"])
+def test_the_bill_of_materials_is_what_is_installed(project: Project, service: str) -> None:
+    said = json.loads(project.execute(service, "python", "-c", INSTALLED))
+    bill = said["bill"]
+    image = {"cluster": "dev-cluster"}.get(service, service)
+    assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", f"kubegate/{image}")
+    listed = {(one["name"], one["version"]) for one in bill["components"]}
+    listed.add(("kubegate", bill["metadata"]["component"]["version"]))
+    assert listed == {(normal(name), version) for name, version in said["installed"]}
+    lock = locked((ROOT / f"deploy/locks/{image}.lock").read_text(encoding="utf-8"))
+    for one in bill["components"]:
+        assert {entry["content"] for entry in one["hashes"]} == set(lock[one["name"], one["version"]])
+
+
+@pytest.mark.req("I9.3", "I9.14")
+def test_status_shows_the_stack_from_the_container_of_the_command_line(project: Project) -> None:
+    rows = json.loads(project.cli("kubegate", "status", "--json", "--home", "/state"))
+    assert {row["service"]: (row["state"], row["version"] is not None) for row in rows} == dict.fromkeys(
+        SERVICES, ("ready", True)
+    )
+
+
 @pytest.mark.req("I9.1", "I9.3")
 def test_prometheus_scrapes_every_service_with_its_own_certificate(project: Project) -> None:
     def up() -> dict[str, str]:
@@ -239,7 +274,8 @@ def test_nothing_that_was_acknowledged_is_missing_from_the_record(project: Proje
     assert counts["right"] > 100
     # The mirror, which `audit verify` below holds against the store.
     events = map(json.loads, project.execute("audit", "cat", "/state/audit/audit.log").splitlines())
-    record = {(event["request_id"], event["result"]) for event in events if event["event_type"] == "mcp_request"}
+    requests = (event for event in events if event["event_type"] == "mcp_request" and event.get("phase") != "intent")
+    record = {(event["request_id"], event["result"]) for event in requests}
     missing = unrecorded(answers, record)
     assert not missing, missing[:5]
     say(f"record: each of {counts['right']} answers is in it")
@@ -266,6 +302,28 @@ def test_taken_down_nothing_is_left(project: Project, room: Room) -> None:
         assert not re.search(r"^\s*(br-|veth|docker0)", text, re.MULTILINE)
 
 
+@pytest.mark.req("I9.1", "I9.3")
+def test_compose_v2_runs_the_same_stack(project: Project, room: Room) -> None:
+    """The other program that takes the file: up from nothing, used, and down."""
+    try:
+        v2 = replace(project, program=str(compose_v2()))
+    except NotToBeHad as reason:
+        pytest.skip(str(reason))
+    assert run([v2.program, "version", "--short"]).stdout.startswith("2.")
+    try:
+        v2.compose("up", "--detach", "--no-build", *STACK)
+        eventually(lambda: v2.healthy(*SERVICES, "postgres", "cluster"), "the stack is healthy")
+        keys = fetched(v2, room)
+        status, body = curl(v2, keys, *bearer(read(keys["viewer.key"])), "https://localhost:8443/mcp/resources")
+        assert status == 200
+        assert "list_pods" in json.dumps(body)
+        assert "intact: " in v2.cli("kubegate", "audit", "verify", "--home", "/state")
+    finally:
+        v2.compose("down", "--volumes", "--timeout", "45")
+    assert v2.engine.docker("ps", "--all", "--quiet") == ""
+    assert v2.engine.docker("volume", "ls", "--quiet") == ""
+
+
 @pytest.mark.req("I9.3")
 def test_what_a_killed_run_left_is_swept_by_the_next(room: Room, tmp_path: Path) -> None:
     """A process that owns a room and an engine is killed; both are gone after a sweep, and rooms in use stay."""
@@ -275,13 +333,13 @@ def test_what_a_killed_run_left_is_swept_by_the_next(room: Room, tmp_path: Path)
         "with Engine(room, network=True) as engine:\n"
         "    print(room.path, engine.first, flush=True)\n    time.sleep(600)\n"
     )
-    run = subprocess.Popen(
+    owner = subprocess.Popen(
         [str(ROOT / ".venv/bin/python"), "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment()
     )
-    assert run.stdout is not None
-    path, first = run.stdout.readline().split()
-    run.kill()
-    run.wait()
+    assert owner.stdout is not None
+    path, first = owner.stdout.readline().split()
+    owner.kill()
+    owner.wait()
     eventually(lambda: not _runs(int(first)), "its engine ends with it")
     sweep()
     assert not Path(path).exists()

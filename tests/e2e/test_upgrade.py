@@ -32,7 +32,8 @@ def loaded(stack: RunningStack, directory: Path) -> Iterator[Load]:
 def judge(stack: RunningStack, answers: list[dict[str, str]]) -> None:
     """Nothing lost, nothing wrong, and each right answer is in the record under its request id."""
     assert not [answer for answer in answers if answer["outcome"] == "lost"]
-    recorded = {(event["request_id"], event["result"]) for event in stack.events(event_type="mcp_request")}
+    events = [event for event in stack.events(event_type="mcp_request") if event.get("phase") != "intent"]
+    recorded = {(event["request_id"], event["result"]) for event in events}
     missing = unrecorded(answers, recorded)
     assert not missing, missing[:5]
     # On a machine so busy that audit takes longer than a call may: the answer is withheld, the record follows (R20).

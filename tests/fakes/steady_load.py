@@ -3,9 +3,10 @@
 Usage: python -m tests.fakes.steady_load URL CA_FILE ADMIN_KEY_FILE VIEWER_KEY_FILE [CALLERS]
 
 Each caller keeps one connection as long as the server does and sends its next call when the last was answered. On
-standard output there is one JSON object for each call: ``call``, ``outcome`` (right, away, withheld, refused, lost,
-wrong), ``request_id`` and ``detail``. away: 503 with Retry-After. withheld: a change whose record took too long, and
-the answer says so (R20). refused: no connection, so nothing was sent. lost: sent, not answered. wrong: anything else.
+standard output there is one JSON object for each call: ``call``, ``outcome`` (right, away, withheld, unsure, refused,
+lost, wrong), ``request_id`` and ``detail``. away: 503 with Retry-After. withheld: a change whose record took too long,
+and the answer says so (R20). unsure: a change that the cluster did not answer, and the answer says that it may have
+been done. refused: no connection, so nothing was sent. lost: sent, not answered. wrong: anything else.
 """
 
 import http.client
@@ -22,6 +23,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 WITHHELD = b"may have been executed, but its record could not be made durable"
+UNSURE = b"it may or may not have been done"
 PAUSE = 0.02
 """Seconds that a caller waits after a call that was not answered as it should be."""
 
@@ -100,6 +102,8 @@ class Caller(threading.Thread):
             return "away", request_id, content.decode()
         if call.name == "scale" and response.status == 500 and WITHHELD in content:
             return "withheld", request_id, ""
+        if call.name == "scale" and response.status == 504 and UNSURE in content:
+            return "unsure", request_id, ""
         right = call.right(response.status, json.loads(content))
         return ("right", request_id, "") if right else ("wrong", request_id, f"{response.status} {content.decode()}")
 

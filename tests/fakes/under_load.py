@@ -13,6 +13,9 @@ Eventually = Callable[[Callable[[], bool], str], object]
 RESULT = {"list": "success", "scale": "success", "denied": "failure"}
 """What the record says of a call that was answered as it should be."""
 
+UNSURE = "unknown"
+"""What it says of one that was answered with: it may or may not have been done."""
+
 
 class Load:
     """Callers in a process of their own, and what they were answered so far."""
@@ -55,7 +58,8 @@ class Load:
 
 
 def unrecorded(answers: Sequence[dict[str, str]], record: Collection[tuple[str, str]]) -> list[dict[str, str]]:
-    """Right answers without an event of type ``mcp_request`` that says so; ``record``: request id and result of each.
+    """Answers without an event of type ``mcp_request`` that says the same; ``record``: request id and result of each,
+    intents left out.
 
     Raises:
         AssertionError: an answer was wrong, or there is a kind of call that was never answered rightly.
@@ -64,4 +68,6 @@ def unrecorded(answers: Sequence[dict[str, str]], record: Collection[tuple[str, 
     assert not wrong, wrong[:5]
     right = [answer for answer in answers if answer["outcome"] == "right"]
     assert {answer["call"] for answer in right} == set(RESULT)
-    return [answer for answer in right if (answer["request_id"], RESULT[answer["call"]]) not in record]
+    unsure = [answer for answer in answers if answer["outcome"] == "unsure"]
+    said = [(answer, RESULT[answer["call"]]) for answer in right] + [(answer, UNSURE) for answer in unsure]
+    return [answer for answer, result in said if (answer["request_id"], result) not in record]

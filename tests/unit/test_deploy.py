@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.sbom import bill, locked
 from services.cli import containers
+from tests.fakes.compose_v2 import NotToBeHad, compose_v2
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -55,6 +57,13 @@ def test_every_image_of_ours_is_a_target_that_runs_as_a_user() -> None:
     assert "USER" not in DOCKERFILE.split("USER 10001:10001")[1]
 
 
+@pytest.mark.req("I9.1")
+def test_an_image_that_we_build_is_never_pulled() -> None:
+    for name, service in COMPOSE["services"].items():
+        # Whoever takes our name in a registry has nothing of it; and `run` does not build anew each time.
+        assert (service.get("pull_policy") == "never") == bool(built(service)), name
+
+
 @pytest.mark.req("I2.13", "I9.2")
 def test_images_install_their_own_lock_with_hashes() -> None:
     rooms = re.findall(r"^RUN sh deploy/room.sh depend (\S+)", DOCKERFILE, re.MULTILINE)
@@ -70,6 +79,25 @@ def test_images_install_their_own_lock_with_hashes() -> None:
         assert [pin for pin in pins if f"\n{pin} " not in everything] == []
 
 
+@pytest.mark.req("I9.2")
+def test_a_bill_of_materials_lists_what_is_installed_with_the_hashes_of_the_lock() -> None:
+    lock = (ROOT / "deploy" / "locks" / "authz.lock").read_text(encoding="utf-8")
+    pins = locked(lock)
+    assert len(pins) == len(re.findall(r"^[a-z0-9].*==", lock, re.MULTILINE))
+    assert all(pins.values())
+    name, version = next(iter(pins))
+    document = bill("authz", {name.upper().replace("-", "_"): version, "kubegate": "1.2.3"}, lock)
+    [component] = document["components"]
+    assert component["purl"] == f"pkg:pypi/{name}@{version}"
+    assert {entry["content"] for entry in component["hashes"]} == set(pins[name, version])
+    assert document["dependencies"][0]["dependsOn"] == [component["bom-ref"]]
+    assert document["metadata"]["component"]["version"] == "1.2.3"
+    # Neither another version nor a stranger passes, and the build ends there.
+    for stranger in ({name: f"{version}.1"}, {"stranger": "1"}):
+        with pytest.raises(LookupError, match="not locked"):
+            bill("authz", {**stranger, "kubegate": "1.2.3"}, lock)
+
+
 @pytest.mark.req("I2.13")
 def test_only_the_core_image_and_the_embedded_cluster_carry_the_kubernetes_client() -> None:
     locks = (ROOT / "deploy" / "locks").glob("*.lock")
@@ -79,7 +107,7 @@ def test_only_the_core_image_and_the_embedded_cluster_carry_the_kubernetes_clien
 
 @pytest.mark.req("I2.13", "I9.1", "R9")
 def test_each_service_mounts_its_own_volume_and_none_holds_a_ca_key() -> None:
-    for name in SERVICES | {"cluster", "postgres"}:
+    for name in SERVICES | {"cluster", "k3s", "postgres"}:
         extra = {"policy": "/state/policy:ro"} if name == "authz" else {}
         assert mounts(name) == {name: f"/state/{name}", **extra}
     for name in WATCHERS - {"jaeger"}:
@@ -110,7 +138,7 @@ def test_networks_hold_what_must_talk_and_nothing_else() -> None:
     assert members == {
         "mesh": {*SERVICES, "bootstrap", "cli"},
         "database": {"postgres", "authn", "audit", "cli"},
-        "cluster": {"mcp-core", "cluster"},
+        "cluster": {"mcp-core", "cluster", "k3s"},
         "telemetry": {*SERVICES, *WATCHERS},
         "edge": {"mcp-core"},
     }
@@ -198,15 +226,20 @@ def test_a_given_kubeconfig_is_operated_until_it_is_removed(tmp_path: Path) -> N
 
 
 @pytest.mark.req("I2.13", "I9.1")
-@pytest.mark.parametrize("command", [["docker", "compose"], ["docker-compose"]], ids=["v2", "1.29"])
-def test_compose_accepts_the_file(command: list[str]) -> None:
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"no {command[0]} here")
-    if subprocess.run([*command, "version"], capture_output=True, timeout=60, check=False).returncode != 0:
-        pytest.skip(f"{' '.join(command)} is not installed here")
+@pytest.mark.parametrize("version", ["v2", "1.29"])
+def test_compose_accepts_the_file(version: str) -> None:
+    command = ["docker-compose"]
+    if version == "v2":
+        try:
+            command = [str(compose_v2())]
+        except NotToBeHad as reason:
+            pytest.skip(str(reason))
+    elif shutil.which("docker-compose") is None:
+        pytest.skip("no docker-compose here")
     for more in ([], ["-f", str(ROOT / "deploy" / "published.yml")]):
         # As in a clone that somebody has just made: no .env, no variable.
-        run([*command, "-f", str(ROOT / "docker-compose.yml"), *more, "config", "-q"])
+        for profile in ("cli", "jaeger", "k3s"):
+            run([*command, "--profile", profile, "-f", str(ROOT / "docker-compose.yml"), *more, "config", "-q"])
 
 
 def run(command: list[str]) -> None:
