@@ -4,7 +4,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -46,7 +46,7 @@ def orphans(
         async with Stack.load(home) as stack:
             events = [event async for event in _events(stack, since)]
             found = unfinished(events, datetime.now(UTC) - timedelta(seconds=grace))
-            return [{**intent, "cluster_now": _cluster_now(stack, *subject(intent))} for intent in found]
+            return [{**intent, "cluster_now": _cluster_now(stack, intent)} for intent in found]
 
     rows = run(collect())
     if as_json:
@@ -93,12 +93,27 @@ async def _events(stack: Stack, since: str) -> AsyncIterator[dict[str, Any]]:
             return
 
 
-def _cluster_now(stack: Stack, kind: str, namespace: str, name: str) -> str:
-    """One sentence about an object, as whoever runs this command may see it."""
+def question(intent: Mapping[str, Any], clusters: Sequence[str]) -> dict[str, Any] | str:
+    """The arguments of get_resource for what an intent was about, or why nobody can be asked.
+
+    clusters: those of the gate, where its endpoints name them. Another cluster's object of that name says nothing.
+    """
+    kind, namespace, name = subject(intent)
+    cluster = str(intent.get("metadata", {}).get("cluster", ""))
     if not name:
         return "it concerns no single object; look yourself."
+    if clusters and cluster not in clusters and (cluster or len(clusters) > 1):
+        return f"it concerns cluster {cluster or 'unknown'}, which this gate does not have."
     arguments = {"kind": kind, "name": name, "fields": list(FIELDS)} | ({"namespace": namespace} if namespace else {})
+    return arguments | ({"cluster": cluster} if len(clusters) > 1 else {})
+
+
+def _cluster_now(stack: Stack, intent: Mapping[str, Any]) -> str:
+    """One sentence about an object, as whoever runs this command may see it."""
     endpoints = stack.layout.read_endpoints()
+    arguments = question(intent, endpoints.get("clusters", ()))
+    if isinstance(arguments, str):
+        return arguments
     request = urllib.request.Request(  # noqa: S310 - the gate's own address, as `up` wrote it
         f"{endpoints['base_url']}/mcp/tools/get_resource",
         json.dumps(arguments).encode(),

@@ -63,7 +63,7 @@ class AuthnAdapter:
         await self._lease.keep()
 
     async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
-        known = self._cache.find(credential)
+        known = self._cache.find(credential, max(context.deadline.remaining(), context.longest))
         if known is not None:
             return Caller(context, known.principal, known.token, known.event_id, True, known.obtainable)
         asked_at = self._clock.monotonic()

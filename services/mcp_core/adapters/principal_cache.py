@@ -24,9 +24,6 @@ from services.mcp_core.model import Credential, Principal
 SIZE = 4096
 """Entries at most; the one unused for longest makes room."""
 
-USABLE = LIFETIME / 2
-"""Seconds after the question for which an entry is used: the rest of its token's life is for the request."""
-
 
 class Freshness(Protocol):
     """The lease."""
@@ -51,7 +48,7 @@ class Proven:
 @dataclass(frozen=True, slots=True)
 class _Entry:
     proven: Proven
-    usable_until: float
+    token_ends: float
     revision: int
     names: frozenset[str]
 
@@ -70,8 +67,9 @@ class PrincipalCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def find(self, credential: Credential) -> Proven | None:
-        """What is known of a credential and certainly still holds."""
+    def find(self, credential: Credential, seconds: float) -> Proven | None:
+        """What is known of a credential and certainly still holds, if its token lives for so many seconds more: the
+        request has to end before it."""
         if not self.lease.fresh():
             self._entries.clear()
             return None
@@ -80,7 +78,12 @@ class PrincipalCache:
         if entry is None:
             return None
         ends = entry.proven.expires_at
-        if self._clock.monotonic() >= entry.usable_until or (ends is not None and ends <= self._clock.now()):
+        now = self._clock.monotonic()
+        if now + seconds >= entry.token_ends:
+            if now >= entry.token_ends:
+                del self._entries[key]
+            return None
+        if ends is not None and ends <= self._clock.now():
             del self._entries[key]
             return None
         self._entries.move_to_end(key)
@@ -98,7 +101,7 @@ class PrincipalCache:
         ends_with = (*proven.ends_with, signing_key_name(key_id(proven.token)))
         every = frozenset(names(who.issuer, who.subject, who.credential_id, ends_with))
         key = self._digest(credential)
-        self._entries[key] = _Entry(proven, asked_at + USABLE, revision, every)
+        self._entries[key] = _Entry(proven, asked_at + LIFETIME, revision, every)
         self._entries.move_to_end(key)
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)

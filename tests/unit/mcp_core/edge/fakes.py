@@ -229,6 +229,8 @@ class FakeSession:
         self.impersonation = impersonation
 
     async def kinds(self) -> tuple[Kind, ...]:
+        if self.cluster.error:
+            raise self.cluster.error
         return self.cluster.kinds
 
     async def table(self, ref: ObjectRef, **selection: Any) -> tuple[Columns, Page[Row]]:
