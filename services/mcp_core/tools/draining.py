@@ -247,7 +247,9 @@ class _Draining:
         self._leaves(answer.message, made=answer.complete)
         if self._open:
             # What it left goes with it, into the record and to the caller.
-            raise OutcomeUnknown(f"The answer about an eviction of node {self._node} is missing: look before calling again.")
+            raise OutcomeUnknown(
+                f"The answer about an eviction of node {self._node} is missing: look before calling again."
+            )
         return msgspec.to_builtins(answer)  # type: ignore[no-any-return]
 
     async def _rounds(self) -> str:
