@@ -218,7 +218,7 @@ async def test_many_small_pieces_are_redacted_beside_the_loop_once_they_are_much
             await asyncio.sleep(seconds)
             return await super().read(seconds)
 
-    monkeypatch.setattr(following.asyncio, "to_thread", to_thread)
+    monkeypatch.setattr("services.mcp_core.tools.following.asyncio.to_thread", to_thread)
     held = (b"Ab3" * 12 + b" x" * 200 + b"\n") * 3
     heard = Listener(Slow(*[held] * 15))
     await heard.follow()
