@@ -2,8 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 
-from services.audit.event import Identity, user_name
+from services.audit.event import Identity
 from services.common.errors import Unauthenticated, Unavailable
+from services.common.identity import user_name
 from services.common.revocations import LivePrincipalVerifier
 
 
