@@ -7,19 +7,15 @@ under way. However large the log, each record is looked at once: what is open th
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
 from typing import Protocol
 
 from services.audit.event import rfc3339
 from services.audit.ports import Orphan
 from services.common.clock import Clock
+from services.common.deadline import OUTCOME_GRACE
 from services.common.errors import DomainError
 from services.common.log import get_logger
 from services.common.telemetry.metrics import AUDIT_ORPHANS
-
-GRACE = timedelta(seconds=180)
-"""Time that an outcome may take on its way after the deadline of its intent: the core sends it again for two minutes
-(R20). After it the outcome is no longer taken, so what is reported as unknown stays unknown."""
 
 PERIOD = 60.0
 """Seconds between two looks."""
@@ -67,7 +63,7 @@ class OrphanWatch:
         """Reports the orphans that were not reported before, and returns them."""
         try:
             await self._read_on()
-            before = rfc3339(self._clock.now() - GRACE)
+            before = rfc3339(self._clock.now() - OUTCOME_GRACE)
             due = {key: each for key, each in self._open.items() if each.deadline < before}
             fresh = await asyncio.to_thread(self._intents.without_outcome, list(due.values())) if due else ()
         except DomainError as error:

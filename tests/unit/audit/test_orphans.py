@@ -11,9 +11,10 @@ import pytest
 from services.audit import orphans
 from services.audit.adapters.sqlite_reads import SqliteReads
 from services.audit.adapters.sqlite_store import SqliteStore
-from services.audit.orphans import GRACE, OrphanWatch
+from services.audit.orphans import OrphanWatch
 from services.audit.ports import Draft, Orphan
 from services.audit.writers import CORE
+from services.common.deadline import OUTCOME_GRACE
 from tests.fakes.clock import FakeClock
 from tests.unit.audit.support import NOW, intent, outcome, signer
 
@@ -27,7 +28,7 @@ async def test_an_intent_is_an_orphan_only_after_its_deadline_and_a_grace(tmp_pa
     store.commit([Draft(outcome(lost.event_id).fields("platform/evil"))])
     clock = FakeClock()
     watch = OrphanWatch(SqliteReads(store.path), clock)
-    clock.advance(5 + GRACE.total_seconds())
+    clock.advance(5 + OUTCOME_GRACE.total_seconds())
     assert await watch.look() == ()
     clock.advance(1)
     (orphan,) = await watch.look()
@@ -56,7 +57,7 @@ async def test_no_record_is_looked_at_twice_and_only_what_is_open_is_remembered(
     store.commit([Draft(item.fields(CORE)) for item in begun])
     assert await watch.look() == ()
     store.commit([Draft(outcome(each.event_id).fields(CORE)) for each in begun[1:]])
-    clock.advance(10 + GRACE.total_seconds() + 1)
+    clock.advance(10 + OUTCOME_GRACE.total_seconds() + 1)
     assert [each.event_id for each in await watch.look()] == [begun[0].event_id]
     for _ in range(3):
         assert await watch.look() == ()
