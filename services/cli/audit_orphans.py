@@ -4,7 +4,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -87,16 +87,31 @@ async def _unfinished(stack: Stack, since: str) -> Unfinished:
 def _now(stack: Stack, intent: Mapping[str, Any]) -> str:
     """One sentence about what an intent was about."""
     if intent["writer"] == CORE:
-        return _cluster_now(stack, *subject(intent))
+        return _cluster_now(stack, intent)
     return f"It changes no cluster but {intent['writer']}: look there whether {intent['action']} took effect."
 
 
-def _cluster_now(stack: Stack, kind: str, namespace: str, name: str) -> str:
-    """One sentence about an object, as whoever runs this command may see it."""
+def question(intent: Mapping[str, Any], clusters: Sequence[str]) -> dict[str, Any] | str:
+    """The arguments of get_resource for what an intent was about, or why nobody can be asked.
+
+    clusters: those of the gate, where its endpoints name them. Another cluster's object of that name says nothing.
+    """
+    kind, namespace, name = subject(intent)
+    cluster = str(intent.get("metadata", {}).get("cluster", ""))
     if not name:
         return "it concerns no single object; look yourself."
+    if clusters and cluster not in clusters and (cluster or len(clusters) > 1):
+        return f"it concerns cluster {cluster or 'unknown'}, which this gate does not have."
     arguments = {"kind": kind, "name": name, "fields": list(FIELDS)} | ({"namespace": namespace} if namespace else {})
+    return arguments | ({"cluster": cluster} if len(clusters) > 1 else {})
+
+
+def _cluster_now(stack: Stack, intent: Mapping[str, Any]) -> str:
+    """One sentence about an object, as whoever runs this command may see it."""
     endpoints = stack.layout.read_endpoints()
+    arguments = question(intent, endpoints.get("clusters", ()))
+    if isinstance(arguments, str):
+        return arguments
     request = urllib.request.Request(  # noqa: S310 - the gate's own address, as `up` wrote it
         f"{endpoints['base_url']}/mcp/tools/get_resource",
         json.dumps(arguments).encode(),

@@ -218,14 +218,15 @@ def _seed_cluster_rbac(layout: HomeLayout) -> None:
 
 def _write_endpoints(layout: HomeLayout, edge_port: int, placing: Placing, *, embedded: bool) -> None:
     base_url = f"https://localhost:{edge_port}"
-    kubeconfig = yaml.safe_load(layout.config("mcp-core").read_text(encoding="utf-8"))["cluster"]["kubeconfig"]
+    core = yaml.safe_load(layout.config("mcp-core").read_text(encoding="utf-8"))
     document = {
         "base_url": base_url,
         "mcp_url": f"{base_url}/mcp",
         "ca_file": str(layout.edge_ca),
         "audit_log": str(layout.audit_log),
         "policy": str(layout.policy),
-        "kubeconfig": str(layout.cluster_kubeconfig) if embedded else kubeconfig,
+        "kubeconfig": str(layout.cluster_kubeconfig) if embedded else core["cluster"]["kubeconfig"],
+        "clusters": [each.get("name", "default") for each in (core["cluster"], *(core.get("further_clusters") or ()))],
         "services": {name: placing.address[name] for name in supervisor.MODULES if name != CLUSTER or embedded},
         "health": {**{name: placing.address[name] for name in MESH}, "mcp-core": placing.core_health[1]},
         "metrics": dict(placing.metrics),

@@ -6,7 +6,7 @@ import asyncio
 
 from services.common.clock import Clock
 from services.common.deadline import Deadline
-from services.common.errors import InvalidArgument
+from services.common.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from services.mcp_core.ports import Cluster, Kind
 
 FRESH_SECONDS = 60.0
@@ -16,6 +16,10 @@ PAUSE_SECONDS = 5.0
 """Least time between two discoveries, however many callers name kinds that do not exist."""
 
 
+RETRY_SECONDS = 1.0
+"""How long a failed discovery is the answer to whoever asks next."""
+
+
 class Catalog:
     """The kinds of one cluster. Safe for many requests of one event loop."""
 
@@ -23,7 +27,8 @@ class Catalog:
         self._cluster = cluster
         self._clock = clock
         self._asking = asyncio.Lock()
-        self._asked = float("-inf")
+        self._asked = self._failed = float("-inf")
+        self._failure = ""
         self._by_name: dict[str, list[Kind]] = {}
 
     async def find(self, text: str, deadline: Deadline) -> Kind:
@@ -57,10 +62,23 @@ class Catalog:
         return next((kind for kind in kinds if not group or kind.resource.group == group), None)
 
     async def _refresh(self, deadline: Deadline, seconds: float) -> None:
-        async with self._asking:
-            if self._clock.monotonic() - self._asked < seconds:
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                await self._asking.acquire()
+        except TimeoutError:
+            raise DeadlineExceeded("The cluster did not say in time what kinds it has.") from None
+        try:
+            now = self._clock.monotonic()
+            if now - self._asked < seconds:
                 return
-            kinds = await self._cluster.session(None, deadline.child()).kinds()
+            if now - self._failed < RETRY_SECONDS:
+                raise Unavailable(self._failure)
+            try:
+                kinds = await self._cluster.session(None, deadline.child()).kinds()
+            except (Unavailable, DeadlineExceeded) as error:
+                # Whoever waits for the same answer hears it at once, and not one time-out after the other.
+                self._failure, self._failed = error.public_message, self._clock.monotonic()
+                raise
             self._asked = self._clock.monotonic()
             by_name: dict[str, list[Kind]] = {}
             for kind in sorted(kinds, key=_rank):
@@ -68,6 +86,8 @@ class Catalog:
                 for name in dict.fromkeys(names):
                     by_name.setdefault(name, []).append(kind)
             self._by_name = by_name
+        finally:
+            self._asking.release()
 
 
 def _rank(kind: Kind) -> tuple[int, bool]:

@@ -27,7 +27,7 @@ class EdgeTls(Model):
     @classmethod
     def _readable(cls, path: FilePath) -> FilePath:
         if not os.access(path, os.R_OK):
-            raise ValueError(f"cannot read {path}; issue it with `kubegate certs issue`")
+            raise ValueError(f"cannot read {path}; `kubegate up` makes it")
         return path
 
 

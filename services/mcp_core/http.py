@@ -45,7 +45,7 @@ from services.mcp_core.edge.wire import (
 from services.mcp_core.errors import ActionDenied
 from services.mcp_core.journal import bounded
 from services.mcp_core.json_text import parse_json
-from services.mcp_core.mcp import McpEndpoint
+from services.mcp_core.mcp import HELD_SECONDS, SESSION, McpEndpoint
 from services.mcp_core.model import Caller, Grant, RequestContext, Source
 from services.mcp_core.offers import Offer
 from services.mcp_core.openapi import document
@@ -213,6 +213,7 @@ class Edge:
             # What a client says of itself goes into the records of three services.
             source=Source(request.address, bounded(request.text(b"user-agent", SAID), 256)),
             deadline=Deadline.after(self._settings.request_seconds),
+            longest=HELD_SECONDS if interface == "mcp" and request.text(SESSION) else 0.0,
         )
 
     async def _ours(self, request: Request, request_id: str) -> None:

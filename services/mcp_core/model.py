@@ -25,13 +25,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """One request of a client. ``trace_id`` is a W3C trace id, 32 hex digits."""
+    """One request of a client. ``trace_id`` is a W3C trace id, 32 hex digits. ``longest``: seconds that its principal
+    token has to live from now on, where that is more than until the deadline: a person may be waited for."""
 
     request_id: str
     trace_id: str
     interface: Literal["rest", "mcp"]
     source: Source
     deadline: Deadline
+    longest: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ class Caller:
 
     token: the principal token (R5), for authz and audit only. authn_event_id: authn's record (R18).
     cached: that record is of an earlier request, whose proof was found again in the cache (R12).
-    obtainable: scopes that the token lacks, each with the role that it would give.
+    obtainable: scopes that the token lacks, each with the role that it would give. proof: what that cache finds the
+    proof by; of no use elsewhere.
     """
 
     context: RequestContext
@@ -105,6 +108,7 @@ class Caller:
     authn_event_id: str = ""
     cached: bool = False
     obtainable: tuple[tuple[str, str], ...] = ()
+    proof: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +337,7 @@ Report = Callable[[float, float | None, str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """The client's side of one call. REST and older MCP clients have the empty one.
+    """The client's side of one call. REST has the empty one.
 
     can: what the client answers if it is asked (`errors.InputRequired`): "elicitation", "sampling", "roots".
     answers: its answers to an earlier round, by the keys of that round; of no known shape, never trusted. state: what

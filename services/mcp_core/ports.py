@@ -238,6 +238,10 @@ class Authenticator(Protocol):
         """
         ...
 
+    def vouches(self, caller: Caller) -> bool:
+        """Whether the proof of this caller certainly still holds, a moment ago. Where not, nothing is said."""
+        ...
+
     async def issue_token(self, grant: Grant, context: RequestContext) -> AccessToken:
         """A JWT for a user's password, or in exchange for another. Raises as `authenticate`; where an exchange asks
         for what is not given, InvalidArgument or PermissionDenied."""
@@ -259,8 +263,11 @@ class Authenticator(Protocol):
 class Authorizer(Protocol):
     """authz, as the core asks it. It records its own decisions (R18)."""
 
-    async def check(self, caller: Caller, action: Action) -> Decision:
-        """Raises Unauthenticated (the principal token is no longer valid), ResourceExhausted, Unavailable."""
+    async def check(self, caller: Caller, action: Action, *, anew: bool = False) -> Decision:
+        """``anew``: no decision that was kept will do.
+
+        Raises Unauthenticated (the principal token is no longer valid), ResourceExhausted, Unavailable.
+        """
         ...
 
     async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:

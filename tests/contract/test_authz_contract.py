@@ -17,6 +17,8 @@ from services.authz.policy.parse import revision_of
 from services.common.deadline import Deadline
 from services.common.errors import DomainError, InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
 from services.common.grpc_stream import StreamClient
+from services.mcp_core.adapters.authz import AuthzAdapter
+from services.mcp_core.model import Action, Caller, Permission, Principal, RequestContext, Scopes, Source
 from tests.contract.authz_world import World, running, until
 
 POLICY = (Path(__file__).parents[1] / "golden" / "rbac-policies.yaml").read_text()
@@ -246,6 +248,19 @@ async def test_list_allowed_says_where_and_leaves_no_record(world: World) -> Non
     assert not world.log.events(AUTHORIZATION)
     with pytest.raises(InvalidArgument):
         await world.list_allowed(token, *[pods()] * 1025)
+
+
+@pytest.mark.req("I6.8", "I7.1")
+async def test_the_core_asks_about_more_kinds_and_clusters_than_one_question_holds(world: World) -> None:
+    adapter = AuthzAdapter(world.peer())
+    context = RequestContext("r", "0" * 32, "mcp", Source("192.0.2.1"), Deadline.after(10))
+    caller = Caller(context, Principal("kubegate", "alice"), world.keys.token(roles=["developer", "viewer"]))
+    may, may_not = (Action("", Permission(verb, "", "pods"), "list_pods") for verb in ("list", "delete"))
+    scopes = await adapter.list_allowed(caller, [may_not] * 1500 + [may] * 1500)
+    assert [bool(scope) for scope in scopes.each] == [False] * 1500 + [True] * 1500
+    assert scopes.lease_revision > 0
+    assert await adapter.list_allowed(caller, []) == Scopes(())
+    await adapter.close()
 
 
 @pytest.mark.req("I2.11")

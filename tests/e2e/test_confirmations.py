@@ -210,7 +210,7 @@ def test_a_core_that_is_killed_between_execution_and_answer_acts_once(held: tupl
 
     # The same key for something else is refused; a new key acts.
     other = stack.call("scale_deployment", {**arguments, "replicas": 4})
-    assert (other.status_code, replicas(stack)) == (400, "2"), other.text
+    assert (other.status_code, replicas(stack)) == (409, "2"), other.text
     fresh = {**arguments, "idempotency_key": "scale-to-five-again"}
     assert stack.call("scale_deployment", fresh).status_code == 200
     stack.kubectl("scale", "deployment", "nginx", "--replicas=1")

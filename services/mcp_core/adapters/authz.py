@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from google.protobuf import timestamp_pb2
@@ -15,6 +16,9 @@ from services.common.grpc_stream import StreamClient
 from services.common.lease import Lease
 from services.mcp_core.adapters.peers import away_or_refused, question_deadline, source
 from services.mcp_core.model import Action, Allowed, Caller, Decision, Denied, Scope, Scopes, Suggestion
+
+MAX_LISTED = 1024
+"""Actions that authz takes in one ListAllowed."""
 
 
 def policy_lease(peer: Peer, saw: Callable[[int], None], clock: Clock) -> Lease:
@@ -44,7 +48,7 @@ class AuthzAdapter:
             authz_pb2.CheckItem,
         )
 
-    async def check(self, caller: Caller, action: Action) -> Decision:
+    async def check(self, caller: Caller, action: Action, *, anew: bool = False) -> Decision:
         context = caller.context
         request = authz_pb2.CheckRequest(
             principal_token=caller.token,
@@ -59,6 +63,20 @@ class AuthzAdapter:
         return _decision(answer)
 
     async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:
+        parts = await asyncio.gather(
+            *(
+                self._list_allowed(caller, actions[start : start + MAX_LISTED])
+                for start in range(0, len(actions), MAX_LISTED)
+            )
+        )
+        # As old as its oldest part: what was under way while the policy changed is not kept.
+        return Scopes(
+            tuple(scope for part in parts for scope in part.each),
+            cacheable_until=min((part.cacheable_until for part in parts), default=0.0),
+            lease_revision=min((part.lease_revision for part in parts), default=0),
+        )
+
+    async def _list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:
         request = authz_pb2.ListAllowedRequest(
             principal_token=caller.token, actions=[_action(action) for action in actions]
         )

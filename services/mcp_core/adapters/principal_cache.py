@@ -24,9 +24,6 @@ from services.mcp_core.model import Credential, Principal
 SIZE = 4096
 """Entries at most; the one unused for longest makes room."""
 
-USABLE = LIFETIME / 2
-"""Seconds after the question for which an entry is used: the rest of its token's life is for the request."""
-
 
 class Freshness(Protocol):
     """The lease."""
@@ -51,7 +48,7 @@ class Proven:
 @dataclass(frozen=True, slots=True)
 class _Entry:
     proven: Proven
-    usable_until: float
+    token_ends: float
     revision: int
     names: frozenset[str]
 
@@ -70,17 +67,23 @@ class PrincipalCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def find(self, credential: Credential) -> Proven | None:
-        """What is known of a credential and certainly still holds."""
+    def find(self, credential: Credential, seconds: float) -> Proven | None:
+        """What is known of a credential and certainly still holds, if its token lives for so many seconds more: the
+        request has to end before it."""
         if not self.lease.fresh():
             self._entries.clear()
             return None
-        key = self._digest(credential)
+        key = self.key(credential)
         entry = self._entries.get(key)
         if entry is None:
             return None
         ends = entry.proven.expires_at
-        if self._clock.monotonic() >= entry.usable_until or (ends is not None and ends <= self._clock.now()):
+        now = self._clock.monotonic()
+        if now + seconds >= entry.token_ends:
+            if now >= entry.token_ends:
+                del self._entries[key]
+            return None
+        if ends is not None and ends <= self._clock.now():
             del self._entries[key]
             return None
         self._entries.move_to_end(key)
@@ -97,8 +100,8 @@ class PrincipalCache:
         who = proven.principal
         ends_with = (*proven.ends_with, signing_key_name(key_id(proven.token)))
         every = frozenset(names(who.issuer, who.subject, who.credential_id, ends_with))
-        key = self._digest(credential)
-        self._entries[key] = _Entry(proven, asked_at + USABLE, revision, every)
+        key = self.key(credential)
+        self._entries[key] = _Entry(proven, asked_at + LIFETIME, revision, every)
         self._entries.move_to_end(key)
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)
@@ -123,5 +126,13 @@ class PrincipalCache:
         for key in dead:
             del self._entries[key]
 
-    def _digest(self, credential: Credential) -> bytes:
+    def vouches(self, key: bytes, principal: Principal) -> bool:
+        """Whether what was proven by the credential of this key still certainly holds, by that proof or a newer one."""
+        entry = self._entries.get(key) if self.lease.fresh() else None
+        if entry is None or entry.proven.principal != principal or self._clock.monotonic() >= entry.token_ends:
+            return False
+        return entry.proven.expires_at is None or entry.proven.expires_at > self._clock.now()
+
+    def key(self, credential: Credential) -> bytes:
+        """What a credential is found by: of no use outside of this process."""
         return hmac.digest(self._key, credential.whole, "sha256")

@@ -52,7 +52,7 @@ def tls_context(cert_file: Path, key_file: Path, client_ca_file: Path | None = N
         reason = getattr(error, "reason", None) or error.strerror or "unreadable"
         raise StartupError(
             f"tls: {cert_file} and {key_file} are not a certificate and its key ({reason}); "
-            "issue them anew with `kubegate certs issue`"
+            "`kubegate up` makes them anew where they are missing"
         ) from error
     if client_ca_file is not None:
         try:

@@ -36,10 +36,13 @@ from services.mcp_core.ports import Keeper, Said, Sealer
 SESSION = b"mcp-session-id"
 
 WAIT_SECONDS = 45.0
-"""How long a person may take for all that one call asks: the principal token of the call lives a minute."""
+"""How long a person may take for all that one call asks."""
+
+HELD_SECONDS = 55.0
+"""How long such a call may take in all: its principal token lives a minute, and has to be as good as new then."""
 
 ACT_SECONDS = 30.0
-"""What the call has left when it was answered."""
+"""What the call has left when it was answered, at most."""
 
 ROUNDS = 4
 """How often one call may ask."""
@@ -121,13 +124,13 @@ class Elicitations:
             await say({"jsonrpc": "2.0", **notification.model_dump(mode="json", by_alias=True, exclude_none=True)})
 
         told = report(notify, exchange.token, exchange.level) if exchange.streamed else None
-        patience = Deadline.after(WAIT_SECONDS)
+        patience, end = Deadline.after(WAIT_SECONDS), Deadline.after(HELD_SECONDS)
         dialogue = Dialogue(exchange.can, report=told)
         asked: set[str] = set()
         result = failed(sentence(needed, exchange))
         for _ in range(ROUNDS):
             asking = asking_older(exchange.can)
-            caller = _fresh(exchange.caller)
+            caller = _fresh(exchange.caller, end)
             answers: dict[str, object] = {}
             try:
                 for name, request in _requests(needed).items():
@@ -142,7 +145,7 @@ class Elicitations:
                         answers[name] = _answer(request, said, needed)
                 if isinstance(needed, InputRequired):
                     dialogue = Dialogue(exchange.can, answers, needed.state, told)
-                caller = _fresh(caller)
+                caller = _fresh(caller, end)
                 given = params.get("arguments") or {}
                 result = shown(await self._pipeline.call(caller, params["name"], given, asking, dialogue))
                 break
@@ -197,8 +200,9 @@ def _answer(request: Mapping[str, object], said: Said, needed: InputRequired) ->
     return answer.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _fresh(caller: Caller) -> Caller:
-    return replace(caller, context=replace(caller.context, deadline=Deadline.after(ACT_SECONDS)))
+def _fresh(caller: Caller, end: Deadline) -> Caller:
+    deadline = Deadline.after(min(ACT_SECONDS, end.remaining()))
+    return replace(caller, context=replace(caller.context, deadline=deadline))
 
 
 def _session(caller: Caller, can: set[str] | frozenset[str]) -> bytes:

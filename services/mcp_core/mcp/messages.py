@@ -53,7 +53,7 @@ def is_modern(request: Request) -> bool:
 
 
 def is_message(message: Any) -> bool:
-    """Whether it is one JSON-RPC 2.0 request or notification: no batch, no response (we ask clients nothing)."""
+    """Whether it is one JSON-RPC 2.0 request or notification: no batch, no response."""
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0" or not isinstance(message.get("method"), str):
         return False
     number = message.get("id", 0)

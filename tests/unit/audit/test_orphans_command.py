@@ -1,6 +1,7 @@
 """Which changes have no outcome, and what the cluster is asked about them (R21)."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from kubegate.audit.v1 import audit_pb2
 from services.cli import audit_orphans
-from services.cli.audit_orphans import CORE, PAGE, _unfinished, subject
+from services.cli.audit_orphans import CORE, PAGE, _unfinished, question, subject
 from services.cli.unfinished import Unfinished
 from services.common.deadline import OUTCOME_GRACE
 
@@ -70,3 +71,20 @@ def test_the_object_is_found_by_the_permission_which_tells_custom_kinds_apart() 
     assert subject(widget) == ("widgets.example.com", "d", "a")
     assert subject(intent("x", resource="nodes/n1")) == ("nodes", "", "n1")
     assert subject(intent("x", resource="pods")) == ("pods", "", "")
+
+
+@pytest.mark.req("I8.7", "I7.1")
+def test_the_cluster_that_is_asked_is_the_one_that_the_change_was_for() -> None:
+    begun = {"resource": "deployments/web", "namespace": "a", "metadata": {"cluster": "west"}}
+
+    def asked(clusters: Sequence[str], **other: Any) -> Any:
+        return question({**begun, **other}, clusters)
+
+    assert asked(["east", "west"])["cluster"] == "west"
+    assert "cluster" not in asked(["west"])
+    assert "cluster" not in asked([]), "an older gate, which has one"
+    assert "which this gate does not have" in asked(["east"])
+    assert "which this gate does not have" in asked(["east", "north"])
+    assert "unknown" in asked(["east", "north"], metadata={})
+    assert asked(["east"], metadata={})["name"] == "web"
+    assert "no single object" in asked(["west"], resource="pods")

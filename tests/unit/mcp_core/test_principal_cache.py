@@ -8,7 +8,7 @@ import pytest
 from kubegate.authn.v1 import authn_pb2
 from kubegate.common.v1 import lease_pb2
 from services.common.principal_token import LIFETIME
-from services.mcp_core.adapters.principal_cache import USABLE, PrincipalCache, Proven
+from services.mcp_core.adapters.principal_cache import PrincipalCache, Proven
 from services.mcp_core.model import Credential, Principal
 from tests.fakes.clock import FakeClock
 
@@ -42,6 +42,9 @@ class Rig:
         self.lease = Lease()
         self.cache.lease = self.lease
 
+    def find(self, credential: str, seconds: float = 30.0) -> Proven | None:
+        return self.cache.find(Credential(credential), seconds)
+
     def keep(self, credential: str = "kg_a", what: Proven | None = None, revision: int = 4) -> None:
         self.cache.keep(Credential(credential), what or proven(), asked_at=self.clock.monotonic(), revision=revision)
 
@@ -50,9 +53,9 @@ class Rig:
 def test_a_proof_is_found_again_by_its_credential_and_no_other() -> None:
     rig = Rig()
     rig.keep()
-    assert rig.cache.find(Credential("kg_a")) == proven()
+    assert rig.find("kg_a") == proven()
     for other in ("kg_b", "kg_a ", "KG_A", "", "\ud800"):
-        assert rig.cache.find(Credential(other)) is None
+        assert rig.find(other) is None
 
 
 @pytest.mark.req("I3.15", "R12")
@@ -60,9 +63,9 @@ def test_losing_the_lease_drops_everything_and_its_return_brings_nothing_back() 
     rig = Rig()
     rig.keep()
     rig.lease.held = False
-    assert rig.cache.find(Credential("kg_a")) is None
+    assert rig.find("kg_a") is None
     rig.lease.held = True
-    assert rig.cache.find(Credential("kg_a")) is None
+    assert rig.find("kg_a") is None
     rig.lease.held = False
     rig.keep()
     rig.lease.held = True
@@ -76,7 +79,7 @@ def test_a_lease_that_ran_out_unnoticed_drops_everything_with_its_next_answer() 
     rig.lease.held = False
     rig.cache.apply(ended())
     rig.lease.held = True
-    assert rig.cache.find(Credential("kg_a")) is None
+    assert rig.find("kg_a") is None
 
 
 @pytest.mark.req("I3.15", "R12", "I3.13")
@@ -86,8 +89,8 @@ def test_an_end_drops_what_it_ends(name: str) -> None:
     rig.keep()
     rig.keep("kg_b", proven("k2", "bob"))
     rig.cache.apply(ended((name, 5)))
-    assert rig.cache.find(Credential("kg_a")) is None
-    assert (rig.cache.find(Credential("kg_b")) is None) is name.startswith("issuer")
+    assert rig.find("kg_a") is None
+    assert (rig.find("kg_b") is None) is name.startswith("issuer")
 
 
 @pytest.mark.req("I3.15", "R12")
@@ -95,7 +98,7 @@ def test_an_end_before_the_proof_ends_nothing() -> None:
     rig = Rig()
     rig.keep(revision=5)
     rig.cache.apply(ended(("k1", 5), ("k2", 9)))
-    assert rig.cache.find(Credential("kg_a")) is not None
+    assert rig.find("kg_a") is not None
 
 
 @pytest.mark.req("I3.15", "R12")
@@ -105,9 +108,9 @@ def test_an_answer_that_comes_after_the_revocation_is_not_kept() -> None:
     rig.cache.apply(ended(("k1", 5)))
     rig.lease.revision = 5
     rig.keep(revision=4)
-    assert rig.cache.find(Credential("kg_a")) is None
+    assert rig.find("kg_a") is None
     rig.keep(revision=5)
-    assert rig.cache.find(Credential("kg_a")) is not None
+    assert rig.find("kg_a") is not None
 
 
 @pytest.mark.req("I3.15", "R12")
@@ -115,18 +118,21 @@ def test_a_reset_drops_everything() -> None:
     rig = Rig()
     rig.keep()
     rig.cache.apply(ended(reset=True))
-    assert rig.cache.find(Credential("kg_a")) is None
+    assert rig.find("kg_a") is None
 
 
 @pytest.mark.req("I3.15", "R27")
 def test_an_entry_leaves_its_token_time_for_the_request() -> None:
     rig = Rig()
     rig.keep()
-    rig.clock.advance(USABLE - 0.001)
-    assert rig.cache.find(Credential("kg_a")) is not None
+    rig.clock.advance(LIFETIME - 30.001)
+    assert rig.find("kg_a", 30.0) is not None
     rig.clock.advance(0.001)
-    assert rig.cache.find(Credential("kg_a")) is None
-    assert USABLE <= LIFETIME / 2
+    assert rig.find("kg_a", 30.0) is None
+    assert rig.find("kg_a", 29.0) is not None, "a shorter request may still use it"
+    rig.clock.advance(30)
+    assert rig.find("kg_a", 0.0) is None
+    assert len(rig.cache) == 0
 
 
 @pytest.mark.req("I3.15", "R27")
@@ -134,9 +140,9 @@ def test_an_entry_ends_with_its_credential() -> None:
     rig = Rig()
     rig.keep(what=proven(expires_at=rig.clock.now() + timedelta(seconds=3)))
     rig.clock.advance(2.9)
-    assert rig.cache.find(Credential("kg_a")) is not None
+    assert rig.find("kg_a") is not None
     rig.clock.advance(0.1)
-    assert rig.cache.find(Credential("kg_a")) is None
+    assert rig.find("kg_a") is None
 
 
 @pytest.mark.req("I3.15")
@@ -144,11 +150,11 @@ def test_it_is_bounded_and_what_is_used_stays() -> None:
     rig = Rig(size=3)
     for index in range(3):
         rig.keep(f"kg_{index}")
-    assert rig.cache.find(Credential("kg_0")) is not None
+    assert rig.find("kg_0") is not None
     rig.keep("kg_3")
     assert len(rig.cache) == 3
-    assert rig.cache.find(Credential("kg_0")) is not None
-    assert rig.cache.find(Credential("kg_1")) is None
+    assert rig.find("kg_0") is not None
+    assert rig.find("kg_1") is None
 
 
 @pytest.mark.req("I3.14", "I3.15")
@@ -161,3 +167,26 @@ def test_no_credential_lies_in_memory_or_shows_itself() -> None:
     other = Rig()
     other.keep("kg_very_secret")
     assert set(rig.cache._entries) != set(other.cache._entries), "a key of its own in each process"
+
+
+@pytest.mark.req("R19", "R12")
+def test_a_proof_is_vouched_for_until_anything_ends_it() -> None:
+    rig = Rig()
+    key, alice = rig.cache.key(Credential("kg_a")), proven().principal
+    assert not rig.cache.vouches(key, alice)
+    rig.keep()
+    assert rig.cache.vouches(key, alice)
+    assert not rig.cache.vouches(rig.cache.key(Credential("kg_b")), alice)
+    assert not rig.cache.vouches(b"", alice)
+    assert not rig.cache.vouches(key, proven(subject="bob").principal)
+    rig.lease.held = False
+    assert not rig.cache.vouches(key, alice)
+    rig.lease.held = True
+    rig.cache.apply(ended(("k1", 9)))
+    assert not rig.cache.vouches(key, alice)
+    rig.keep(revision=9)
+    rig.clock.advance(LIFETIME)
+    assert not rig.cache.vouches(key, alice)
+    rig.keep(what=proven(expires_at=rig.clock.now() + timedelta(seconds=5)), revision=9)
+    rig.clock.advance(5)
+    assert not rig.cache.vouches(key, alice)

@@ -17,7 +17,7 @@ from services.authz.policy.model import Policy, Principal, Role
 from services.authz.policy.permissions import KINDS, PERMISSIONS
 from services.authz.policy.scope import EVERYWHERE, Scope
 from services.common.errors import InvalidArgument, Unavailable
-from services.mcp_core.catalog import FRESH_SECONDS, Catalog
+from services.mcp_core.catalog import FRESH_SECONDS, RETRY_SECONDS, Catalog
 from services.mcp_core.errors import ActionDenied
 from services.mcp_core.model import Action, Phase, Result
 from services.mcp_core.model import Scope as CoreScope
@@ -177,6 +177,20 @@ async def test_discovery_is_asked_once_a_while_however_many_ask_for_nonsense() -
     clock.advance(FRESH_SECONDS + 1)
     await catalog.find("widgets", deadline)
     assert len(cluster.sessions) == 3
+
+
+async def test_a_cluster_that_is_away_is_not_asked_again_by_all_who_wait_for_it() -> None:
+    clock, cluster = FakeClock(), cluster_of("pods")
+    cluster.error = Unavailable("Cluster default is away.")
+    catalog = Catalog(cluster, clock)
+    deadline = World().context().deadline
+    asking = (catalog.find("pods", deadline) for _ in range(5))
+    refusals = await asyncio.gather(*asking, return_exceptions=True)
+    assert [str(refusal) for refusal in refusals] == ["Cluster default is away."] * 5
+    assert len(cluster.sessions) == 1
+    cluster.error = None
+    clock.advance(RETRY_SECONDS)
+    assert (await catalog.find("pods", deadline)).name == "Pod"
 
 
 def world(*tools: str, run: Any = None) -> World:
