@@ -60,10 +60,11 @@ class AuditTailing:
         self._ending: set[asyncio.Task[None]] = set()
 
     async def follow(
-        self, reader: Reader, filter_: Filter, from_sequence: int | None
+        self, reader: Reader, filter_: Filter, from_sequence: int | None, stopping: asyncio.Event | None = None
     ) -> AsyncGenerator[Sequence[Record], None]:
         """Records as they are committed, from a leaf index or from now on. Ends with the reader's token
-        (R5): a client continues with a new token after the last sequence that it saw.
+        (R5), and where the service is ``stopping``: a client continues with a new token after the last sequence that
+        it saw.
 
         Raises:
             Unauthenticated, PermissionDenied: R15; also later on, once the reader's credential is revoked or policy
@@ -76,7 +77,7 @@ class AuditTailing:
             tail = await self._begin(reader, filter_)
             failure: DomainError | None = None
             try:
-                async for records in self._records(tail, within(tail.identity, filter_), position):
+                async for records in self._records(tail, within(tail.identity, filter_), position, stopping):
                     tail.sent += len(records)
                     yield records
             except DomainError as error:
@@ -88,6 +89,11 @@ class AuditTailing:
                 self._ending.add(task)
                 task.add_done_callback(self._ending.discard)
 
+    async def ended(self) -> None:
+        """Returns when the ends of all tails are on record; to be waited for before the log stops."""
+        while self._ending:
+            await asyncio.wait(self._ending)
+
     async def _begin(self, reader: Reader, filter_: Filter) -> _Tail:
         begin, described = uuid7(), filter_.described()
         identity, grant = await self._authorizer.decide(reader, "audit.Tail", described, event_id=begin)
@@ -96,8 +102,10 @@ class AuditTailing:
     def _counts_until(self, grant: Grant) -> datetime:
         return max(grant.until, self._clock.now() + AGAIN)
 
-    async def _records(self, tail: _Tail, filter_: Filter, position: int) -> AsyncIterator[Sequence[Record]]:
-        while True:
+    async def _records(
+        self, tail: _Tail, filter_: Filter, position: int, stopping: asyncio.Event | None
+    ) -> AsyncIterator[Sequence[Record]]:
+        while stopping is None or not stopping.is_set():
             size = self._log.size
             records: Sequence[Record] = ()
             if position < size:

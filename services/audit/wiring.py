@@ -80,7 +80,7 @@ async def main(config: Config) -> None:
     authz = Peer("authz", config.authz, config.tls)
     keys = RemotePrincipalKeys(authn, clock)
     lease = RevocationLease(authn, clock)
-    principals = TokenPrincipals(LivePrincipalVerifier(keys, lease, clock), keys.problems)
+    principals = TokenPrincipals(LivePrincipalVerifier(keys, lease, clock))
     masker = Masker(_mask_key(config))
     service = AuditService(log, principals, masker, clock)
     policy = AuthzPolicy(authz, clock)
@@ -112,6 +112,7 @@ async def main(config: Config) -> None:
             await server.until_stopped(STOP_GRACE)
     finally:
         intents.close()
+        await tailing.ended()
         await log.stop()
         await publisher.publish()
         await authn.close()
