@@ -99,14 +99,14 @@ def test_replicas_are_read_as_one_log_by_time_and_each_event_once(postgres: Post
     assert reads.without_outcome([orphan]) == []
     late = intent()
     east.commit([Draft(late.fields(CORE))])
-    looked, found = after, list[str]()
+    seen = list[str]()
     while True:
         more, looked = reads.unfinished(after)
-        found += [each.event_id for each in more]
+        seen += [each.event_id for each in more]
         if looked == after:
             break
         after = looked
-    assert found == [late.event_id], "what was looked at in one log is not looked at again for another's sake"
+    assert seen == [late.event_id], "what was looked at in one log is not looked at again for another's sake"
     reads.close()
     east.close()
     west.close()

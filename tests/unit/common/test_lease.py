@@ -284,8 +284,10 @@ async def test_a_renewal_loses_no_lease(monkeypatch: pytest.MonkeyPatch) -> None
     renewed = [each for each in seen if each[0] == 2]
     assert renewed[0] == (2, True, False), "make before break"
     assert all(fresh and cancelled for _, fresh, cancelled in renewed[1:])
+    while not rig.calls[-2].cancelled:
+        await asyncio.sleep(0)
     assert rig.lease.fresh()
-    rig.calls[-2].cancel()
+    rig.calls[-1].cancel()
     assert not rig.lease.fresh(), "the end of the stream that holds ends the lease at once"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from services.audit.schema import APPLICATION_ID, COLUMNS, VERSION
 from services.common.postgres import UNANSWERED
@@ -51,8 +51,9 @@ def connect(url: str, *, read_only: bool = False) -> Connection:
         StartupError: the database may lose what it acknowledged (R23).
     """
     # What the URL says about waiting holds.
-    parameters = {"application_name": "kubegate-audit"} | UNANSWERED | conninfo_to_dict(url)
-    connection = psycopg.connect(autocommit=True, **parameters)
+    said = conninfo_to_dict(url)
+    ours = {name: value for name, value in UNANSWERED.items() if name not in said}
+    connection = psycopg.connect(make_conninfo(url, application_name="kubegate-audit", **ours), autocommit=True)
     try:
         for setting in ("synchronous_commit", "fsync", "full_page_writes"):
             row = connection.execute(sql.SQL("SHOW {}").format(sql.SQL(setting))).fetchone()
