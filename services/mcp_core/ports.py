@@ -198,14 +198,23 @@ class ClusterSession(Protocol):
         previous: bool,
         limit_bytes: int,
         since_seconds: int = 0,
+        timestamps: bool = False,
     ) -> LogText:
-        """since_seconds: 0 is the whole log."""
+        """since_seconds: 0 is the whole log. timestamps: each line begins with its time, RFC 3339, and a space."""
         ...
 
     def follow_logs(
-        self, namespace: str, pod: str, *, container: str, tail_lines: int, since_seconds: int = 0
+        self,
+        namespace: str,
+        pod: str,
+        *,
+        container: str,
+        tail_lines: int | None = None,
+        since_seconds: int = 0,
+        since_time: str = "",
     ) -> AbstractAsyncContextManager[LogStream]:
-        """The log's last lines and what is written to it, as long as the context lasts.
+        """The log's last lines, or those since a time, and what is written to it, as long as the context lasts; each
+        with its time. since_time: RFC 3339, to the second; goes without the other two.
 
         Raises ResourceExhausted where too many logs are followed at once.
         """

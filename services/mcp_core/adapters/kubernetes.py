@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -54,6 +55,9 @@ PLUGIN_SECONDS = 10.0
 MAX_STREAMS = 32
 """Most logs that are followed at once: a third of the connections to the cluster, so that the others stay free."""
 
+STREAMS_EACH = 4
+"""Most logs that one caller follows at once, so that nobody takes the others' places."""
+
 ERROR_BYTES = 64 * 1024
 """Most bytes read of an answer that reports an error."""
 
@@ -88,7 +92,7 @@ class KubernetesCluster:
         self._server: str = rest.configuration.host
         self._credentials = credentials
         self._refreshing = asyncio.Lock()
-        self._streams = 0
+        self._streams: Counter[str] = Counter()
         self._log = get_logger("mcp_core.kubernetes").bind(cluster=settings.name)
         self._outage = Outage(self._log, "cluster away", "cluster answers again", server=self._server)
 
@@ -160,7 +164,7 @@ class KubernetesCluster:
                 headers.append(("Impersonate-User", impersonation.user))
                 headers += [("Impersonate-Group", group) for group in impersonation.groups]
                 headers.append(("Impersonate-Extra-Request-Id", impersonation.request_id))
-        return KubernetesSession(self, headers, deadline)
+        return KubernetesSession(self, headers, deadline, impersonation.user if impersonation else "")
 
     async def version(self, deadline: Deadline) -> str:
         """The cluster's version, asked now as the core's own account. Raises as sessions do."""
@@ -199,16 +203,26 @@ class KubernetesCluster:
 
     @asynccontextmanager
     async def stream(
-        self, target: str, headers: list[tuple[str, str]], deadline: Deadline
+        self, target: str, headers: list[tuple[str, str]], deadline: Deadline, caller: str
     ) -> AsyncIterator[FollowedLog]:
-        """One reading request whose answer is taken as it comes. Raises as `send`.
+        """One reading request for a caller whose answer is taken as it comes. Raises as `send`.
 
         Raises:
             ResourceExhausted: too many are open; each holds a connection that others need.
         """
-        if self._streams >= MAX_STREAMS:
-            raise ResourceExhausted(f"Too many logs are followed at once ({MAX_STREAMS}).", retry_after=5.0)
-        self._streams += 1
+        if self._streams[caller] >= STREAMS_EACH:
+            raise ResourceExhausted(
+                f"You follow {STREAMS_EACH} logs at once, the most for one caller. End one, or wait until its "
+                "`follow_seconds` are over; without `follow_seconds` a log can be read now.",
+                retry_after=5.0,
+            )
+        if self._streams.total() >= MAX_STREAMS:
+            raise ResourceExhausted(
+                f"All callers together follow {MAX_STREAMS} logs, the most at once. Try again in a moment; without "
+                "`follow_seconds` a log can be read now.",
+                retry_after=5.0,
+            )
+        self._streams[caller] += 1
         try:
             with self._failures(changes=False):
                 with ClusterRequest("GET", target, self._server, self.name) as measured:
@@ -221,7 +235,9 @@ class KubernetesCluster:
             finally:
                 response.close()
         finally:
-            self._streams -= 1
+            self._streams[caller] -= 1
+            if not self._streams[caller]:
+                del self._streams[caller]
 
     async def _request(
         self,

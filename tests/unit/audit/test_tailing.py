@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from services.audit import tailing
+from services.audit.lasting import AGAIN
 from services.audit.ports import Ack, Draft, Filter
-from services.audit.tailing import AGAIN
 from services.audit.writers import CORE
 from services.common.errors import PermissionDenied, Unauthenticated, Unavailable
 from tests.unit.audit.support import NOW
@@ -175,5 +175,5 @@ async def test_tails_end_where_the_service_stops_and_their_ends_are_waited_for(
     monkeypatch.setattr(rig.log, "append", slow)
     stopping.set()
     await follower.task
-    await rig.tailing.ended()
+    await rig.lasting.ended()
     assert [each["result"] for each in follower.tails()] == ["success", "success"]
