@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 ISSUER = "kubegate"
 """Issuer of our own users and keys (R1)."""
 
-
 KEY_PREFIX = "kg_"
 """API keys begin with it."""
 
@@ -112,8 +111,7 @@ class Principal:
     """Further names under which it ends (R12): the key that signed the token, and what it was exchanged for."""
     actors: tuple[tuple[str, str], ...] = ()
     """Who acts for it (RFC 8693, 4.1), as issuer and subject, the current one first."""
-    narrowed_to: tuple[str, ...] = ()
-    """Where there are any: the only roles and permissions that count."""
+    narrowed_to: tuple[str, ...] = ()  # where there are any: the only roles and permissions that count
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +276,7 @@ class NewApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A proven principal: its principal token for the asker, the id of the record, and the revision of the
-    revocations that was known before it was judged."""
+    """A proven principal: its token for the asker, the record's id, and the revision known before it was judged."""
 
     principal: Principal
     token: str = field(repr=False)
@@ -386,8 +383,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Grantable:
-    """What authz said about a credential that somebody is about to make: the first permission that he lacks for it,
-    the rule that lets him grant anything, and roles that the policy does not know."""
+    """What a maker of a credential lacks for it, by which rule he may grant anything, and roles that nobody knows."""
 
     missing: str = ""
     rule: str = ""
