@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from services.audit.event import Identity
+from services.common.identity import user_name
 from services.common.revocations import LivePrincipalVerifier
 
 
