@@ -300,5 +300,8 @@ def _configs(placing: Placing, edge_port: int, kubeconfig: Path, policy: Path) -
             "audit": peer("audit"),
             "cluster": {"name": "default", "kubeconfig": str(kubeconfig)},
             "sealing_key_file": "sealing.key",
+            # What earlier homes have, and the core no longer knows: None takes it out of the file.
+            "confirmation_key_file": None,
+            "request_state_key_files": None,
         },
     }

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.e2e.stack import KUBEGATE, RunningStack, eventually, kubegate
 
@@ -79,8 +80,13 @@ def test_a_second_up_starts_from_what_is_stored(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "already running" in refused.stderr
     stack.down()
+    with (stack.home / "mcp-core" / "config.yaml").open("a") as config:
+        config.write("confirmation_key_file: confirmation.key\nmax_connections: 512\n")
     stack = RunningStack.up(tmp_path / "home")
     try:
+        kept = yaml.safe_load((stack.home / "mcp-core" / "config.yaml").read_text())
+        assert kept["max_connections"] == 512
+        assert "confirmation_key_file" not in kept, "what a service no longer knows goes"
         assert (stack.admin, stack.viewer) == (admin, viewer)
         assert stack.call("list_pods", {"namespace": "default"}, key).status_code == 200
         assert len(stack.events()) > events
