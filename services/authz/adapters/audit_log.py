@@ -8,6 +8,7 @@ from kubegate.audit.v1 import audit_pb2
 from kubegate.common.v1 import identity_pb2
 from services.authz.policy.model import Action, Allowed, Decision, Denied, Reason
 from services.authz.ports import Act, Caller, Phase, Refusal, Verified
+from services.common import audit_events
 from services.common.audit_client import AuditClient
 from services.common.deadline import Deadline
 from services.common.errors import DomainError
@@ -140,13 +141,13 @@ class AuditLog:
     def policy_adopted(self, revision: str, previous: str) -> None:
         """Records, as soon as audit takes it, that a policy is in force."""
         metadata = {"revision": revision} | ({"previous_revision": previous} if previous else {})
-        self._later(_policy_event(audit_pb2.RESULT_SUCCESS, "", metadata))
+        self._later(_policy_event("success", "", metadata))
 
     def policy_rejected(self, revision: str, problems: Sequence[str]) -> None:
         """Records, as soon as audit takes it, that a changed policy is unusable and ``revision`` stays."""
         message = "; ".join(problems)[:MAX_PROBLEMS]
         metadata = {"revision": revision, "problems": str(len(problems))}
-        self._later(_policy_event(audit_pb2.RESULT_FAILURE, message, metadata))
+        self._later(_policy_event("failure", message, metadata))
 
     async def close(self) -> None:
         """Gives up on what audit has not taken."""
@@ -191,15 +192,9 @@ def _act_event(act: Act, result: audit_pb2.Result.ValueType, error: str) -> audi
     return event
 
 
-def _policy_event(result: audit_pb2.Result.ValueType, message: str, metadata: dict[str, str]) -> audit_pb2.Event:
-    return audit_pb2.Event(
-        event_type=audit_pb2.EVENT_TYPE_ADMIN,
-        user=WRITER,
-        action="policy.load",
-        resource="policy",
-        result=result,
-        error_message=message,
-        metadata=metadata,
+def _policy_event(result: str, message: str, metadata: dict[str, str]) -> audit_pb2.Event:
+    return audit_events.admin(
+        WRITER, "policy.load", resource="policy", result=result, error_message=message, metadata=metadata
     )
 
 
