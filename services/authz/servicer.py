@@ -173,6 +173,7 @@ def described(message: identity_pb2.Principal) -> Principal:
         namespaces=to_scope(message.namespaces) if message.HasField("namespaces") else EVERYWHERE,
         tools=frozenset(message.tools),
         narrowed_to=frozenset(message.narrowed_to),
+        actors=tuple((actor.issuer, actor.subject) for actor in message.actors),
         tenant=message.tenant,
         groups=tuple(message.groups),
         amr=tuple(message.amr),
