@@ -189,7 +189,9 @@ def from_answer(answer: Answer) -> authz_pb2.CheckResponse:
     response.event_id = answer.event_id
     response.lease_revision = answer.lease_revision
     if answer.cacheable_until > 0:
-        response.allowed.cacheable_until.FromNanoseconds(int(answer.cacheable_until * 1e9))
+        # As `FromNanoseconds` does, at a third of its time.
+        until = response.allowed.cacheable_until
+        until.seconds, until.nanos = divmod(int(answer.cacheable_until * 1e9), 1_000_000_000)
     return response
 
 

@@ -664,7 +664,7 @@ class BatchCheckRequest(_message.Message):
     """Correlates the record with the request."""
     @_builtins.property
     def actions(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.Action]:
-        """What it wants to do, 256 at most."""
+        """What it wants to do, 100 at most."""
 
     @_builtins.property
     def source(self) -> _identity_pb2.Source:
