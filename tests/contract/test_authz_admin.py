@@ -164,6 +164,27 @@ async def test_nobody_approves_their_own_nor_beyond_what_they_hold(world: World,
     assert [each.user for each in refused] == ["alice", "carol"], "denials by policy are authorization events"
 
 
+@pytest.mark.req("R17", "R18", "I3.5")
+async def test_who_acts_for_another_asks_approves_and_ends_nothing(world: World, desk: Desk) -> None:
+    """alice asks as herself, and holds a token of bob's besides, with which she acts for him."""
+    asked = await desk.request(desk.token("alice", "boss"))
+    for_bob = desk.token("bob", "boss", actors=[("kubegate", "alice")])
+    for does in (
+        lambda: desk.approve(asked.id, for_bob),
+        lambda: desk.revoke(asked.id, for_bob),
+        lambda: desk.request(for_bob),
+    ):
+        with pytest.raises(PermissionDenied, match="use a token of your own"):
+            await does()
+        told = world.log.appended[-1].event
+        assert (told.event_type, told.result, told.user) == (AUTHORIZATION, audit_pb2.RESULT_FAILURE, "bob")
+        assert told.decision.rule == "denied:delegated"
+        assert json.loads(told.metadata["principal"])["actors"] == [["kubegate", "alice"]]
+    [listed] = await desk.list(for_bob)
+    assert listed.state == elevation_pb2.ELEVATION_STATE_REQUESTED, "to look on is no harm"
+    assert (await desk.approve(asked.id, desk.token("bob", "boss"))).approved_by == "kubegate:bob"
+
+
 @pytest.mark.req("R17")
 async def test_an_elevation_that_was_lent_cannot_be_lent_on(world: World, desk: Desk) -> None:
     first = await desk.request(desk.token("carol", "asker"))
