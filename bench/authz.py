@@ -143,7 +143,17 @@ async def over_mtls(roles: int, seconds: float, directory: Path) -> list[dict[st
         async def streamed(number: int) -> None:
             await stream.ask(single(number), Deadline.after(10))
 
+        batches: StreamClient[authz_pb2.BatchCheckRequest, authz_pb2.BatchCheckResponse] = StreamClient(
+            peer,
+            lambda channel: authz_pb2_grpc.AuthzServiceStub(channel).BatchCheckStream,
+            authz_pb2.BatchCheckStreamRequest,
+            authz_pb2.BatchCheckItem,
+        )
         batch = [action(number) for number in range(BATCH)]
+
+        async def batches_streamed(number: int) -> None:
+            request = authz_pb2.BatchCheckRequest(principal_token=tokens[number % 10], actions=batch, request_id="r")
+            await batches.ask(request, Deadline.after(10))
 
         async def batched(number: int) -> None:
             request = authz_pb2.BatchCheckRequest(principal_token=tokens[number % 10], actions=batch, request_id="r")
@@ -152,7 +162,12 @@ async def over_mtls(roles: int, seconds: float, directory: Path) -> list[dict[st
             )
 
         results = []
-        for name, ask, each in (("Check", unary, 1), ("CheckStream", streamed, 1), ("BatchCheck", batched, BATCH)):
+        for name, ask, each in (
+            ("Check", unary, 1),
+            ("CheckStream", streamed, 1),
+            ("BatchCheck", batched, BATCH),
+            ("BatchCheckStream", batches_streamed, BATCH),
+        ):
             for flight in (1, 32):
                 await _load(ask, flight, 0.5)
                 log.appended.clear()
@@ -171,6 +186,7 @@ async def over_mtls(roles: int, seconds: float, directory: Path) -> list[dict[st
                     }
                 )
         await stream.close()
+        await batches.close()
         return results
     finally:
         process.terminate()
@@ -213,13 +229,13 @@ def main() -> None:
         )
     rows: list[dict[str, Any]] = []
     print("\nover mTLS, every decision recorded")
-    print(f"{'roles':>7} {'method':>12} {'a call':>7} {'in flight':>10} {'decisions/s':>12} {'server CPU us':>14}")
+    print(f"{'roles':>7} {'method':>17} {'a call':>7} {'in flight':>10} {'decisions/s':>12} {'server CPU us':>14}")
     for roles in args.roles:
         with tempfile.TemporaryDirectory() as directory:
             for row in _run(over_mtls(roles, args.seconds, Path(directory))):
                 rows.append(row)
                 print(
-                    f"{row['roles']:>7} {row['method']:>12} {row['per_call']:>7} {row['in_flight']:>10} "
+                    f"{row['roles']:>7} {row['method']:>17} {row['per_call']:>7} {row['in_flight']:>10} "
                     f"{row['decisions_per_second']:>12} {row['server_cpu_us_per_decision']:>14}"
                 )
     args.out.parent.mkdir(parents=True, exist_ok=True)

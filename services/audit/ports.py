@@ -1,7 +1,7 @@
 """What the audit service needs from outside."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
@@ -285,6 +285,11 @@ class Principals(Protocol):
             Unauthenticated: it is not valid.
             Unavailable: authn's keys cannot be had.
         """
+        ...
+
+    async def watch(self, token: str) -> Callable[[], Awaitable[None]]:
+        """What raises, as ``verify``, once the credential behind a valid token has ended; not at the token's own end.
+        It has to be called once a minute at least, since ends are not remembered for ever."""
         ...
 
 

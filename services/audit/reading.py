@@ -5,13 +5,15 @@ A reader needs an operator's certificate, a principal token issued to it, and a 
 belongs to a tenant reads only what is its tenant's (R13), and no proof over the whole log.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from services.audit import canonical
 from services.audit.authorizing import ATTEST, Authorizer, Reader, within
 from services.audit.bounded import PAGE, next_page
 from services.audit.event import Event, EventType, Result
+from services.audit.lasting import Lasting
 from services.audit.masking import Masker
 from services.audit.ports import Count, Draft, Filter, Log, Proof, Record
 from services.audit.receipt import receipt
@@ -56,14 +58,14 @@ class Attestation:
 class AuditReading:
     """Gives records to readers that policy allows."""
 
-    def __init__(self, log: Log, authorizer: Authorizer, clock: Clock, masker: Masker) -> None:
-        self._log, self._authorizer = log, authorizer
+    def __init__(self, log: Log, authorizer: Authorizer, lasting: Lasting, clock: Clock, masker: Masker) -> None:
+        self._log, self._authorizer, self._lasting = log, authorizer, lasting
         self._clock, self._masker = clock, masker
         self._readings = Slots("Readings", total=32, each=8)
 
     async def query(
         self, reader: Reader, filter_: Filter, *, limit: int, descending: bool, cursor: str
-    ) -> AsyncIterator[tuple[Sequence[Record], str]]:
+    ) -> AsyncGenerator[tuple[Sequence[Record], str]]:
         """Pages of records, each with the cursor that leads on (only the last page has one, where there is
         more, or where the log is not searched to its end). The query itself is recorded before the first page and is
         not among its answers.
@@ -78,51 +80,66 @@ class AuditReading:
             bounds = await self._log.bounds()
             # A foreign cursor is refused before anything is recorded.
             await self._log.search(Filter(), cursor=cursor, bounds=bounds, limit=1, descending=descending)
-            identity = await self._authorizer.authorize(reader, "audit.Query", filter_.described())
-            filter_ = within(identity, filter_)
+            reading = await self._lasting.begin(reader, "audit.Query", filter_.described())
+            filter_ = within(reading.identity, filter_)
             bounds = await self._log.narrowed(bounds, filter_)
-            left = min(limit or DEFAULT_LIMIT, MAX_LIMIT)
-            give_up = self._clock.monotonic() + SEARCHING
-            while True:
-                count = min(left, PAGE)
-                found = await self._log.search(
-                    filter_, cursor=cursor, bounds=bounds, limit=count, descending=descending
-                )
-                cursor = found.cursor
-                left -= len(found.records)
-                if not cursor or not left or (not found.records and self._clock.monotonic() >= give_up):
-                    yield found.records, cursor
-                    return
-                if found.records:
-                    yield found.records, ""
-                    give_up = self._clock.monotonic() + SEARCHING
+            found = self._found(filter_, bounds, min(limit or DEFAULT_LIMIT, MAX_LIMIT), cursor, descending=descending)
+            async with aclosing(self._lasting.over(reading, found)) as pages:
+                async for page in pages:
+                    yield page
+
+    async def _found(
+        self, filter_: Filter, bounds: str, left: int, cursor: str, *, descending: bool
+    ) -> AsyncGenerator[tuple[Sequence[Record], str]]:
+        give_up = self._clock.monotonic() + SEARCHING
+        while True:
+            count = min(left, PAGE)
+            found = await self._log.search(filter_, cursor=cursor, bounds=bounds, limit=count, descending=descending)
+            cursor = found.cursor
+            left -= len(found.records)
+            if not cursor or not left or (not found.records and self._clock.monotonic() >= give_up):
+                yield found.records, cursor
+                return
+            if found.records:
+                yield found.records, ""
+                give_up = self._clock.monotonic() + SEARCHING
 
     async def export(
         self, reader: Reader, filter_: Filter, *, proofs: bool
-    ) -> AsyncIterator[tuple[Sequence[Record], Sequence[Proof]]]:
+    ) -> AsyncGenerator[tuple[Sequence[Record], Sequence[Proof]]]:
         """Everything of this log under the signed root of this moment that the filter finds, oldest first, with
         a proof for each record where asked: the same signed root in all of them. Pages may be empty: a sign that the
         search goes on.
 
         Raises:
-            Unauthenticated, PermissionDenied: R15; also for proofs that a tenant's reader asks for.
+            Unauthenticated, PermissionDenied: R15; also for proofs that a tenant's reader asks for, and later on, as
+                ``query``.
             DomainError: the decision or the record of it could not be had.
         """
         described = {**filter_.described(), "proofs": str(proofs).lower()}
         with self._readings.of(reader.peer):
             size, checkpoint = self._log.size, self._log.checkpoint
-            identity = await self._authorizer.authorize(reader, "audit.Export", described, whole_log=proofs)
-            filter_ = within(identity, filter_)
-            position = 0
-            if not size:
-                yield (), ()
-            while position < size:
-                records, position = await next_page(self._log, filter_, position, size)
-                found: Sequence[Proof] = ()
-                if proofs and records:
-                    hashes = await self._log.inclusions([record.sequence for record in records], size)
-                    found = [Proof(each, checkpoint) for each in hashes]
-                yield records, found
+            reading = await self._lasting.begin(reader, "audit.Export", described, whole_log=proofs)
+            filter_ = within(reading.identity, filter_)
+            exported = self._exported(filter_, size, checkpoint if proofs else "")
+            async with aclosing(self._lasting.over(reading, exported)) as pages:
+                async for page in pages:
+                    yield page
+
+    async def _exported(
+        self, filter_: Filter, size: int, checkpoint: str
+    ) -> AsyncGenerator[tuple[Sequence[Record], Sequence[Proof]]]:
+        """checkpoint: that the proofs lead to; "" for none."""
+        position = 0
+        if not size:
+            yield (), ()
+        while position < size:
+            records, position = await next_page(self._log, filter_, position, size)
+            found: Sequence[Proof] = ()
+            if checkpoint and records:
+                hashes = await self._log.inclusions([record.sequence for record in records], size)
+                found = [Proof(each, checkpoint) for each in hashes]
+            yield records, found
 
     async def stats(self, reader: Reader, filter_: Filter, by: Sequence[str], bucket_seconds: int) -> Sequence[Count]:
         """Counts for plots.

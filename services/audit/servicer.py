@@ -74,11 +74,12 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
             descending=request.descending,
             cursor=request.cursor,
         )
-        async for records, cursor in pages:
-            parts = list(translate.records(records))
-            for part in parts[:-1]:
-                yield audit_pb2.QueryResponse(records=part)
-            yield audit_pb2.QueryResponse(records=parts[-1] if parts else (), next_cursor=cursor)
+        async with aclosing(pages):
+            async for records, cursor in pages:
+                parts = list(translate.records(records))
+                for part in parts[:-1]:
+                    yield audit_pb2.QueryResponse(records=part)
+                yield audit_pb2.QueryResponse(records=parts[-1] if parts else (), next_cursor=cursor)
 
     async def Tail(self, request: audit_pb2.TailRequest, context: Any) -> AsyncIterator[audit_pb2.TailResponse]:
         first = request.from_sequence if request.HasField("from_sequence") else None
@@ -99,17 +100,17 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         if request.proofs and not lines:
             raise InvalidArgument("Proofs go with JSON Lines; a CSV file cannot be verified.")
         table, proof, count, checkpoint = CsvFile(), ProofFile(), 0, self._reading.checkpoint()
-        async for records, proofs in self._reading.export(
-            _reader(), translate.filter_(request.filter), proofs=request.proofs
-        ):
-            proven = iter(proofs)
-            for part in translate.parts_of(records) if records else ((),):
-                count += len(part)
-                yield audit_pb2.ExportResponse(
-                    data=json_lines(part) if lines else table.part(part),
-                    proof=proof.part(part, list(islice(proven, len(part)))) if request.proofs else b"",
-                    events=count,
-                )
+        pages = self._reading.export(_reader(), translate.filter_(request.filter), proofs=request.proofs)
+        async with aclosing(pages):
+            async for records, proofs in pages:
+                proven = iter(proofs)
+                for part in translate.parts_of(records) if records else ((),):
+                    count += len(part)
+                    yield audit_pb2.ExportResponse(
+                        data=json_lines(part) if lines else table.part(part),
+                        proof=proof.part(part, list(islice(proven, len(part)))) if request.proofs else b"",
+                        events=count,
+                    )
         if request.proofs:
             yield audit_pb2.ExportResponse(proof=proof.end(checkpoint), events=count)
 

@@ -1,25 +1,16 @@
-"""Following the log as it grows: one reading that lasts, so whether its reader may is asked for as long as it goes on.
-
-What was read goes out only where, right before, the reader's credential has not ended and policy is at the revision
-at which it allowed the tail; else policy is asked again, and that is recorded (R19). Both are known by leases of a
-second (R12), and nothing goes out while there is none. A tail is two records, its begin and its end.
-"""
+"""Following the log as it grows: a reading that lasts until its token ends (R5, R19). A tail is two records, its begin
+and its end."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-from services.audit.authorizing import Authorizer, Reader, within
+from services.audit.authorizing import Reader, within
 from services.audit.bounded import next_page
-from services.audit.event import Event, EventType, Identity, Phase, Result
-from services.audit.ports import Filter, Grant, Log, Policy, Principals, Record
+from services.audit.lasting import Lasting, Reading
+from services.audit.ports import Filter, Log, Record
 from services.audit.slots import Slots
 from services.common.clock import Clock
-from services.common.deadline import Deadline
-from services.common.errors import DomainError, PermissionDenied, Unauthenticated
-from services.common.ids import uuid7
-from services.common.log import get_logger
+from services.common.errors import DomainError
 
 PAUSE = 0.1
 """Seconds between two looks of a tail at a log that grows: a look for every commit would cost the writers more than
@@ -28,36 +19,13 @@ their commits."""
 IDLE = 0.5
 """Seconds between two looks at whether the reader still may, where nothing comes."""
 
-AGAIN = timedelta(seconds=1)
-"""How long a decision counts that may not be kept, such as one that reads the time: as long as a lease does."""
-
-ASKING = 5.0
-"""Seconds that policy has to answer while a tail goes on."""
-
-log = get_logger("audit.tails")
-
-
-@dataclass(slots=True)
-class _Tail:
-    """A tail under way: its begin's event_id, and until when its newest decision counts."""
-
-    id: str
-    reader: Reader
-    described: Mapping[str, str]
-    identity: Identity
-    grant: Grant
-    until: datetime
-    sent: int = 0
-
 
 class AuditTailing:
     """Gives new records to readers that policy allows."""
 
-    def __init__(self, log: Log, authorizer: Authorizer, principals: Principals, policy: Policy, clock: Clock) -> None:
-        self._log, self._authorizer = log, authorizer
-        self._principals, self._policy, self._clock = principals, policy, clock
+    def __init__(self, log: Log, lasting: Lasting, clock: Clock) -> None:
+        self._log, self._lasting, self._clock = log, lasting, clock
         self._slots = Slots("Tails", total=64, each=16)
-        self._ending: set[asyncio.Task[None]] = set()
 
     async def follow(
         self, reader: Reader, filter_: Filter, from_sequence: int | None
@@ -73,7 +41,7 @@ class AuditTailing:
         """
         with self._slots.of(reader.peer):
             position = self._log.size if from_sequence is None else from_sequence
-            tail = await self._begin(reader, filter_)
+            tail = await self._lasting.begin(reader, "audit.Tail", filter_.described())
             failure: DomainError | None = None
             try:
                 async for records in self._records(tail, within(tail.identity, filter_), position):
@@ -83,20 +51,9 @@ class AuditTailing:
                 failure = error
                 raise
             finally:
-                # Not waited for: whoever has gone waits for nothing.
-                task = asyncio.create_task(self._end(tail, failure))
-                self._ending.add(task)
-                task.add_done_callback(self._ending.discard)
+                self._lasting.end(tail, failure)
 
-    async def _begin(self, reader: Reader, filter_: Filter) -> _Tail:
-        begin, described = uuid7(), filter_.described()
-        identity, grant = await self._authorizer.decide(reader, "audit.Tail", described, event_id=begin)
-        return _Tail(begin, reader, described, identity, grant, self._counts_until(grant))
-
-    def _counts_until(self, grant: Grant) -> datetime:
-        return max(grant.until, self._clock.now() + AGAIN)
-
-    async def _records(self, tail: _Tail, filter_: Filter, position: int) -> AsyncIterator[Sequence[Record]]:
+    async def _records(self, tail: Reading, filter_: Filter, position: int) -> AsyncIterator[Sequence[Record]]:
         while True:
             size = self._log.size
             records: Sequence[Record] = ()
@@ -116,35 +73,8 @@ class AuditTailing:
                 continue
             await asyncio.sleep(PAUSE)
 
-    async def _may_go_on(self, tail: _Tail, *, sending: bool) -> bool:
+    async def _may_go_on(self, tail: Reading, *, sending: bool) -> bool:
         """Whether the token still counts. Raises as ``follow`` where the reader may read no longer."""
-        while self._clock.now() < tail.identity.expires_at:
-            await self._principals.verify(tail.reader.token)
-            changed = tail.grant.revision < await self._policy.revision()
-            if not changed and (self._clock.now() < tail.until or not sending):
-                return True
-            reader = replace(tail.reader, deadline=Deadline.after(ASKING))
-            described = {**tail.described, "continues": tail.id}
-            _, tail.grant = await self._authorizer.decide(reader, "audit.Tail", described)
-            tail.until = self._counts_until(tail.grant)
-        return False
-
-    async def _end(self, tail: _Tail, failure: DomainError | None) -> None:
-        refused = isinstance(failure, PermissionDenied | Unauthenticated)
-        event = Event(
-            event_id=uuid7(),
-            timestamp=self._clock.now(),
-            event_type=EventType.ADMIN,
-            action="audit.Tail",
-            resource="audit",
-            result=Result.SUCCESS if failure is None else Result.FAILURE if refused else Result.ERROR,
-            error_message=failure.public_message if failure is not None else "",
-            metadata={"operator": tail.reader.peer, "events": str(tail.sent)},
-            request_id=tail.reader.request_id,
-            phase=Phase.OUTCOME,
-            intent_id=tail.id,
-        )
-        try:
-            await self._authorizer.record(event, tail.identity)
-        except DomainError as error:
-            log.error("the end of a tail is not recorded", tail=tail.id, reason=error.public_message)
+        if self._clock.now() < tail.identity.expires_at:
+            await self._lasting.check(tail, sending=sending)
+        return self._clock.now() < tail.identity.expires_at

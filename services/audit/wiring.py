@@ -20,6 +20,7 @@ from services.audit.authorizing import Authorizer
 from services.audit.checkpoint import BadKey, NoteSigner, origin_of
 from services.audit.config import Config
 from services.audit.keeping import AuditKeeping
+from services.audit.lasting import Lasting
 from services.audit.masking import Masker
 from services.audit.orphans import OrphanWatch
 from services.audit.reading import AuditReading
@@ -85,8 +86,9 @@ async def main(config: Config) -> None:
     service = AuditService(log, principals, masker, clock)
     policy = AuthzPolicy(authz, clock)
     authorizer = Authorizer(log, principals, policy, clock, masker)
-    reading = AuditReading(log, authorizer, clock, masker)
-    tailing = AuditTailing(log, authorizer, principals, policy, clock)
+    lasting = Lasting(authorizer, principals, policy, clock)
+    reading = AuditReading(log, authorizer, lasting, clock, masker)
+    tailing = AuditTailing(log, lasting, clock)
     keeping = AuditKeeping(log, authorizer, clock, config.retention_days)
 
     problems = lambda: [*log.problems(), *publisher.problems(), *keys.problems(), *lease.problems()]

@@ -53,6 +53,20 @@ class AuthzServicer(authz_pb2_grpc.AuthzServiceServicer):
             yield response
 
     async def BatchCheck(self, request: authz_pb2.BatchCheckRequest, context: Any) -> authz_pb2.BatchCheckResponse:
+        return await self._batch(request)
+
+    async def BatchCheckStream(
+        self, request_iterator: AsyncIterator[authz_pb2.BatchCheckStreamRequest], context: Any
+    ) -> AsyncIterator[authz_pb2.BatchCheckStreamResponse]:
+        async for response in serve_stream(
+            request_iterator,
+            self._batch,
+            response_type=authz_pb2.BatchCheckStreamResponse,
+            answer_type=authz_pb2.BatchCheckAnswer,
+        ):
+            yield response
+
+    async def _batch(self, request: authz_pb2.BatchCheckRequest) -> authz_pb2.BatchCheckResponse:
         if not 1 <= len(request.actions) <= MAX_BATCH:
             raise InvalidArgument(f"BatchCheck takes 1 to {MAX_BATCH} actions.")
         actions = [to_action(action) for action in request.actions]

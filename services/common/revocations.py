@@ -154,13 +154,21 @@ class LivePrincipalVerifier(PrincipalVerifier):
             since = known.complete_since
             verified = await super().verify(token)
             # Asked after whatever was waited for, and right before the answer.
-            if not self._lease.lease.fresh() and not await self._lease.lease.wait(PATIENCE):
-                raise Unavailable(_NO_LEASE)
+            await self.check_alive(verified)
             if known.complete_since == since:
-                break
+                return verified
+
+    async def check_alive(self, verified: VerifiedPrincipal) -> None:
+        """Returns where the credential of a principal, asked for within the last ``MEMORY`` seconds, still lives.
+
+        Raises:
+            Unauthenticated: it has ended, or the key was withdrawn. Unavailable: there is no lease.
+        """
+        if not self._lease.lease.fresh() and not await self._lease.lease.wait(PATIENCE):
+            raise Unavailable(_NO_LEASE)
+        known = self._lease.revocations
         if known.withdrawn(verified.key_id) or known.ended(verified.principal, verified.revision):
             raise Unauthenticated(_ENDED)
-        return verified
 
     async def _key(self, key_id: str) -> Any | None:
         since = self._lease.revocations.complete_since

@@ -71,10 +71,10 @@ class CachedAuthorizer:
             self._newest = max(self._newest, revision)
             self._drop()
 
-    async def check(self, caller: Caller, action: Action) -> Decision:
+    async def check(self, caller: Caller, action: Action, *, anew: bool = False) -> Decision:
         """A decision of authz: one that was kept, or a new one. Raises as authz's."""
         key = self._key(caller, action)
-        if key is not None:
+        if key is not None and not anew:
             kept = self._read(self._kept, key)
             if kept is not None:
                 self.counts.hits += 1

@@ -12,6 +12,7 @@ from services.common.errors import (
     FailedPrecondition,
     InvalidArgument,
     PermissionDenied,
+    Unavailable,
 )
 
 
@@ -29,6 +30,10 @@ class ApplyConflict(Conflict):
     def __init__(self, public_message: str, owners: tuple[tuple[str, str], ...]) -> None:
         super().__init__(public_message)
         self.owners = owners
+
+
+class NotSent(Unavailable):
+    """The cluster is away, and the request never left: what it was to do was not done."""
 
 
 class OutcomeUnknown(DomainError):

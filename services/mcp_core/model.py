@@ -98,7 +98,8 @@ class Caller:
 
     token: the principal token (R5), for authz and audit only. authn_event_id: authn's record (R18).
     cached: that record is of an earlier request, whose proof was found again in the cache (R12).
-    obtainable: scopes that the token lacks, each with the role that it would give.
+    obtainable: scopes that the token lacks, each with the role that it would give. proof: what that cache finds the
+    proof by; of no use elsewhere.
     """
 
     context: RequestContext
@@ -107,6 +108,7 @@ class Caller:
     authn_event_id: str = ""
     cached: bool = False
     obtainable: tuple[tuple[str, str], ...] = ()
+    proof: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

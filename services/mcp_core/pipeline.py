@@ -35,7 +35,7 @@ from services.common.log import get_logger
 from services.mcp_core.clusters import ARGUMENT, Clusters
 from services.mcp_core.confirmation import Asking, Confirmations
 from services.mcp_core.decided import denials, write_decision
-from services.mcp_core.errors import ActionDenied, InputRequired, OutcomeUnknown
+from services.mcp_core.errors import ActionDenied, InputRequired, NotSent, OutcomeUnknown
 from services.mcp_core.gate import Change, Gate, in_time
 from services.mcp_core.journal import RECORD_SECONDS, Entry, Journal, bounded
 from services.mcp_core.model import (
@@ -317,7 +317,7 @@ class Pipeline:
         claim_id = entry.claim_id
         if not claim_id:
             return
-        if not entry.executing:
+        if not entry.executing or (isinstance(failure, NotSent) and not entry.left):
             self._once.release(claim_id)
             return
         outcome = outcome_of(entry, answer, failure)
@@ -327,8 +327,11 @@ class Pipeline:
         """What asks policy again about all that a call cannot do without, and raises Denial."""
 
         async def ask() -> None:
+            # A decision that is kept says nothing of the credential: once authn no longer vouches for that, authz,
+            # which verifies the token anew, has to say.
+            anew = not self._authenticator.vouches(caller)
             for action in actions:
-                decision = await self._authorizer.check(caller, action)
+                decision = await self._authorizer.check(caller, action, anew=anew)
                 if not isinstance(decision, Allowed):
                     raise Denial(decision)
 
@@ -380,6 +383,8 @@ def _settle(entry: Entry, error: Exception) -> DomainError:
         entry.result = Result.SUCCESS if entry.made else Result.UNKNOWN
     elif isinstance(failure, PermissionDenied | Unauthenticated | InputRequired) or not entry.executing:
         entry.result = result_of(failure)
+    elif isinstance(failure, NotSent):
+        entry.result = Result.ERROR
     elif entry.mutation and isinstance(failure, Unavailable | DeadlineExceeded | OutcomeUnknown | Cancelled | Internal):
         entry.result = Result.UNKNOWN
     else:

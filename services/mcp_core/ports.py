@@ -198,14 +198,23 @@ class ClusterSession(Protocol):
         previous: bool,
         limit_bytes: int,
         since_seconds: int = 0,
+        timestamps: bool = False,
     ) -> LogText:
-        """since_seconds: 0 is the whole log."""
+        """since_seconds: 0 is the whole log. timestamps: each line begins with its time, RFC 3339, and a space."""
         ...
 
     def follow_logs(
-        self, namespace: str, pod: str, *, container: str, tail_lines: int, since_seconds: int = 0
+        self,
+        namespace: str,
+        pod: str,
+        *,
+        container: str,
+        tail_lines: int | None = None,
+        since_seconds: int = 0,
+        since_time: str = "",
     ) -> AbstractAsyncContextManager[LogStream]:
-        """The log's last lines and what is written to it, as long as the context lasts.
+        """The log's last lines, or those since a time, and what is written to it, as long as the context lasts; each
+        with its time. since_time: RFC 3339, to the second; goes without the other two.
 
         Raises ResourceExhausted where too many logs are followed at once.
         """
@@ -238,6 +247,10 @@ class Authenticator(Protocol):
         """
         ...
 
+    def vouches(self, caller: Caller) -> bool:
+        """Whether the proof of this caller certainly still holds, a moment ago. Where not, nothing is said."""
+        ...
+
     async def issue_token(self, grant: Grant, context: RequestContext) -> AccessToken:
         """A JWT for a user's password, or in exchange for another. Raises as `authenticate`; where an exchange asks
         for what is not given, InvalidArgument or PermissionDenied."""
@@ -259,8 +272,11 @@ class Authenticator(Protocol):
 class Authorizer(Protocol):
     """authz, as the core asks it. It records its own decisions (R18)."""
 
-    async def check(self, caller: Caller, action: Action) -> Decision:
-        """Raises Unauthenticated (the principal token is no longer valid), ResourceExhausted, Unavailable."""
+    async def check(self, caller: Caller, action: Action, *, anew: bool = False) -> Decision:
+        """``anew``: no decision that was kept will do.
+
+        Raises Unauthenticated (the principal token is no longer valid), ResourceExhausted, Unavailable.
+        """
         ...
 
     async def list_allowed(self, caller: Caller, actions: Sequence[Action]) -> Scopes:

@@ -11,6 +11,7 @@ import pytest_asyncio
 from grpc import aio
 
 from kubegate.audit.v1 import audit_pb2
+from services.audit import lasting
 from services.common.call import PRINCIPAL_TOKEN_METADATA
 from services.common.errors import ResourceExhausted
 from tests.fakes.audit_rig import Rig, event, token
@@ -71,3 +72,29 @@ async def test_large_events_do_not_make_the_log_impossible_to_export(rig: Rig) -
             assert [json.loads(line)["event_id"] for line in data.splitlines()[:90]] == ids
             proof = json.loads(b"".join(part.proof for part in parts))
             assert [entry[0] for entry in proof["inclusion"]] == list(range(parts[-1].events))
+
+
+@pytest.mark.req("R19", "R25")
+async def test_an_export_that_nobody_takes_gives_its_place_back_and_is_on_record(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = {f"m{n}": "x" * 4000 for n in range(15)}
+    for _ in range(210):
+        await rig.append("service/mcp-core", event(metadata=big))
+    monkeypatch.setattr(lasting, "STALLED", 0.2)
+    metadata = ((PRINCIPAL_TOKEN_METADATA, token("admin", "operator/alice")),)
+    request = audit_pb2.ExportRequest(format=audit_pb2.EXPORT_FORMAT_JSON_LINES)
+    call = rig.stub("operator/alice").Export(request, timeout=60, metadata=metadata)
+    await call.read()
+    found: list[dict[str, Any]] = []
+    while len(found) < 2:
+        await asyncio.sleep(0.1)
+        found = await rig.query(filter=audit_pb2.Filter(action="audit.Export"))
+    assert found[1]["error_message"].startswith("The reader took nothing")
+
+    async def rest() -> None:
+        while await call.read() is not aio.EOF:
+            pass
+
+    with pytest.raises(aio.AioRpcError):
+        await rest()

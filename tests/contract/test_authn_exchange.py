@@ -105,7 +105,11 @@ async def test_who_acts_for_another_makes_and_changes_no_credential(rig: CoreRig
         (users, "ResetPassword", admin_pb2.ResetPasswordRequest(name="agent")),
         (users, "SetUserEnabled", admin_pb2.SetUserEnabledRequest(name="agent", enabled=False)),
         (users, "EnrolTotp", admin_pb2.EnrolTotpRequest(name="agent")),
-        (keys, "CreateApiKey", authn_pb2.CreateApiKeyRequest(identity="eve", permissions=["kubegate:keys:list"], namespaces=everywhere)),
+        (
+            keys,
+            "CreateApiKey",
+            authn_pb2.CreateApiKeyRequest(identity="eve", permissions=["kubegate:keys:list"], namespaces=everywhere),
+        ),
         (
             admin_pb2_grpc.IssuerAdminServiceStub,
             "CreateIssuer",

@@ -139,6 +139,35 @@ async def test_stream_and_unary_answer_alike_and_both_are_recorded(world: World)
     await stream.close()
 
 
+@pytest.mark.req("R18", "R8", "I5.3")
+async def test_batches_on_a_stream_answer_as_one_by_one_and_are_recorded(world: World) -> None:
+    stream: StreamClient[authz_pb2.BatchCheckRequest, authz_pb2.BatchCheckResponse] = StreamClient(
+        world.peer(),
+        lambda channel: authz_pb2_grpc.AuthzServiceStub(channel).BatchCheckStream,
+        authz_pb2.BatchCheckStreamRequest,
+        authz_pb2.BatchCheckItem,
+    )
+    token = world.keys.token(roles=["viewer"])
+    asked = [pods("list"), pods("delete"), pods(namespace="staging")]
+
+    def batch(actions: list[identity_pb2.Action], by: str = token) -> authz_pb2.BatchCheckRequest:
+        return authz_pb2.BatchCheckRequest(principal_token=by, actions=actions)
+
+    requests = [batch(asked), batch(asked * 20), batch(asked * 34), batch([]), batch(asked, "not.a.token")]
+    one, many, too_many, none, forged = await asyncio.gather(
+        *(stream.ask(request, Deadline.after(10)) for request in requests), return_exceptions=True
+    )
+    assert isinstance(too_many, InvalidArgument)
+    assert isinstance(none, InvalidArgument)
+    assert isinstance(forged, Unauthenticated)
+    for count, answer in ((1, one), (20, many)):
+        assert isinstance(answer, authz_pb2.BatchCheckResponse)
+        assert [each.WhichOneof("outcome") for each in answer.responses] == ["allowed", "denied", "denied"] * count
+    events = [event for event in world.log.events(AUTHORIZATION) if event.action == "batch_check"]
+    assert len(events) == 2
+    await stream.close()
+
+
 @pytest.mark.req("R18", "I2.6")
 async def test_without_a_record_there_is_no_decision(world: World) -> None:
     token = world.keys.token(roles=["viewer"])

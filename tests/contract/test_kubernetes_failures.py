@@ -171,3 +171,23 @@ async def test_a_cluster_that_takes_connections_and_says_nothing_is_away(authori
         await cluster.session(caller("operator"), Deadline.after(0.4)).patch(SCALE, {}, Thing)
     await cluster.close()
     listener.close()
+
+
+@pytest.mark.req("R20")
+@pytest.mark.parametrize("method", ["DELETE", "PUT"])
+async def test_a_change_is_sent_once_also_where_the_connection_ends_before_its_answer(
+    server: Server, cluster: KubernetesCluster, method: str
+) -> None:
+    """HTTP libraries repeat PUT and DELETE on a used connection, and then nobody can say what the first one did."""
+    session = cluster.session(caller("operator"), soon())
+    await session.list(ObjectRef(PODS, "default"), Thing)
+
+    async def hang_up(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        raise asyncio.CancelledError
+
+    server.handler = hang_up
+    with pytest.raises(OutcomeUnknown, match="may or may not"):
+        await cluster.send(method, "/api/v1/namespaces/default/pods/web-1", [], soon(), body={})
+    assert [request.method for request in server.seen] == ["GET", method]

@@ -57,8 +57,13 @@ async def test_it_is_one_request_whose_pieces_come_when_they_are_written(
         log.pieces.put_nowait(None)
         assert await stream.read(20) is None
     (request,) = server.seen
+    log.pieces.put_nowait(None)
     assert request.path == "/api/v1/namespaces/default/pods/web-1/log"
-    assert dict(request.query) == {"follow": "true", "tailLines": "7", "sinceSeconds": "60", "container": "app"}
+    kept = {"follow": "true", "timestamps": "true", "container": "app"}
+    assert dict(request.query) == {**kept, "tailLines": "7", "sinceSeconds": "60"}
+    async with session.follow_logs("default", "web-1", container="app", since_time="2026-11-28T12:00:00Z"):
+        pass
+    assert dict(server.seen[1].query) == {**kept, "sinceTime": "2026-11-28T12:00:00Z"}
     assert request.headers["Impersonate-Group"] == "kubegate:role:viewer"
 
 
@@ -125,18 +130,23 @@ async def test_followed_logs_leave_connections_to_the_others(
     server: Server, cluster: KubernetesCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cluster._rest.configuration.connection_pool_maxsize >= kubernetes.MAX_STREAMS * 3
-    monkeypatch.setattr(kubernetes, "MAX_STREAMS", 2)
+    monkeypatch.setattr(kubernetes, "MAX_STREAMS", 3)
+    monkeypatch.setattr(kubernetes, "STREAMS_EACH", 2)
     log = Log()
     server.handler = log.serve
-    session = cluster.session(caller("viewer"), soon())
 
-    def follow() -> AbstractAsyncContextManager[LogStream]:
+    def follow(subject: str = "alice") -> AbstractAsyncContextManager[LogStream]:
+        # Each call is a request with a session of its own.
+        session = cluster.session(caller("viewer", subject), soon())
         return session.follow_logs("default", "web-1", container="", tail_lines=1)
 
     async with AsyncExitStack() as open_ones:
         for _ in range(2):
             await open_ones.enter_async_context(follow())
-        with pytest.raises(ResourceExhausted, match="2"):
+        with pytest.raises(ResourceExhausted, match=r"You follow 2 logs.*End one"):
             await open_ones.enter_async_context(follow())
+        await open_ones.enter_async_context(follow("bob"))
+        with pytest.raises(ResourceExhausted, match="All callers together follow 3"):
+            await open_ones.enter_async_context(follow("carol"))
     async with AsyncExitStack() as open_ones:
         await open_ones.enter_async_context(follow())

@@ -57,6 +57,8 @@ def test_a_short_bench_of_authz_writes_its_tables_and_its_json(tmp_path: Path) -
     assert measured == {("Check", 1, 1), ("Check", 1, 32), ("CheckStream", 1, 1), ("CheckStream", 1, 32)} | {
         ("BatchCheck", 50, 1),
         ("BatchCheck", 50, 32),
+        ("BatchCheckStream", 50, 1),
+        ("BatchCheckStream", 50, 32),
     }
     # Nothing is measured that is not recorded (R18); calls at the edges of a measurement are in another's count.
     assert all(row["records_per_call"] > 0 for row in result["over_mtls"])

@@ -211,7 +211,7 @@ def test_status_shows_the_whole_stack_in_one_table(stack: RunningStack) -> None:
     assert max(map(len, table.splitlines())) <= WIDTH
     lines = {line.split()[0]: line for line in table.splitlines() if line.split()}
     assert set(SERVICES) <= set(lines)
-    assert re.search(r"\b[0-9a-f]{12}\b", lines["audit"])
+    assert re.search(r" \d+ [0-9A-Za-z+/]{12}(?!\S)", lines["audit"])
 
 
 @pytest.mark.req("I9.11")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,20 @@ def test_the_crashing_worker_is_diagnosed_through_the_stack(stack: RunningStack)
     viewer = stack.call("diagnose", {"kind": "deployment", "name": "worker", "namespace": "development"}, stack.viewer)
     assert viewer.status_code == 200, viewer.text
     assert any("k8s:events:list" in line for line in viewer.json()["not_shown"])
+
+
+@pytest.mark.req("R19", "R12")
+def test_a_key_that_is_disabled_ends_what_it_follows(stack: RunningStack) -> None:
+    key = stack.new_key("follower", "--role", "viewer")
+    [pod, *_] = stack.call("list_pods", {"namespace": "default"}, key).json()["pods"]
+    follow = {"name": pod["name"], "namespace": "default", "follow_seconds": 25}
+    with ThreadPoolExecutor(1) as aside:
+        following = aside.submit(stack.call, "get_pod_logs", follow, key)
+        eventually(lambda: stack.events(action="get_pod_logs", user="follower", phase="intent"), "it is followed")
+        stack.run("keys", "disable", key.split("_")[1])
+        ended = following.result()
+    assert ended.status_code == 401, ended.text
+    [outcome] = eventually(
+        lambda: stack.events(action="get_pod_logs", user="follower", phase="outcome"), "the end is on record"
+    )
+    assert outcome["result"] == "failure"

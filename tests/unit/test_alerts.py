@@ -9,6 +9,7 @@ import typer
 import yaml
 
 from services.cli.main import app
+from services.mcp_core import confirmation, http
 from tests.fakes.prometheus import promtool
 
 ROOT = Path(__file__).parents[2]
@@ -117,3 +118,22 @@ def test_the_command_line_takes_every_command_of_the_runbooks() -> None:
             if not hasattr(command, "resolve_command"):
                 break
             rest = [*context._protected_args, *context.args]
+
+
+@pytest.mark.req("I9.12")
+def test_the_runbook_explains_every_kind_of_security_violation() -> None:
+    """Those that come of a closed set by its members, the others by the literals in the sources."""
+    kinds = {f"confirmation_{why}" for why in confirmation.VIOLATIONS}
+    kinds |= {said.replace(" ", "_") for said in http._VIOLATIONS.values()}
+    literal = re.compile(
+        r'"violation_type"\] = "(\w+)"|SECURITY_VIOLATIONS\.labels\("(\w+)"|\.violation = .*"(\w+)"$', re.MULTILINE
+    )
+    for source in (ROOT / "services").rglob("*.py"):
+        for found in literal.finditer(source.read_text(encoding="utf-8")):
+            kinds.add(found[found.lastindex or 0])
+    assert {"foreign_host", "confirmation_used", "caller_refused", "request_state_refused"} <= kinds
+    page = (ROOT / "docs/runbooks/SecurityViolation.md").read_text(encoding="utf-8")
+    explained = {
+        name for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert explained - {"violation_type"} == kinds

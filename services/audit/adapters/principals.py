@@ -1,16 +1,16 @@
 """Principal tokens, verified with the keys that authn publishes (R5)."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from services.audit.event import Identity, user_name
 from services.common.errors import Unauthenticated, Unavailable
-from services.common.principal_token import PrincipalVerifier
+from services.common.revocations import LivePrincipalVerifier
 
 
 class TokenPrincipals:
     """The port ``Principals`` over the shared verifier."""
 
-    def __init__(self, verifier: PrincipalVerifier, problems: Callable[[], list[str]]) -> None:
+    def __init__(self, verifier: LivePrincipalVerifier, problems: Callable[[], list[str]]) -> None:
         """``problems`` tells why no token can be verified at all; empty when they can."""
         self._verifier = verifier
         self._problems = problems
@@ -36,3 +36,7 @@ class TokenPrincipals:
             amr=tuple(principal.amr),
             actors=tuple(user_name(actor.issuer, actor.subject) for actor in principal.actors),
         )
+
+    async def watch(self, token: str) -> Callable[[], Awaitable[None]]:
+        verified = await self._verifier.verify(token)
+        return lambda: self._verifier.check_alive(verified)

@@ -76,9 +76,13 @@ class PolicyFile:
             )
         beside = self._path.with_name(f".{self._path.name}.{os.getpid()}.new")
         try:
-            mode = self._path.stat().st_mode & 0o777 if self._path.exists() else 0o600
+            was = self._path.stat() if self._path.exists() else None
+            mode = was.st_mode & 0o777 if was is not None else 0o600
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
             with os.fdopen(descriptor, "wb") as file:
+                if was is not None:
+                    with suppress(PermissionError):
+                        os.fchown(file.fileno(), was.st_uid, was.st_gid)
                 os.fchmod(file.fileno(), mode)
                 file.write(content)
                 file.flush()

@@ -65,7 +65,15 @@ class AuthnAdapter:
     async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
         known = self._cache.find(credential, max(context.deadline.remaining(), context.longest))
         if known is not None:
-            return Caller(context, known.principal, known.token, known.event_id, True, known.obtainable)
+            return Caller(
+                context,
+                known.principal,
+                known.token,
+                known.event_id,
+                True,
+                known.obtainable,
+                self._cache.key(credential),
+            )
         asked_at = self._clock.monotonic()
         request = authn_pb2.AuthenticateRequest(
             credential=_message(credential),
@@ -91,7 +99,17 @@ class AuthnAdapter:
         ends_with = tuple(proven.ends_with)
         known = Proven(principal, answer.principal_token, answer.event_id, ends, obtainable, ends_with)
         self._cache.keep(credential, known, asked_at=asked_at, revision=answer.revocation_revision)
-        return Caller(context, principal, answer.principal_token, answer.event_id, obtainable=obtainable)
+        return Caller(
+            context,
+            principal,
+            answer.principal_token,
+            answer.event_id,
+            obtainable=obtainable,
+            proof=self._cache.key(credential),
+        )
+
+    def vouches(self, caller: Caller) -> bool:
+        return self._cache.vouches(caller.proof, caller.principal)
 
     async def issue_token(self, grant: Grant, context: RequestContext) -> AccessToken:
         request = authn_pb2.IssueTokenRequest(source=source(context.source), request_id=context.request_id)

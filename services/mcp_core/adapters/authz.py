@@ -48,7 +48,7 @@ class AuthzAdapter:
             authz_pb2.CheckItem,
         )
 
-    async def check(self, caller: Caller, action: Action) -> Decision:
+    async def check(self, caller: Caller, action: Action, *, anew: bool = False) -> Decision:
         context = caller.context
         request = authz_pb2.CheckRequest(
             principal_token=caller.token,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -42,14 +43,20 @@ from services.mcp_core.adapters.kubernetes_logs import FollowedLog
 from services.mcp_core.adapters.kubernetes_session import KubernetesSession
 from services.mcp_core.adapters.kubernetes_wire import Answer, decode
 from services.mcp_core.adapters.measured_cluster import ClusterRequest
-from services.mcp_core.errors import OutcomeUnknown
+from services.mcp_core.errors import NotSent, OutcomeUnknown
 from services.mcp_core.ports import Impersonation
 
 CONNECT_SECONDS = 3.0
 """Longest wait for a connection; after it the cluster counts as away, whatever time the caller has left."""
 
+PLUGIN_SECONDS = 10.0
+"""Longest wait for the exec plug-in of a kubeconfig."""
+
 MAX_STREAMS = 32
 """Most logs that are followed at once: a third of the connections to the cluster, so that the others stay free."""
+
+STREAMS_EACH = 4
+"""Most logs that one caller follows at once, so that nobody takes the others' places."""
 
 ERROR_BYTES = 64 * 1024
 """Most bytes read of an answer that reports an error."""
@@ -85,7 +92,7 @@ class KubernetesCluster:
         self._server: str = rest.configuration.host
         self._credentials = credentials
         self._refreshing = asyncio.Lock()
-        self._streams = 0
+        self._streams: Counter[str] = Counter()
         self._log = get_logger("mcp_core.kubernetes").bind(cluster=settings.name)
         self._outage = Outage(self._log, "cluster away", "cluster answers again", server=self._server)
 
@@ -101,7 +108,7 @@ class KubernetesCluster:
                 # Its default would send cluster traffic through whatever HTTPS_PROXY names, and costs 3x.
                 "trust_env": False,
                 "cookie_jar": aiohttp.DummyCookieJar(),
-                "middlewares": (_refuse_redirect,),
+                "middlewares": (_refuse_redirect, _sent_once),
             }
         )
         path = settings.kubeconfig
@@ -157,7 +164,7 @@ class KubernetesCluster:
                 headers.append(("Impersonate-User", impersonation.user))
                 headers += [("Impersonate-Group", group) for group in impersonation.groups]
                 headers.append(("Impersonate-Extra-Request-Id", impersonation.request_id))
-        return KubernetesSession(self, headers, deadline)
+        return KubernetesSession(self, headers, deadline, impersonation.user if impersonation else "")
 
     async def version(self, deadline: Deadline) -> str:
         """The cluster's version, asked now as the core's own account. Raises as sessions do."""
@@ -196,16 +203,26 @@ class KubernetesCluster:
 
     @asynccontextmanager
     async def stream(
-        self, target: str, headers: list[tuple[str, str]], deadline: Deadline
+        self, target: str, headers: list[tuple[str, str]], deadline: Deadline, caller: str
     ) -> AsyncIterator[FollowedLog]:
-        """One reading request whose answer is taken as it comes. Raises as `send`.
+        """One reading request for a caller whose answer is taken as it comes. Raises as `send`.
 
         Raises:
             ResourceExhausted: too many are open; each holds a connection that others need.
         """
-        if self._streams >= MAX_STREAMS:
-            raise ResourceExhausted(f"Too many logs are followed at once ({MAX_STREAMS}).", retry_after=5.0)
-        self._streams += 1
+        if self._streams[caller] >= STREAMS_EACH:
+            raise ResourceExhausted(
+                f"You follow {STREAMS_EACH} logs at once, the most for one caller. End one, or wait until its "
+                "`follow_seconds` are over; without `follow_seconds` a log can be read now.",
+                retry_after=5.0,
+            )
+        if self._streams.total() >= MAX_STREAMS:
+            raise ResourceExhausted(
+                f"All callers together follow {MAX_STREAMS} logs, the most at once. Try again in a moment; without "
+                "`follow_seconds` a log can be read now.",
+                retry_after=5.0,
+            )
+        self._streams[caller] += 1
         try:
             with self._failures(changes=False):
                 with ClusterRequest("GET", target, self._server, self.name) as measured:
@@ -218,7 +235,9 @@ class KubernetesCluster:
             finally:
                 response.close()
         finally:
-            self._streams -= 1
+            self._streams[caller] -= 1
+            if not self._streams[caller]:
+                del self._streams[caller]
 
     async def _request(
         self,
@@ -238,7 +257,7 @@ class KubernetesCluster:
         sent["Accept-Encoding"] = "identity"
         sent["User-Agent"] = "kubegate"
         sent["Content-Type"] = content_type
-        if token := await self._token():
+        if token := await self._token(remaining):
             sent["Authorization"] = token
         timeout = aiohttp.ClientTimeout(
             total=remaining, connect=min(CONNECT_SECONDS, remaining * 0.9), ceil_threshold=3600
@@ -291,7 +310,7 @@ class KubernetesCluster:
         finally:
             response.release()
 
-    async def _token(self) -> str:
+    async def _token(self, remaining: float) -> str:
         credentials = self._credentials
         if isinstance(credentials, incluster_config.InClusterConfigLoader):
             # The kubelet renews the file; the loader says when it is time to look.
@@ -299,12 +318,14 @@ class KubernetesCluster:
                 credentials._read_token_file()  # type: ignore[no-untyped-call]
             return f"Bearer {credentials.token.partition(' ')[2].strip()}"
         if hasattr(credentials, "exec_plugin_expiry"):
-            async with self._refreshing:
-                await credentials.load_from_exec_plugin()  # type: ignore[no-untyped-call]
+            try:
+                async with asyncio.timeout(min(PLUGIN_SECONDS, remaining)), self._refreshing:
+                    await credentials.load_from_exec_plugin()  # type: ignore[no-untyped-call]
+            except (TimeoutError, ConfigException, OSError) as error:
+                raise self._away(error, "its exec plug-in gave no credential") from error
         return getattr(credentials, "token", "")
 
-    def _away(self, error: Exception) -> DomainError:
-        why = "it cannot be reached"
+    def _away(self, error: Exception, why: str = "it cannot be reached") -> DomainError:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
             why = "its certificate is not one that the kubeconfig trusts"
         elif isinstance(error, aiohttp.ClientConnectorSSLError):
@@ -312,7 +333,20 @@ class KubernetesCluster:
         elif isinstance(error, aiohttp.ConnectionTimeoutError):
             why = "it does not accept connections in time"
         self._outage.failed(error=type(error).__name__)
-        return Unavailable(f"Cluster {self.name} is away: {why}. Nothing was done. {_ASK_OPERATOR}")
+        return NotSent(f"Cluster {self.name} is away: {why}. Nothing was done. {_ASK_OPERATOR}")
+
+
+async def _sent_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    # Where a connection that was used before ends without an answer, aiohttp sends PUT and DELETE again: then nobody
+    # could say what the first one did (R20). An error of another kind is not repeated.
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        if request.method == "GET":
+            raise
+        raise aiohttp.ClientPayloadError("the connection ended before the answer") from error
 
 
 async def _refuse_redirect(

@@ -187,6 +187,7 @@ class KubernetesSession(KubernetesWrites):
         previous: bool,
         limit_bytes: int,
         since_seconds: int = 0,
+        timestamps: bool = False,
     ) -> LogText:
         """The end of a container's log."""
         query = {"tailLines": str(tail_lines), "limitBytes": str(limit_bytes)}
@@ -196,22 +197,35 @@ class KubernetesSession(KubernetesWrites):
             query["container"] = container
         if previous:
             query["previous"] = "true"
+        if timestamps:
+            query["timestamps"] = "true"
         target = f"{path(ObjectRef(_PODS, namespace, pod, 'log'))}?{urlencode(query)}"
         answer = await self.cluster.send("GET", target, self.headers, self.deadline, cut_at=limit_bytes)
         truncated = answer.truncated or len(answer.body) >= limit_bytes
         return LogText(text=answer.body.decode("utf-8", "replace"), truncated=truncated)
 
     def follow_logs(
-        self, namespace: str, pod: str, *, container: str, tail_lines: int, since_seconds: int = 0
+        self,
+        namespace: str,
+        pod: str,
+        *,
+        container: str,
+        tail_lines: int | None = None,
+        since_seconds: int = 0,
+        since_time: str = "",
     ) -> AbstractAsyncContextManager[LogStream]:
         """A container's log as it is written."""
-        query = {"follow": "true", "tailLines": str(tail_lines)}
+        query = {"follow": "true", "timestamps": "true"}
+        if tail_lines is not None:
+            query["tailLines"] = str(tail_lines)
         if since_seconds:
             query["sinceSeconds"] = str(since_seconds)
+        if since_time:
+            query["sinceTime"] = since_time
         if container:
             query["container"] = container
         target = f"{path(ObjectRef(_PODS, namespace, pod, 'log'))}?{urlencode(query)}"
-        return self.cluster.stream(target, self.headers, self.deadline)
+        return self.cluster.stream(target, self.headers, self.deadline, self.caller)
 
 
 def _selection(label_selector: str, field_selector: str, limit: int, after: str) -> str:

@@ -45,9 +45,9 @@ class Connection(Protocol):
         ...
 
     def stream(
-        self, target: str, headers: list[tuple[str, str]], deadline: Deadline
+        self, target: str, headers: list[tuple[str, str]], deadline: Deadline, caller: str
     ) -> AbstractAsyncContextManager[LogStream]:
-        """One reading request whose answer is taken as it comes."""
+        """One reading request whose answer is taken as it comes. caller: for whom; each has so many at once."""
         ...
 
 

@@ -27,11 +27,12 @@ _PATCH_TYPES: Mapping[PatchForm, str] = {
 
 @dataclass(frozen=True, slots=True)
 class KubernetesWrites:
-    """The writing half of a session (ports.ClusterSession)."""
+    """The writing half of a session (ports.ClusterSession). caller: for whom it asks; "" is the core itself."""
 
     cluster: Connection
     headers: list[tuple[str, str]]
     deadline: Deadline
+    caller: str = ""
 
     async def create(self, ref: ObjectRef, body: Mapping[str, Any], shape: type[T], *, dry_run: bool = False) -> T:
         """A new object in the collection `ref`; its name is in the body."""

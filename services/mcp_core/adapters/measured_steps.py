@@ -96,6 +96,9 @@ class MeasuredAuthenticator:
             AUTHENTICATION_ATTEMPTS.labels(_auth_type(caller.principal.auth_type), "success").inc()
         return caller
 
+    def vouches(self, caller: Caller) -> bool:
+        return self._authenticator.vouches(caller)
+
     async def issue_token(self, grant: Grant, context: RequestContext) -> AccessToken:
         with Step("issue_token"):
             return await self._authenticator.issue_token(grant, context)
@@ -116,9 +119,9 @@ class MeasuredAuthorizer:
     def __init__(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
 
-    async def check(self, caller: Caller, action: Action) -> Decision:
+    async def check(self, caller: Caller, action: Action, *, anew: bool = False) -> Decision:
         with Step("authorize"):
-            decision = await self._authorizer.check(caller, action)
+            decision = await self._authorizer.check(caller, action, anew=anew)
         cached = isinstance(decision, Allowed) and decision.cached
         CACHE_LOOKUPS.labels("decision", "hit" if cached else "miss").inc()
         if cached:

@@ -73,7 +73,7 @@ class PrincipalCache:
         if not self.lease.fresh():
             self._entries.clear()
             return None
-        key = self._digest(credential)
+        key = self.key(credential)
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -100,7 +100,7 @@ class PrincipalCache:
         who = proven.principal
         ends_with = (*proven.ends_with, signing_key_name(key_id(proven.token)))
         every = frozenset(names(who.issuer, who.subject, who.credential_id, ends_with))
-        key = self._digest(credential)
+        key = self.key(credential)
         self._entries[key] = _Entry(proven, asked_at + LIFETIME, revision, every)
         self._entries.move_to_end(key)
         while len(self._entries) > self._size:
@@ -126,5 +126,13 @@ class PrincipalCache:
         for key in dead:
             del self._entries[key]
 
-    def _digest(self, credential: Credential) -> bytes:
+    def vouches(self, key: bytes, principal: Principal) -> bool:
+        """Whether what was proven by the credential of this key still certainly holds, by that proof or a newer one."""
+        entry = self._entries.get(key) if self.lease.fresh() else None
+        if entry is None or entry.proven.principal != principal or self._clock.monotonic() >= entry.token_ends:
+            return False
+        return entry.proven.expires_at is None or entry.proven.expires_at > self._clock.now()
+
+    def key(self, credential: Credential) -> bytes:
+        """What a credential is found by: of no use outside of this process."""
         return hmac.digest(self._key, credential.whole, "sha256")

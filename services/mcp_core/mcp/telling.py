@@ -2,7 +2,7 @@
 
 2026-07-28 asks with every request, in ``_meta``. Older clients say `logging/setLevel` once, and no session keeps it: so
 it is kept here, by the credential and the place that a client speaks from, and what another replica serves is silent.
-Not to be told is always within the protocol; to be told what was not asked for never happens.
+Not to be told is always within the protocol; two clients that are alike in all of that share what one of them asked.
 """
 
 from __future__ import annotations

@@ -16,9 +16,18 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta as Constraint
 
-from services.common.errors import DomainError, FailedPrecondition, NotFound, PermissionDenied
+from services.common.errors import (
+    Conflict,
+    DomainError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+)
 from services.mcp_core.changes import CORDON, DRAIN, EVICT
-from services.mcp_core.errors import ClusterDenied
+from services.mcp_core.errors import ClusterDenied, OutcomeUnknown
 from services.mcp_core.ports import ObjectRef
 from services.mcp_core.tools.base import (
     Arguments,
@@ -42,6 +51,9 @@ MAX_PODS = 1000
 
 PAUSE = 1.0
 """Seconds between two rounds."""
+
+_REFUSED = (PermissionDenied, Unauthenticated, InvalidArgument, Conflict, ResourceExhausted)
+"""Answers after which a pod is surely left where it is; of any other error that is not known."""
 
 RESERVE = 0.5
 """Seconds before the call's deadline at which it gives up, to say how it left the node."""
@@ -202,19 +214,25 @@ async def _prepare(invocation: Invocation) -> Plan:
 
 
 class _Draining:
-    """One drain while it goes on. asked: the pods whose eviction was asked for, by uid."""
+    """One drain while it goes on. asked: the pods that are evicted, by uid. open: those that were asked for and whose
+    answer has not come; it may never come."""
 
     def __init__(self, invocation: Invocation, decided: frozenset[str]) -> None:
         self._invocation = invocation
         self._decided = decided
         self._node: str = invocation.arguments["name"]
         self._asked: dict[str, DrainedPod] = {}
+        self._open: dict[str, DrainedPod] = {}
         self._going: Sequence[DrainedPod] = ()
         self._staying: Sequence[DrainedPod] = ()
         self._blocked: list[str] = []
 
     async def run(self) -> Structured:
-        """Closes the node, evicts what may go, and says how it left it, whatever ended it."""
+        """Closes the node, evicts what may go, and says how it left it, whatever ended it.
+
+        Raises:
+            OutcomeUnknown: of an eviction; nobody knows whether that pod goes.
+        """
         await self._invocation.cluster.patch(ObjectRef(NODES, "", self._node), cordon(on=True), Versioned)
         self._leaves()
         try:
@@ -227,6 +245,11 @@ class _Draining:
             ended = f"it ended ({error.public_message})"
         answer = self._answer(ended)
         self._leaves(answer.message, made=answer.complete)
+        if self._open:
+            # What it left goes with it, into the record and to the caller.
+            raise OutcomeUnknown(
+                f"The answer about an eviction of node {self._node} is missing: look before calling again."
+            )
         return msgspec.to_builtins(answer)  # type: ignore[no-any-return]
 
     async def _rounds(self) -> str:
@@ -256,24 +279,44 @@ class _Draining:
             if pod.metadata.uid not in self._decided:
                 self._blocked.append(pod.place)
                 continue
-            try:
-                ref = ObjectRef(PODS, pod.metadata.namespace, pod.metadata.name)
-                await invocation.cluster.evict(ref, uid=pod.metadata.uid)
-            except FailedPrecondition:
-                self._blocked.append(pod.place)
-                continue
-            except NotFound:
-                pass
-            asked[pod.metadata.uid] = pod
-            self._leaves()
-            await invocation.progress(len(asked), total, f"{pod.place} is evicted.")
+            if await self._evict(pod):
+                await invocation.progress(len(asked), total, f"{pod.place} is evicted.")
+
+    async def _evict(self, pod: DrainedPod) -> bool:
+        """Whether it goes, or is gone. On record as asked for before it is asked: its answer may be lost."""
+        uid = pod.metadata.uid
+        self._open[uid] = pod
+        self._leaves()
+        try:
+            await self._invocation.cluster.evict(ObjectRef(PODS, pod.metadata.namespace, pod.metadata.name), uid=uid)
+        except FailedPrecondition:
+            self._blocked.append(pod.place)
+            goes = False
+        except NotFound:
+            goes = True
+        except _REFUSED:
+            del self._open[uid]
+            raise
+        else:
+            goes = True
+        del self._open[uid]
+        if goes:
+            self._asked[uid] = pod
+        self._leaves()
+        return goes
 
     def _leaves(self, message: str = "", *, made: bool = False) -> None:
-        """Tells the record."""
+        """Tells the record. How many come first, since a record is cut where it is long."""
         said = message or f"Node {self._node} is closed to new pods; it was being drained."
-        evicted = _some([pod.place for pod in self._asked.values()]) or "none"
-        held = f" Held back: {_some(self._blocked)}." if self._blocked else ""
-        self._invocation.leaves(f"{said} Evicted: {evicted}.{held}", made=made)
+        groups = {
+            "Outcome unknown": [pod.place for pod in self._open.values()],
+            "Evicted": [pod.place for pod in self._asked.values()],
+            "Held back": self._blocked,
+        }
+        told = {what: places for what, places in groups.items() if places or what == "Evicted"}
+        counts = ", ".join(f"{len(places)} {what.lower()}" for what, places in told.items())
+        names = " ".join(f"{what}: {_some(places) or 'none'}." for what, places in told.items())
+        self._invocation.leaves(f"Pods: {counts}. {said} {names}", made=made)
 
     def _answer(self, ended: str) -> Drained:
         left = {pod.metadata.uid for pod in self._going}

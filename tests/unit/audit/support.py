@@ -1,7 +1,7 @@
 """Builds events, signers, stores and logs for the tests of the audit service."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -187,6 +187,12 @@ class NamedPrincipals:
             return self.identities[token]
         except KeyError:
             raise Unauthenticated("The principal token is not valid; authenticate again.") from None
+
+    async def watch(self, token: str) -> Callable[[], Awaitable[None]]:
+        async def lives() -> None:
+            await self.verify(token)
+
+        return lives
 
 
 def identity(subject: str = "alice", party: str = CORE, **changes: Any) -> Identity:

@@ -11,6 +11,7 @@ import pytest
 from services.audit.authorizing import Authorizer, Reader
 from services.audit.bounded import PAGE
 from services.audit.event import Decision, EventType, Identity, Result
+from services.audit.lasting import Lasting
 from services.audit.masking import Masker
 from services.audit.orphans import GRACE
 from services.audit.ports import Ack, Capacity, Draft, Filter, Grant
@@ -50,8 +51,9 @@ class Rig:
         masker = Masker(b"mask")
         self.service = AuditService(self.log, self.principals, masker, self.clock)
         self.authorizer = Authorizer(self.log, self.principals, self.policy, self.clock, masker)
-        self.reading = AuditReading(self.log, self.authorizer, self.clock, masker)
-        self.tailing = AuditTailing(self.log, self.authorizer, self.principals, self.policy, self.clock)
+        lasting = Lasting(self.authorizer, self.principals, self.policy, self.clock)
+        self.reading = AuditReading(self.log, self.authorizer, lasting, self.clock, masker)
+        self.tailing = AuditTailing(self.log, lasting, self.clock)
 
     async def append(self, writer: str, token: str = "", **changes: Any) -> dict[str, Any]:
         ack = await self.service.append(writer, event(**changes), token)

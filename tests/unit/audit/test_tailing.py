@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from services.audit import tailing
+from services.audit.lasting import AGAIN
 from services.audit.ports import Filter
-from services.audit.tailing import AGAIN
 from services.audit.writers import CORE
 from services.common.errors import PermissionDenied, Unauthenticated, Unavailable
 from tests.unit.audit.support import NOW

@@ -263,7 +263,9 @@ async def test_who_acts_elsewhere_is_taken_over_and_malformed_chains_are_refused
 
 
 @pytest.mark.req("I3.5", "R1", "R18")
-@pytest.mark.parametrize("issuer", ["kubegate", "https://other.example", IDP.issuer + "/", "x\x1b[31m\ny" * 300, "", 1, None])
+@pytest.mark.parametrize(
+    "issuer", ["kubegate", "https://other.example", IDP.issuer + "/", "x\x1b[31m\ny" * 300, "", 1, None]
+)
 async def test_an_issuer_speaks_for_no_actor_of_another(rig: Rig, issuer: Any) -> None:
     odd = {"iss": issuer, "sub": "admin"}
     for act in (odd, {"sub": "agent", "act": odd}):

@@ -17,13 +17,17 @@ from services.cli.policy_cases import Who
 ENGINE = Engine(Policy((Role("admin", ("k8s:*", "kubegate:*", "kubegate:confirm:handle")),), "rev"))
 CAROL = Principal("kubegate", "carol", ("admin",), namespaces=EVERYWHERE)
 FOR_CAROL = replace(CAROL, actors=(("kubegate", "bob"),))
-SHUT = (
-    "elevations:request elevations:approve elevations:revoke "
-    "keys:create keys:enable keys:disable keys:rotate keys:delete keys:withdraw "
-    "users:create users:update users:enable users:disable users:delete "
-    "issuers:create issuers:update issuers:delete certs:issue certs:rotate grants:any "
-    "policy:reload policy:rollback audit:attest audit:hold audit:retire"
-).split()
+CHANGES = {
+    "elevations": ["request", "approve", "revoke"],
+    "keys": ["create", "enable", "disable", "rotate", "delete", "withdraw"],
+    "users": ["create", "update", "enable", "disable", "delete"],
+    "issuers": ["create", "update", "delete"],
+    "certs": ["issue", "rotate"],
+    "grants": ["any"],
+    "policy": ["reload", "rollback"],
+    "audit": ["attest", "hold", "retire"],
+}
+SHUT = [f"{area}:{verb}" for area, verbs in CHANGES.items() for verb in verbs]
 
 
 def action(text: str) -> Action:

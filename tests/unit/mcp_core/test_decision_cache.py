@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.common.deadline import Deadline
-from services.common.errors import Unavailable
+from services.common.errors import Unauthenticated, Unavailable
 from services.mcp_core.decision_cache import MAX_ENTRIES, CachedAuthorizer
 from services.mcp_core.model import (
     Action,
@@ -20,12 +20,13 @@ from services.mcp_core.model import (
     Denied,
     Principal,
     RequestContext,
+    Result,
     Scope,
     Scopes,
     Source,
     Suggestion,
 )
-from services.mcp_core.tools.base import Permission
+from services.mcp_core.tools.base import Invocation, Permission, Structured
 from tests.fakes.clock import FakeClock
 from tests.unit.mcp_core.edge.fakes import ALICE, World
 
@@ -47,7 +48,7 @@ class Authz:
         assert isinstance(self.decision, Allowed)
         self.decision = replace(self.decision, lease_revision=revision)
 
-    async def check(self, caller: Caller, action: Action) -> Decision:
+    async def check(self, caller: Caller, action: Action, *, anew: bool = False) -> Decision:
         self.asked += 1
         decision = self.decision
         if self.hold is not None:
@@ -293,7 +294,7 @@ async def test_the_cores_record_says_that_a_decision_was_cached() -> None:
     world = World()
     said = Allowed("role:r#1", "r", "rev1", "authz-7", cached=True)
 
-    async def check(caller: Caller, action: Action) -> Decision:
+    async def check(caller: Caller, action: Action, *, anew: bool = False) -> Decision:
         return said
 
     world.authz.check = check  # type: ignore[method-assign]
@@ -311,3 +312,29 @@ async def test_all_namespaces_leaves_out_what_a_deny_rule_takes_out() -> None:
     scope = Scope(all=True, excluding=("prod*",))
     assert scope.covers("default")
     assert not scope.covers("production")
+
+
+@pytest.mark.req("R19", "R12")
+async def test_a_call_that_stays_open_ends_with_its_credential_whatever_is_kept_of_decisions() -> None:
+    """The decision is kept and its lease is fresh; the key has been disabled meanwhile."""
+    rig, world = Rig(), World()
+    rig.lease.answered(1)
+    world.authz.check = rig.cache.check  # type: ignore[method-assign]
+    looks = 0
+
+    async def run(invocation: Invocation) -> Structured:
+        nonlocal looks
+        for _ in range(3):
+            await invocation.still_allowed()
+            looks += 1
+        world.authn.vouching = False
+        rig.authz.error = Unauthenticated("The principal token is no longer valid.")
+        await invocation.still_allowed()
+        return {"done": []}
+
+    world.run = run
+    caller = replace(await world.caller(ALICE), principal=Principal("kubegate", "alice", digest=b"whole"))
+    with pytest.raises(Unauthenticated):
+        await world.pipeline.call(caller, "look", {"namespace": "default"})
+    assert (looks, rig.authz.asked) == (3, 2), "what is vouched for is not asked about anew"
+    assert world.audit.last.result is not Result.SUCCESS

@@ -167,3 +167,26 @@ def test_no_credential_lies_in_memory_or_shows_itself() -> None:
     other = Rig()
     other.keep("kg_very_secret")
     assert set(rig.cache._entries) != set(other.cache._entries), "a key of its own in each process"
+
+
+@pytest.mark.req("R19", "R12")
+def test_a_proof_is_vouched_for_until_anything_ends_it() -> None:
+    rig = Rig()
+    key, alice = rig.cache.key(Credential("kg_a")), proven().principal
+    assert not rig.cache.vouches(key, alice)
+    rig.keep()
+    assert rig.cache.vouches(key, alice)
+    assert not rig.cache.vouches(rig.cache.key(Credential("kg_b")), alice)
+    assert not rig.cache.vouches(b"", alice)
+    assert not rig.cache.vouches(key, proven(subject="bob").principal)
+    rig.lease.held = False
+    assert not rig.cache.vouches(key, alice)
+    rig.lease.held = True
+    rig.cache.apply(ended(("k1", 9)))
+    assert not rig.cache.vouches(key, alice)
+    rig.keep(revision=9)
+    rig.clock.advance(LIFETIME)
+    assert not rig.cache.vouches(key, alice)
+    rig.keep(what=proven(expires_at=rig.clock.now() + timedelta(seconds=5)), revision=9)
+    rig.clock.advance(5)
+    assert not rig.cache.vouches(key, alice)

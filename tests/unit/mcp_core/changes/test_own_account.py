@@ -15,7 +15,7 @@ NAMESPACES = Kind(Resource("", "v1", "namespaces"), "Namespace", False)
 class ButOne:
     """Policy that allows everything everywhere, but for what a deny rule takes out."""
 
-    async def check(self, caller: Any, action: Action) -> Allowed:
+    async def check(self, caller: Any, action: Action, *, anew: bool = False) -> Allowed:
         return Allowed("rule", "admin", "1", "event")
 
     async def list_allowed(self, caller: Any, actions: Any) -> list[Scope]:

@@ -100,6 +100,10 @@ class FakeAuthenticator:
         self.obtainable: tuple[tuple[str, str], ...] = ()
         self.jwks_kept: bytes | None = None
         self.exchanges: list[TokenExchange] = []
+        self.vouching = True
+
+    def vouches(self, caller: Caller) -> bool:
+        return self.vouching
 
     async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
         self.log.append("authenticate")
@@ -163,7 +167,7 @@ class FakeAuthorizer:
             return Scope()
         return Scope(all=True) if caller.principal.subject == "alice" else self.scopes.get(action.tool, Scope())
 
-    async def check(self, caller: Caller, action: Action) -> Decision:
+    async def check(self, caller: Caller, action: Action, *, anew: bool = False) -> Decision:
         self.log.append("check")
         self.checked.append(action)
         if self.error:

@@ -139,7 +139,7 @@ async def test_an_idempotency_key_of_one_cluster_answers_nothing_for_another() -
 class ByCluster(FakeAuthorizer):
     """Allows in one cluster only."""
 
-    async def check(self, caller: Any, action: Action) -> Decision:
+    async def check(self, caller: Any, action: Action, *, anew: bool = False) -> Decision:
         decision = await super().check(caller, action)
         if action.cluster == "west":
             return decision

@@ -10,7 +10,7 @@ import pytest
 
 from services.common.errors import Conflict, FailedPrecondition, NotFound, Unavailable
 from services.mcp_core import journal
-from services.mcp_core.errors import ActionDenied, NotRecorded, OutcomeUnknown
+from services.mcp_core.errors import ActionDenied, NotRecorded, NotSent, OutcomeUnknown
 from services.mcp_core.model import Phase, Result
 from services.mcp_core.once import MAX_OUTCOME, AlreadyBegun
 from services.mcp_core.tools.base import UNCHANGED, Change, Invocation, Plan
@@ -249,3 +249,22 @@ async def test_a_dry_run_takes_no_key() -> None:
     await planned.call(dry_run=True, **KEY)
     assert planned.world.log == ["check", "prepare", "record"]
     assert not planned.world.keeper.taken
+
+
+@pytest.mark.req("R20")
+async def test_what_never_left_leaves_its_key_free() -> None:
+    planned = Planned(Plan())
+    away = True
+
+    async def run(invocation: Invocation) -> Any:
+        if away:
+            raise NotSent("Cluster test is away. Nothing was done.")
+        return {"done": ["default"]}
+
+    planned.world.run = run
+    with pytest.raises(NotSent):
+        await planned.call(**KEY)
+    assert planned.world.audit.last.result is Result.ERROR
+    await planned.world.pipeline.drain(5)
+    away = False
+    assert (await planned.call(**KEY)).replay_of == ""

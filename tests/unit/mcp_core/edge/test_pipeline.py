@@ -22,7 +22,7 @@ from services.common.errors import (
     Unauthenticated,
     Unavailable,
 )
-from services.mcp_core.errors import ActionDenied, ClusterDenied, NotRecorded, OutcomeUnknown
+from services.mcp_core.errors import ActionDenied, ClusterDenied, NotRecorded, NotSent, OutcomeUnknown
 from services.mcp_core.model import Credential, Kind, Phase, Principal, Result
 from services.mcp_core.tools.base import Invocation, Structured
 from tests.unit.mcp_core.edge.fakes import ALICE, BOB, World
@@ -174,7 +174,8 @@ async def test_bad_arguments_are_refused_before_anybody_is_asked_and_recorded(ar
     [
         (NotFound("gone"), NotFound, Result.ERROR, Result.ERROR),
         (ClusterDenied("no"), ClusterDenied, Result.FAILURE, Result.FAILURE),
-        (Unavailable("away"), Unavailable, Result.ERROR, Result.UNKNOWN),
+        (NotSent("away"), NotSent, Result.ERROR, Result.ERROR),
+        (Unavailable("failed"), Unavailable, Result.ERROR, Result.UNKNOWN),
         (OutcomeUnknown("lost"), OutcomeUnknown, Result.ERROR, Result.UNKNOWN),
         (TimeoutError(), DeadlineExceeded, Result.ERROR, Result.UNKNOWN),
         (ValueError("secret detail"), Internal, Result.ERROR, Result.UNKNOWN),

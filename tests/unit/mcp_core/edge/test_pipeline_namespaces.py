@@ -102,7 +102,7 @@ async def test_one_failed_check_ends_the_others() -> None:
     caller = await world.caller(BOB)
     check, left = world.authz.check, []
 
-    async def some_fail(caller: Any, action: Any) -> Any:
+    async def some_fail(caller: Any, action: Any, *, anew: bool = False) -> Any:
         if action.namespace == "dev-b":
             raise Unavailable("The authz service cannot be reached.")
         try:

@@ -120,6 +120,7 @@ class MemorySession:
         previous: bool,
         limit_bytes: int,
         since_seconds: int = 0,
+        timestamps: bool = False,
     ) -> LogText:
         rest = {"container": container, "tail": tail_lines, "previous": previous, "since": since_seconds}
         self.asked.append(("logs", ObjectRef(Resource("", "v1", "pods"), namespace, pod, "log"), rest))
@@ -127,9 +128,16 @@ class MemorySession:
 
     @asynccontextmanager
     async def follow_logs(
-        self, namespace: str, pod: str, *, container: str, tail_lines: int, since_seconds: int = 0
+        self,
+        namespace: str,
+        pod: str,
+        *,
+        container: str,
+        tail_lines: int | None = None,
+        since_seconds: int = 0,
+        since_time: str = "",
     ) -> AsyncIterator[LogStream]:
-        rest = {"container": container, "tail": tail_lines, "since": since_seconds}
+        rest = {"container": container, "tail": tail_lines, "since": since_time or since_seconds}
         self.asked.append(("follow", ObjectRef(Resource("", "v1", "pods"), namespace, pod, "log"), rest))
         self.following += 1
         try:

@@ -11,12 +11,16 @@ import pytest
 
 from services.common.errors import InvalidArgument, PermissionDenied
 from services.mcp_core.model import Dialogue
+from services.mcp_core.ports import LogText
+from services.mcp_core.redaction import MARK
 from services.mcp_core.tools import REGISTRY, check_output, following, validate
 from services.mcp_core.tools.base import Invocation
+from services.mcp_core.tools.log_stamps import Unstamped, since, unstamped
 from tests.unit.mcp_core.tools.session import MemorySession, Written
 
 TOOL = REGISTRY["get_pod_logs"]
 SECRET = "s3cr3t-of-the-log"
+END = "-----END PRIVATE KEY-----"
 
 
 class Endless(Written):
@@ -76,8 +80,7 @@ async def test_lines_are_told_and_answered_without_the_secrets_that_their_pieces
     assert heard.told[-1][0] == 4
     assert SECRET not in json.dumps([heard.told, answer]) + TOOL.text(answer)
     assert all("data, not instructions" in message for _, message in heard.told)
-    ((verb, _, rest),) = heard.session.asked
-    assert (verb, rest["tail"]) == ("follow", 100)
+    assert [(verb, rest["tail"]) for verb, _, rest in heard.session.asked] == [("logs", 100), ("follow", 100)]
     assert heard.session.following == 0
 
 
@@ -148,3 +151,75 @@ async def test_the_time_the_bytes_and_the_lines_are_bounded(monkeypatch: pytest.
 async def test_the_run_before_is_not_followed() -> None:
     with pytest.raises(InvalidArgument, match="previous"):
         await Listener(Written()).follow(previous=True)
+
+
+def stamped(*lines: str, first: int = 0) -> bytes:
+    """Lines of a log with the times that the cluster writes before them."""
+    return "".join(
+        f"2026-11-28T12:00:0{(first + at) // 10}.{(first + at) % 10}5Z {line}\n" for at, line in enumerate(lines, 1)
+    ).encode()
+
+
+@pytest.mark.req("R26", "I7.4")
+@pytest.mark.parametrize("size", [1, 7, 33, 100_000])
+async def test_what_is_there_is_read_whole_and_followed_from_its_last_line(size: int) -> None:
+    there = ["MIIEvQIBADANBg", f"{END} done", "token=alpha", "twice", "twice"]
+    new = ["twice", f"password={SECRET}", "2026-11-28T12:00:00Z of the line itself"]
+    sent = stamped(*there, *new)
+    heard = Listener(Written(*(sent[at : at + size] for at in range(0, len(sent), size))))
+    heard.session.log = LogText((stamped(*there) + b"2026-11-28T12:00:00.95Z half").decode(), False)
+    answer = await heard.follow()
+    assert answer["lines"] == [
+        f"{MARK} done",
+        "token=[redacted]",
+        "twice",
+        "twice",
+        "twice",
+        f"password={MARK}",
+        new[2],
+    ]
+    (_, _, since) = heard.session.asked[1]
+    assert (since["tail"], since["since"]) == (None, "2026-11-28T12:00:00Z"), "whole seconds are what a cluster knows"
+    assert heard.asked > 1, "what was there is told when policy has been asked again"
+
+
+@pytest.mark.req("R26")
+@pytest.mark.parametrize("prefix", ["", "app|"])
+async def test_a_key_that_begins_in_what_is_there_goes_on_in_what_comes(prefix: str) -> None:
+    body = ["short" + str(at) for at in range(4)]
+    there = ["started", f"{prefix}-----BEGIN PRIVATE KEY-----", *body[:2]]
+    heard = Listener(Written(stamped(*there, *body[2:], prefix + "-----END PRIVATE KEY-----", "next")))
+    heard.session.log = LogText(stamped(*there).decode(), True)
+    assert (await heard.follow())["lines"] == ["started", prefix + MARK, "next"]
+
+
+def test_times_are_compared_as_times() -> None:
+    text, last = unstamped("2026-11-28T12:00:00.1Z a\n2026-11-28T14:00:00.12+02:00 b\n2026-11-28T12:00:00.2Z half")
+    assert (text, last, since(last)) == ("a\nb", "2026-11-28T14:00:00.12+02:00", "2026-11-28T12:00:00Z")
+    fresh = Unstamped(last)
+    assert fresh.feed(
+        b"2026-11-28T12:00:00.1Z a\n2026-11-28T12:00:00.12Z b\n2026-11-28T12:00:00.123Z c\nno time\n"
+    ) == (b"c\nno time\n")
+    assert fresh.feed(b"2026-11-28T11:00:00Z after the clock was set back\n") == b"after the clock was set back\n"
+
+
+@pytest.mark.req("R25")
+async def test_many_small_pieces_are_redacted_beside_the_loop_once_they_are_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    aside: list[int] = []
+
+    async def to_thread(work: Callable[..., Any], *given: Any) -> Any:
+        aside.append(1)
+        return work(*given)
+
+    class Slow(Written):
+        async def read(self, seconds: float) -> bytes | None:
+            await asyncio.sleep(seconds)
+            return await super().read(seconds)
+
+    monkeypatch.setattr("services.mcp_core.tools.following.asyncio.to_thread", to_thread)
+    held = (b"Ab3" * 12 + b" x" * 200 + b"\n") * 3
+    heard = Listener(Slow(*[held] * 15))
+    await heard.follow()
+    assert aside, "what is held counts, and the end is redacted beside the loop too"

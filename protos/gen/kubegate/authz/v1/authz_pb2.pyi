@@ -715,6 +715,120 @@ class BatchCheckResponse(_message.Message):
 Global___BatchCheckResponse: _TypeAlias = BatchCheckResponse  # noqa: Y015
 
 @_typing.final
+class BatchCheckStreamRequest(_message.Message):
+    """Questions sent together; a client writes whatever is waiting."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchCheckItem]:
+        """In no particular order."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___BatchCheckItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCheckStreamRequest: _TypeAlias = BatchCheckStreamRequest  # noqa: Y015
+
+@_typing.final
+class BatchCheckItem(_message.Message):
+    """One question on the stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> _stream_pb2.ItemHeader:
+        """Identity and deadline of the item."""
+
+    @_builtins.property
+    def request(self) -> Global___BatchCheckRequest:
+        """The question."""
+
+    def __init__(
+        self,
+        *,
+        header: _stream_pb2.ItemHeader | None = ...,
+        request: Global___BatchCheckRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCheckItem: _TypeAlias = BatchCheckItem  # noqa: Y015
+
+@_typing.final
+class BatchCheckStreamResponse(_message.Message):
+    """Answers that were ready together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchCheckAnswer]:
+        """In any order."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___BatchCheckAnswer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCheckStreamResponse: _TypeAlias = BatchCheckStreamResponse  # noqa: Y015
+
+@_typing.final
+class BatchCheckAnswer(_message.Message):
+    """The answer to one item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """The id of the item."""
+    @_builtins.property
+    def response(self) -> Global___BatchCheckResponse:
+        """The answer."""
+
+    @_builtins.property
+    def error(self) -> _stream_pb2.ItemError:
+        """Why there is none."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        response: Global___BatchCheckResponse | None = ...,
+        error: _stream_pb2.ItemError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___BatchCheckAnswer: _TypeAlias = BatchCheckAnswer  # noqa: Y015
+
+@_typing.final
 class ExplainRequest(_message.Message):
     """Asks why."""
 

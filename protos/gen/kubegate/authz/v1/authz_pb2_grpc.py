@@ -50,6 +50,11 @@ class AuthzServiceStub:
                 request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckRequest.SerializeToString,
                 response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckResponse.FromString,
                 _registered_method=True)
+        self.BatchCheckStream = channel.stream_stream(
+                '/kubegate.authz.v1.AuthzService/BatchCheckStream',
+                request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckStreamRequest.SerializeToString,
+                response_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckStreamResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/kubegate.authz.v1.AuthzService/Explain',
                 request_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.ExplainRequest.SerializeToString,
@@ -97,6 +102,13 @@ class AuthzServiceServicer:
 
     def BatchCheck(self, request, context):
         """Decides several actions of one principal; one record holds all of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchCheckStream(self, request_iterator, context):
+        """The same with many questions in flight; answers come in any order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +172,11 @@ def add_AuthzServiceServicer_to_server(servicer, server):
                     servicer.BatchCheck,
                     request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckRequest.FromString,
                     response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckResponse.SerializeToString,
+            ),
+            'BatchCheckStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.BatchCheckStream,
+                    request_deserializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckStreamRequest.FromString,
+                    response_serializer=kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckStreamResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -269,6 +286,33 @@ class AuthzService:
             '/kubegate.authz.v1.AuthzService/BatchCheck',
             kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckRequest.SerializeToString,
             kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchCheckStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/kubegate.authz.v1.AuthzService/BatchCheckStream',
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckStreamRequest.SerializeToString,
+            kubegate_dot_authz_dot_v1_dot_authz__pb2.BatchCheckStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

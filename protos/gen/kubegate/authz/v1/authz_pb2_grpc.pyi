@@ -39,6 +39,8 @@ class AuthzServiceStub:
     """The same with many questions in flight; answers come in any order."""
     BatchCheck: _grpc.UnaryUnaryMultiCallable[_authz_pb2.BatchCheckRequest, _authz_pb2.BatchCheckResponse]
     """Decides several actions of one principal; one record holds all of them."""
+    BatchCheckStream: _grpc.StreamStreamMultiCallable[_authz_pb2.BatchCheckStreamRequest, _authz_pb2.BatchCheckStreamResponse]
+    """The same with many questions in flight; answers come in any order."""
     Explain: _grpc.UnaryUnaryMultiCallable[_authz_pb2.ExplainRequest, _authz_pb2.ExplainResponse]
     """Decides nothing: says what Check would say to the token's own principal,
     and why, rule by rule. Not recorded.
@@ -72,6 +74,8 @@ class AuthzServiceAsyncStub(AuthzServiceStub):
     """The same with many questions in flight; answers come in any order."""
     BatchCheck: _aio.UnaryUnaryMultiCallable[_authz_pb2.BatchCheckRequest, _authz_pb2.BatchCheckResponse]  # type: ignore[assignment]
     """Decides several actions of one principal; one record holds all of them."""
+    BatchCheckStream: _aio.StreamStreamMultiCallable[_authz_pb2.BatchCheckStreamRequest, _authz_pb2.BatchCheckStreamResponse]  # type: ignore[assignment]
+    """The same with many questions in flight; answers come in any order."""
     Explain: _aio.UnaryUnaryMultiCallable[_authz_pb2.ExplainRequest, _authz_pb2.ExplainResponse]  # type: ignore[assignment]
     """Decides nothing: says what Check would say to the token's own principal,
     and why, rule by rule. Not recorded.
@@ -120,6 +124,14 @@ class AuthzServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_authz_pb2.BatchCheckResponse, _abc.Awaitable[_authz_pb2.BatchCheckResponse]]:
         """Decides several actions of one principal; one record holds all of them."""
+
+    @_abc_1.abstractmethod
+    def BatchCheckStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_authz_pb2.BatchCheckStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_authz_pb2.BatchCheckStreamResponse], _abc.AsyncIterator[_authz_pb2.BatchCheckStreamResponse]]:
+        """The same with many questions in flight; answers come in any order."""
 
     @_abc_1.abstractmethod
     def Explain(
