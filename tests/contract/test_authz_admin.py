@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -169,13 +169,14 @@ async def test_who_acts_for_another_asks_approves_and_ends_nothing(world: World,
     """alice asks as herself, and holds a token of bob's besides, with which she acts for him."""
     asked = await desk.request(desk.token("alice", "boss"))
     for_bob = desk.token("bob", "boss", actors=[("kubegate", "alice")])
-    for does in (
+    acts: list[Callable[[], Awaitable[Any]]] = [
         lambda: desk.approve(asked.id, for_bob),
         lambda: desk.revoke(asked.id, for_bob),
         lambda: desk.request(for_bob),
-    ):
+    ]
+    for act in acts:
         with pytest.raises(PermissionDenied, match="use a token of your own"):
-            await does()
+            await act()
         told = world.log.appended[-1].event
         assert (told.event_type, told.result, told.user) == (AUTHORIZATION, audit_pb2.RESULT_FAILURE, "bob")
         assert told.decision.rule == "denied:delegated"

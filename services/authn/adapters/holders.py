@@ -73,8 +73,8 @@ class Holders:
 
 
 def ends_of(claims: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names that an exchanged token ends with; none for another one. Raises ``Rejected`` where it is no list that we
-    write: who holds a leaked key writes others, and the record has to find room for them."""
+    """The names that an exchanged token ends with; none for another one. Raises ``Rejected`` where it is no list of
+    ours: who holds a leaked key writes others, and the record has to find room for them."""
     ends = claims.get("ends", [])
     if not isinstance(ends, list) or len(ends) > MAX_ENDS or not all(isinstance(name, str) for name in ends):
         raise Rejected(Reason.INVALID_TOKEN, AUTH_TYPE)
