@@ -33,7 +33,7 @@ help:  ## this list
 ##@ Test
 
 .PHONY: test
-test: setup  ## unit, contract, integration and end-to-end tests (< 12 min on 2 cores); ARGS='-k name' narrows
+test: setup  ## unit, contract and end-to-end tests (< 12 min on 2 cores); ARGS='-k name' narrows
 	@$(BIN)/pytest -m 'not long' --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-cluster

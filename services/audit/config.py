@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from services.common.config import FilePath, Model, PeerAddress, TlsFiles
+from services.common.config import FilePath, ListenAddress, Model, PeerAddress, TlsFiles
 from services.common.telemetry.config import TelemetryConfig
 
 
@@ -19,7 +19,7 @@ class Witness(Model):
 class Config(Model):
     """One audit process and the log that it owns."""
 
-    listen: str = Field(description="host:port; port 0 picks a free one")
+    listen: ListenAddress = Field(description="host:port; port 0 picks a free one")
     tls: TlsFiles
     authn: PeerAddress = Field(description="where the keys of principal tokens come from")
     authz: PeerAddress = Field(description="who decides whether an operator may read")

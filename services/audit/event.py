@@ -22,8 +22,7 @@ from enum import StrEnum
 from typing import Any
 
 from services.common.errors import InvalidArgument
-
-OWN_ISSUER = "kubegate"
+from services.common.identity import user_name
 
 NAME_LIMIT = 4_096
 """Characters in one name: user, action, resource, metadata value ..."""
@@ -81,11 +80,6 @@ class Decision:
     rule: str
     policy_revision: str
     permission: str
-
-
-def user_name(issuer: str, subject: str) -> str:
-    """An identity in one text; see the module's rule."""
-    return subject if issuer == OWN_ISSUER and ":" not in subject else f"{issuer}:{subject}"
 
 
 @dataclass(frozen=True, slots=True)

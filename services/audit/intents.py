@@ -13,9 +13,9 @@ from typing import Any
 
 from services.audit import canonical
 from services.audit.event import IDENTITY_FIELDS, Event, Phase, rfc3339
-from services.audit.orphans import GRACE
 from services.audit.ports import Log
 from services.common.clock import Clock
+from services.common.deadline import OUTCOME_GRACE
 from services.common.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from services.common.log import get_logger
 
@@ -85,7 +85,7 @@ class Intents:
         # An outcome that is sent again is the same outcome, however late (R8).
         if closed_by is not None and closed_by != outcome.event_id:
             raise self._refused(writer, outcome, AlreadyExists("The intent has another outcome already."))
-        if closed_by is None and intent["deadline"] < rfc3339(self._clock.now() - GRACE):
+        if closed_by is None and intent["deadline"] < rfc3339(self._clock.now() - OUTCOME_GRACE):
             message = f"The time of the intent {outcome.intent_id} is over; its outcome stays unknown (R21)."
             raise self._refused(writer, outcome, FailedPrecondition(message))
         return {key: value for key, value in intent.items() if key in IDENTITY_FIELDS}

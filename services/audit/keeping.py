@@ -133,11 +133,14 @@ class AuditKeeping:
         until, first = rfc3339(self._clock.now() - timedelta(days=days)), self._log.first
         async with self._busy:
             count = 0
-            while segments := await self._log.retire(until, AT_ONCE):
-                count += segments * SEGMENT
-        if count:
-            log.info("events deleted by retention", first=first, events=count, until=until)
-            await self._record(first, count, until, days, identity)
+            try:
+                while segments := await self._log.retire(until, AT_ONCE):
+                    count += segments * SEGMENT
+            finally:
+                # What is gone is gone, whatever became of the rest.
+                if count:
+                    log.info("events deleted by retention", first=first, events=count, until=until)
+                    await self._record(first, count, until, days, identity)
         return count
 
     async def _record(self, first: int, count: int, until: str, days: int, identity: Identity | None) -> None:

@@ -130,6 +130,11 @@ class Lasting:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
+    async def ended(self) -> None:
+        """Returns when the ends of all readings are on record; to be waited for before the log stops."""
+        while self._ending:
+            await asyncio.wait(self._ending)
+
     async def _end(self, reading: Reading, failure: DomainError | None) -> None:
         refused = isinstance(failure, PermissionDenied | Unauthenticated) or (failure is None and bool(reading.left))
         event = Event(

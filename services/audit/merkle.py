@@ -1,4 +1,4 @@
-"""The Merkle tree of RFC 6962, section 2.1: hashes, roots and proofs. Pure functions over leaf hashes.
+"""The Merkle tree of RFC 6962, section 2.1: hashes, roots, and the checks of proofs. Pure functions over leaf hashes.
 
 Leaves and nodes are hashed with different prefixes, so that a node can never pass for a leaf. The tree over
 n leaves splits at the largest power of two below n.
@@ -47,10 +47,6 @@ class Tree:
     size: int = 0
     peaks: tuple[bytes, ...] = ()
 
-    def append(self, leaf: bytes) -> "Tree":
-        """The tree with one leaf hash more; amortised two hashes."""
-        return self.extend((leaf,))[0]
-
     def extend(self, leaves: Iterable[bytes]) -> tuple["Tree", list[Node]]:
         """The tree with these leaf hashes more, and the nodes at every ``STEP``th level that they complete."""
         size, peaks, nodes = self.size, list(self.peaks), []
@@ -82,32 +78,6 @@ class Tree:
         return root
 
 
-def root_of(leaves: Sequence[bytes]) -> bytes:
-    """MTH of leaf hashes, by the recursive definition of RFC 6962."""
-    if not leaves:
-        return EMPTY_ROOT
-    if len(leaves) == 1:
-        return leaves[0]
-    k = _split(len(leaves))
-    return node_hash(root_of(leaves[:k]), root_of(leaves[k:]))
-
-
-def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """PATH(index, D[n]) of RFC 6962, section 2.1.1: siblings from the leaf to the root.
-
-    Raises:
-        IndexError: there is no such leaf.
-    """
-    if not 0 <= index < len(leaves):
-        raise IndexError(index)
-    if len(leaves) == 1:
-        return []
-    k = _split(len(leaves))
-    if index < k:
-        return [*inclusion_proof(leaves[:k], index), root_of(leaves[k:])]
-    return [*inclusion_proof(leaves[k:], index - k), root_of(leaves[:k])]
-
-
 def check_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
     """Checks that ``leaf`` is leaf ``index`` of the tree of that size and root (RFC 9162, section 2.1.3.2).
 
@@ -129,26 +99,6 @@ def check_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], 
         fn, sn = fn >> 1, sn >> 1
     if sn or node != root:
         raise BadProof("proof does not lead to the root")
-
-
-def consistency_proof(leaves: Sequence[bytes], old: int) -> list[bytes]:
-    """PROOF(old, D[n]) of RFC 6962, section 2.1.2: empty where old is 0 or n.
-
-    Raises:
-        IndexError: the old tree is larger than this one.
-    """
-    if not 0 <= old <= len(leaves):
-        raise IndexError(old)
-    return _subproof(leaves, old, whole=True) if old else []
-
-
-def _subproof(leaves: Sequence[bytes], old: int, *, whole: bool) -> list[bytes]:
-    if old == len(leaves):
-        return [] if whole else [root_of(leaves)]
-    k = _split(len(leaves))
-    if old <= k:
-        return [*_subproof(leaves[:k], old, whole=whole), root_of(leaves[k:])]
-    return [*_subproof(leaves[k:], old - k, whole=False), root_of(leaves[:k])]
 
 
 def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]) -> None:
@@ -182,8 +132,3 @@ def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, proo
         fn, sn = fn >> 1, sn >> 1
     if sn or fr != old_root or sr != new_root:
         raise BadProof("proof does not lead to the roots")
-
-
-def _split(n: int) -> int:
-    """The largest power of two below n, for n > 1."""
-    return 1 << (n - 1).bit_length() - 1

@@ -1,24 +1,21 @@
 """Intents without outcomes: reported at start and while running, as unknown (R21).
 
 An intent is an orphan only when its recorded deadline plus a grace has passed; until then its outcome may be
-under way.
+under way. However large the log, each record is looked at once: what is open then is remembered until its time is over.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
 from typing import Protocol
 
+from services.audit.event import rfc3339
 from services.audit.ports import Orphan
 from services.common.clock import Clock
+from services.common.deadline import OUTCOME_GRACE
 from services.common.errors import DomainError
 from services.common.log import get_logger
 from services.common.telemetry.metrics import AUDIT_ORPHANS
-
-GRACE = timedelta(seconds=180)
-"""Time that an outcome may take on its way after the deadline of its intent: the core sends it again for two minutes
-(R20). After it the outcome is no longer taken, so what is reported as unknown stays unknown."""
 
 PERIOD = 60.0
 """Seconds between two looks."""
@@ -32,8 +29,12 @@ log = get_logger("audit.orphans")
 class Intents(Protocol):
     """Finds intents without outcomes; may block."""
 
-    def orphans(self, before: datetime) -> Sequence[Orphan]:
-        """Those whose deadline lay before a time."""
+    def unfinished(self, after: Mapping[str, int]) -> tuple[Sequence[Orphan], Mapping[str, int]]:
+        """Those among the next records, and where to go on; the same positions where nothing is left."""
+        ...
+
+    def without_outcome(self, intents: Sequence[Orphan]) -> Sequence[Orphan]:
+        """Those that are still without outcome."""
         ...
 
 
@@ -43,7 +44,9 @@ class OrphanWatch:
     def __init__(self, intents: Intents, clock: Clock) -> None:
         self._intents = intents
         self._clock = clock
-        self._reported: set[str] = set()
+        self._looked: Mapping[str, int] = {}
+        self._open: dict[tuple[str, str], Orphan] = {}
+        """(writer, event_id) -> an intent that had no outcome and whose time was not over."""
 
     async def run(self) -> None:
         """Looks at once, then periodically, until cancelled. A look that fails is the next one's business: nothing
@@ -59,12 +62,15 @@ class OrphanWatch:
     async def look(self) -> Sequence[Orphan]:
         """Reports the orphans that were not reported before, and returns them."""
         try:
-            found = await asyncio.to_thread(self._intents.orphans, self._clock.now() - GRACE)
+            await self._read_on()
+            before = rfc3339(self._clock.now() - OUTCOME_GRACE)
+            due = {key: each for key, each in self._open.items() if each.deadline < before}
+            fresh = await asyncio.to_thread(self._intents.without_outcome, list(due.values())) if due else ()
         except DomainError as error:
             log.warning("intents without outcome not looked for", reason=error.public_message)
             return ()
-        fresh = [orphan for orphan in found if orphan.event_id not in self._reported]
-        self._reported |= {orphan.event_id for orphan in fresh}
+        for key in due:
+            del self._open[key]
         AUDIT_ORPHANS.inc(len(fresh))
         if fresh:
             log.warning(
@@ -83,3 +89,11 @@ class OrphanWatch:
                 deadline=orphan.deadline,
             )
         return fresh
+
+    async def _read_on(self) -> None:
+        while True:
+            found, looked = await asyncio.to_thread(self._intents.unfinished, self._looked)
+            if looked == self._looked:
+                return
+            self._open |= {(each.writer, each.event_id): each for each in found}
+            self._looked = looked

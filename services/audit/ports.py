@@ -139,6 +139,7 @@ class Orphan:
     """An intent that has no outcome (R21). ``deadline`` is RFC 3339."""
 
     sequence: int
+    writer: str
     event_id: str
     user: str
     action: str

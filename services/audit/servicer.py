@@ -83,7 +83,8 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
 
     async def Tail(self, request: audit_pb2.TailRequest, context: Any) -> AsyncIterator[audit_pb2.TailResponse]:
         first = request.from_sequence if request.HasField("from_sequence") else None
-        async with aclosing(self._tailing.follow(_reader(), translate.filter_(request.filter), first)) as tail:
+        filter_, stopping = translate.filter_(request.filter), current_call().stopping
+        async with aclosing(self._tailing.follow(_reader(), filter_, first, stopping)) as tail:
             async for records in tail:
                 for part in translate.records(records):
                     yield audit_pb2.TailResponse(records=part)

@@ -28,10 +28,11 @@ class AuditTailing:
         self._slots = Slots("Tails", total=64, each=16)
 
     async def follow(
-        self, reader: Reader, filter_: Filter, from_sequence: int | None
+        self, reader: Reader, filter_: Filter, from_sequence: int | None, stopping: asyncio.Event | None = None
     ) -> AsyncGenerator[Sequence[Record], None]:
         """Records as they are committed, from a leaf index or from now on. Ends with the reader's token
-        (R5): a client continues with a new token after the last sequence that it saw.
+        (R5), and where the service is ``stopping``: a client continues with a new token after the last sequence that
+        it saw.
 
         Raises:
             Unauthenticated, PermissionDenied: R15; also later on, once the reader's credential is revoked or policy
@@ -44,7 +45,7 @@ class AuditTailing:
             tail = await self._lasting.begin(reader, "audit.Tail", filter_.described())
             failure: DomainError | None = None
             try:
-                async for records in self._records(tail, within(tail.identity, filter_), position):
+                async for records in self._records(tail, within(tail.identity, filter_), position, stopping):
                     tail.sent += len(records)
                     yield records
             except DomainError as error:
@@ -53,8 +54,10 @@ class AuditTailing:
             finally:
                 self._lasting.end(tail, failure)
 
-    async def _records(self, tail: Reading, filter_: Filter, position: int) -> AsyncIterator[Sequence[Record]]:
-        while True:
+    async def _records(
+        self, tail: Reading, filter_: Filter, position: int, stopping: asyncio.Event | None
+    ) -> AsyncIterator[Sequence[Record]]:
+        while stopping is None or not stopping.is_set():
             size = self._log.size
             records: Sequence[Record] = ()
             if position < size:

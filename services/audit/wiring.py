@@ -81,7 +81,7 @@ async def main(config: Config) -> None:
     authz = Peer("authz", config.authz, config.tls)
     keys = RemotePrincipalKeys(authn, clock)
     lease = RevocationLease(authn, clock)
-    principals = TokenPrincipals(LivePrincipalVerifier(keys, lease, clock), keys.problems)
+    principals = TokenPrincipals(LivePrincipalVerifier(keys, lease, clock))
     masker = Masker(_mask_key(config))
     service = AuditService(log, principals, masker, clock)
     policy = AuthzPolicy(authz, clock)
@@ -114,6 +114,7 @@ async def main(config: Config) -> None:
             await server.until_stopped(STOP_GRACE)
     finally:
         intents.close()
+        await lasting.ended()
         await log.stop()
         await publisher.publish()
         await authn.close()

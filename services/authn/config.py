@@ -5,8 +5,8 @@ from typing import Literal
 
 import pydantic
 
-from services.authn.model import ISSUER
-from services.common.config import FilePath, Model, PeerAddress, TlsFiles
+from services.common.config import FilePath, ListenAddress, Model, PeerAddress, TlsFiles
+from services.common.identity import OWN_ISSUER
 from services.common.telemetry.config import TelemetryConfig
 
 
@@ -60,8 +60,7 @@ class CertificateConfig(Model):
 class AuthnConfig(Model):
     """Relative paths start from the directory of the configuration file. Secrets are named by file."""
 
-    listen: str = pydantic.Field(pattern=r"^[^\s]+:\d{1,5}$")
-    """Address to serve on, ``host:port``; port 0 takes a free one."""
+    listen: ListenAddress
     tls: TlsFiles
     audit: PeerAddress
     """Where decisions are recorded before they are answered (R18)."""
@@ -77,7 +76,7 @@ class AuthnConfig(Model):
     """Key under which signing keys lie in the store, 32 bytes or more (R9)."""
     bootstrap_token_file: FilePath | None = None
     """One-time token for the first administrator; may be removed once that is made."""
-    issuer: str = pydantic.Field(default=ISSUER, min_length=1)
+    issuer: str = pydantic.Field(default=OWN_ISSUER, min_length=1)
     """``iss`` of access tokens."""
     audience: str = pydantic.Field(default="kubegate", min_length=1)
     """``aud`` of access tokens: the canonical MCP URL, or ``kubegate``."""

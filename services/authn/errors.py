@@ -2,7 +2,9 @@
 
 from enum import StrEnum
 
-from services.common.errors import Unauthenticated
+from services.authn.model import Principal
+from services.common.errors import DomainError, Unauthenticated
+from services.common.recorded_changes import code_of
 
 PUBLIC_MESSAGE = "Authentication failed: the credential is not valid."
 """The same for every refusal, so that it never tells which check failed."""
@@ -39,3 +41,16 @@ class Rejected(Unauthenticated):
         self.auth_type = auth_type
         self.credential_id = credential_id
         self.user = user
+
+
+class Refused(Exception):
+    """What somebody asked for is not given: ``answer`` is for him, the rest for the record. ``who`` is proven; None
+    where it was refused before anybody was."""
+
+    def __init__(self, answer: DomainError, who: Principal | None) -> None:
+        super().__init__(answer.public_message)
+        self.answer = answer
+        self.reason = code_of(answer)
+        self.auth_type = who.auth_type if who else ""
+        self.credential_id = who.credential_id if who else ""
+        self.user = who.user if who else ""

@@ -2,16 +2,16 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import TypeVar
 
-from services.authn.model import Decision, Entry, Kind, Phase, Principal, Result
+from services.authn.entry import Entry, Kind, Phase, Result
+from services.authn.model import Decision, Principal
 from services.authn.ports import Recorder
 from services.common.call import Call
 from services.common.clock import Clock
 from services.common.deadline import Deadline
-from services.common.errors import Code, DomainError
-from services.common.recorded_changes import OUTCOME_PATIENCE, RecordedChanges
+from services.common.errors import DomainError
+from services.common.recorded_changes import OUTCOME_PATIENCE, RecordedChanges, code_of, intent_ends
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Act:
 
     def by(self, principal: Principal, token: str) -> "Act":
         """The same, of a person whom ``token`` proves."""
-        return replace(self, user=principal.subject, tenant=principal.tenant, token=token)
+        return replace(self, user=principal.user, tenant=principal.tenant, token=token)
 
     def about(self, details: Mapping[str, str]) -> "Act":
         """The same, with more to record."""
@@ -64,7 +64,7 @@ class Journal:
         try:
             return check()
         except DomainError as error:
-            await self.refused(act, error.code.name.lower())
+            await self.refused(act, code_of(error))
             raise
 
     async def done(self, act: Act) -> None:
@@ -89,8 +89,7 @@ class Journal:
         """
         deadline = act.call.deadline
         intent = replace(
-            self._entry(act, Result.UNKNOWN, phase=Phase.INTENT),
-            ends_at=self._clock.now() + timedelta(seconds=max(deadline.remaining(), 0.0) + OUTCOME_PATIENCE),
+            self._entry(act, Result.UNKNOWN, phase=Phase.INTENT), ends_at=intent_ends(self._clock.now(), deadline)
         )
         intent_id = await self._recorder.append(intent, deadline, act.token)
 
@@ -98,8 +97,7 @@ class Journal:
             if error is None:
                 await self._outcome(act, intent_id, Result.SUCCESS)
             else:
-                code = error.code if isinstance(error, DomainError) else Code.INTERNAL
-                await self._outcome(act, intent_id, Result.ERROR, code.name.lower())
+                await self._outcome(act, intent_id, Result.ERROR, code_of(error))
 
         return await self._changes.carry_out(apply, outcome, undo)
 

@@ -1,16 +1,13 @@
-"""The nouns of authn: credentials, principals, the records behind them, and what goes into the log."""
+"""The nouns of authn: credentials, principals, and the records behind them."""
 
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from enum import StrEnum
 from functools import cached_property
 from typing import Any, NoReturn
 
-ISSUER = "kubegate"
-"""Issuer of our own users and keys (R1)."""
-
+from services.common.identity import OWN_ISSUER, user_name
 
 KEY_PREFIX = "kg_"
 """API keys begin with it."""
@@ -102,7 +99,7 @@ class Principal:
     tenant: str = ""
     amr: tuple[str, ...] = ()
     expires_at: datetime | None = None
-    issuer: str = ISSUER
+    issuer: str = OWN_ISSUER
     groups: tuple[str, ...] = ()
     generation: int = field(default=0, compare=False)
     """Of the user's record when it was read; stays within authn."""
@@ -112,8 +109,12 @@ class Principal:
     """Further names under which it ends (R12): the key that signed the token, and what it was exchanged for."""
     actors: tuple[tuple[str, str], ...] = ()
     """Who acts for it (RFC 8693, 4.1), as issuer and subject, the current one first."""
-    narrowed_to: tuple[str, ...] = ()
-    """Where there are any: the only roles and permissions that count."""
+    narrowed_to: tuple[str, ...] = ()  # where there are any: the only roles and permissions that count
+
+    @property
+    def user(self) -> str:
+        """The name in records, as audit writes it for a verified token."""
+        return user_name(self.issuer, self.subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +283,7 @@ class NewApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A proven principal: its principal token for the asker, the id of the record, and the revision of the
-    revocations that was known before it was judged."""
+    """A proven principal: its token for the asker, the record's id, and the revision known before it was judged."""
 
     principal: Principal
     token: str = field(repr=False)
@@ -344,54 +344,9 @@ class SigningKeyView:
     active_from: datetime
 
 
-class Result(StrEnum):
-    """How it ended: refused is ``failure``, tried and broken ``error``; an intent does not know yet."""
-
-    SUCCESS = "success"
-    FAILURE = "failure"
-    ERROR = "error"
-    UNKNOWN = "unknown"
-
-
-class Kind(StrEnum):
-    """Type of an event."""
-
-    AUTHENTICATION = "authentication"
-    ADMIN = "admin"
-
-
-class Phase(StrEnum):
-    """Which part of a change an event speaks of."""
-
-    WHOLE = "whole"
-    INTENT = "intent"
-    OUTCOME = "outcome"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One event for audit. ``duration_ms`` in milliseconds; ``error`` never carries a secret."""
-
-    kind: Kind
-    action: str
-    result: Result
-    user: str = ""
-    tenant: str = ""
-    resource: str = ""
-    error: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    source: Source = Source()
-    request_id: str = ""
-    duration_ms: float = 0.0
-    phase: Phase = Phase.WHOLE
-    intent_id: str = ""
-    ends_at: datetime | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Grantable:
-    """What authz said about a credential that somebody is about to make: the first permission that he lacks for it,
-    the rule that lets him grant anything, and roles that the policy does not know."""
+    """What a maker of a credential lacks for it, by which rule he may grant anything, and roles that nobody knows."""
 
     missing: str = ""
     rule: str = ""

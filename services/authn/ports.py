@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
+from services.authn.entry import Entry
 from services.authn.exchange import Exchange
 from services.authn.model import (
     ApiKey,
     Credential,
     Decision,
     Ends,
-    Entry,
     Grantable,
     Principal,
     Refreshable,
@@ -241,6 +241,14 @@ class UserRecords(Protocol):
         """Replaces fields of a record. ``ends_tokens``: every token of the user ends with it."""
         ...
 
+    async def reset_password(self, name: str, password_hash: str) -> User | None:
+        """Another password; with it the user's tokens and lock-out end."""
+        ...
+
+    async def confirm_totp(self, name: str, step: int) -> User | None:
+        """Makes a second factor count and uses up a time step of it; the user's tokens end."""
+        ...
+
     async def enrol(self, name: str, sealed: bytes, codes: Sequence[Secret]) -> User | None:
         """Stores a seed that is not confirmed yet, and recovery codes in place of any older ones."""
         ...
@@ -302,6 +310,14 @@ class RefreshTokens(Protocol):
 
         Raises:
             Rejected: it is unknown, expired or of an ended user; or was used before, which ends its family.
+        """
+        ...
+
+    async def undo_use(self, token: Secret, following: Secret) -> None:
+        """Takes a use back whose ``following`` nobody has seen; does nothing where the family has ended meanwhile.
+
+        Raises:
+            Unavailable: the store cannot be written; the token stays used.
         """
         ...
 

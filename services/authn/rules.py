@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from services.authn.model import EVERYWHERE, ISSUER, NamespaceScope, NewApiKey, NewUser, Secret, TrustedIssuer
+from services.authn.model import EVERYWHERE, NamespaceScope, NewApiKey, NewUser, Secret, TrustedIssuer
 from services.common.errors import InvalidArgument
+from services.common.identity import OWN_ISSUER
 
 MAX_ENTRIES = 100
 """Roles, permissions, namespaces or tools of one key at most."""
@@ -82,7 +83,7 @@ def checked_issuer(issuer: TrustedIssuer, own: str) -> TrustedIssuer:
     problems = []
     if not _HTTPS.fullmatch(issuer.issuer) and issuer.secret is None:
         problems.append("issuer must be an https URL")
-    if issuer.issuer in (own, ISSUER):
+    if issuer.issuer in (own, OWN_ISSUER):
         problems.append("issuer is our own; tokens of ours are accepted as they are")
     if not issuer.audience:
         problems.append("audience must say whom its tokens are for; a token for anybody is accepted nowhere")

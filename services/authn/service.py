@@ -8,24 +8,23 @@
 5. Only then answer, with a signed token. The same token proves to audit whom the record speaks of.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.authn.errors import PUBLIC_MESSAGE, Reason, Rejected
+from services.authn.entry import Entry, Kind, Result
+from services.authn.errors import PUBLIC_MESSAGE, Reason, Refused, Rejected
 from services.authn.exchange import Exchange, scope_of
 from services.authn.model import (
     CertificateCredential,
     Credential,
     Ends,
-    Entry,
     Issued,
-    Kind,
     PasswordCredential,
     Principal,
     Proof,
-    Result,
     Secret,
     Source,
     TokenCredential,
@@ -42,7 +41,8 @@ from services.authn.ports import (
 )
 from services.common.call import Call
 from services.common.clock import Clock
-from services.common.errors import DomainError, Unauthenticated
+from services.common.errors import DomainError, InvalidArgument, PermissionDenied, Unauthenticated
+from services.common.recorded_changes import code_of
 
 MAX_TOKEN = 8 * 1024
 """Characters of a token at most, and bytes of a certificate."""
@@ -120,7 +120,8 @@ class AuthnService:
         """Exchanges a refresh token for an access token and the next refresh token.
 
         Raises:
-            As ``authenticate``.
+            Unauthenticated: as ``authenticate``.
+            Unavailable: as ``authenticate``; the token was not used up.
         """
         renewed: list[tuple[Secret, str]] = []
 
@@ -131,7 +132,15 @@ class AuthnService:
             renewed.append((following, family))
             return principal
 
-        proof = await self._decide("refresh_token", use, source, call)
+        try:
+            proof = await self._decide("refresh_token", use, source, call)
+        except Unauthenticated:
+            raise
+        except (DomainError, asyncio.CancelledError):
+            # Nobody has seen what follows, so the token is as good as before: who asks again is no thief.
+            for following, _ in renewed:
+                await asyncio.shield(self._tokens.refresh.undo_use(token, following))
+            raise
         ((following, family),) = renewed
         access = self._tokens.access.issue(proof.principal, call.peer, family)
         return Issued(access, self._tokens.access.lifetime, proof.event_id, following)
@@ -146,10 +155,14 @@ class AuthnService:
         made: list[tuple[Secret, int]] = []
 
         async def exchange() -> Principal:
-            self._tokens.exchanged.check(asked)
-            subject = await self._prove_token(asked.subject, call)
-            actor = await self._prove_token(asked.actor, call) if len(asked.actor) else None
-            principal, token, lifetime = self._tokens.exchanged.exchange(asked, subject, actor, call.peer)
+            subject = None
+            try:
+                self._tokens.exchanged.check(asked)
+                subject = await self._prove_token(asked.subject, call)
+                actor = await self._prove_token(asked.actor, call) if len(asked.actor) else None
+                principal, token, lifetime = self._tokens.exchanged.exchange(asked, subject, actor, call.peer)
+            except (InvalidArgument, PermissionDenied) as error:
+                raise Refused(error, subject) from None
             made.append((token, lifetime))
             return principal
 
@@ -229,11 +242,13 @@ class AuthnService:
         except Rejected as rejected:
             await self._refuse(action, rejected, source, call, started)
             raise Unauthenticated(PUBLIC_MESSAGE) from None
+        except Refused as refused:
+            await self._refuse(action, refused, source, call, started)
+            raise refused.answer from None
         except DomainError as error:
-            entry = self._entry(
-                action, Result.ERROR, UNKNOWN_TYPE, source, call, started, error=error.code.name.lower()
-            )
-            await self._recorder.append_folded((source.address or call.peer, action), entry, call.deadline)
+            code = code_of(error)
+            entry = self._entry(action, Result.ERROR, UNKNOWN_TYPE, source, call, started, error=code)
+            await self._recorder.append_folded((source.address or call.peer, action, code), entry, call.deadline)
             raise
         entry = self._entry(
             action,
@@ -242,7 +257,7 @@ class AuthnService:
             source,
             call,
             started,
-            user=principal.subject,
+            user=principal.user,
             tenant=principal.tenant,
             credential_id=principal.credential_id,
             details=_details(principal),
@@ -274,7 +289,9 @@ class AuthnService:
                 return await authenticator.authenticate(credential, self._clock.now())
         raise Rejected(Reason.MALFORMED, UNKNOWN_TYPE)
 
-    async def _refuse(self, action: str, rejected: Rejected, source: Source, call: Call, started: float) -> None:
+    async def _refuse(
+        self, action: str, rejected: Rejected | Refused, source: Source, call: Call, started: float
+    ) -> None:
         entry = self._entry(
             action,
             Result.FAILURE,
@@ -284,13 +301,13 @@ class AuthnService:
             started,
             user=rejected.user,
             credential_id=rejected.credential_id,
-            error=rejected.reason.value,
+            error=rejected.reason,
         )
         key = (
             source.address or call.peer,
             action,
             rejected.auth_type,
-            rejected.reason.value,
+            rejected.reason,
             rejected.credential_id,
         )
         await self._recorder.append_folded(key, entry, call.deadline)

@@ -1,4 +1,4 @@
-"""Whom the configuration trusts: issuers, authorities of client certificates, and what they stand for."""
+"""What the configuration names: secrets, trusted issuers, authorities of client certificates and their rules."""
 
 import ssl
 from collections.abc import Sequence
@@ -11,10 +11,45 @@ from services.authn.model import EVERYWHERE, CertificateRule, NamespaceScope, Se
 from services.authn.rules import checked_issuer, is_role
 from services.common.config import read_secret
 from services.common.errors import InvalidArgument
-from services.common.runtime_errors import ConfigError
+from services.common.runtime_errors import ConfigError, StartupError
 
 MIN_SECRET = 32
-"""Bytes of an HS256 secret at least (RFC 7518, 3.2)."""
+"""Bytes at least of a pepper, a key-encryption key, and an HS256 secret (RFC 7518, 3.2)."""
+
+
+def check(config: AuthnConfig) -> None:
+    """Reads all that the configuration names, but no store, and asks nobody.
+
+    Raises:
+        StartupError: lists every problem.
+    """
+    problems: list[str] = []
+    for read in (
+        lambda: long_secret(config.pepper_file),
+        lambda: long_secret(config.kek_file),
+        lambda: read_secret(config.store_password_file) if config.store_password_file else None,
+        lambda: configured_issuers(config),
+        lambda: client_authorities(config),
+        lambda: certificate_rules(config),
+    ):
+        try:
+            read()
+        except StartupError as error:
+            problems.append(str(error))
+    if problems:
+        raise StartupError("\n".join(problems))
+
+
+def long_secret(path: Path) -> bytes:
+    """A secret from a file.
+
+    Raises:
+        ConfigError: it cannot be read or is too short.
+    """
+    secret = read_secret(path)
+    if len(secret) < MIN_SECRET:
+        raise ConfigError(path, [f"secret file holds fewer than {MIN_SECRET} bytes; write a random one"])
+    return secret
 
 
 def configured_issuers(config: AuthnConfig) -> Sequence[TrustedIssuer]:

@@ -133,8 +133,7 @@ class UserAdmin:
             await self._journal.refusing(act, lambda: _checked(given, name))
         made = self._maker.make_password() if password is None else None
         hashed = await self._hashing.hash(password or made or Secret(""))
-        await self._change(act, lambda: self._records.change(name, ends_tokens=True, password_hash=hashed))
-        await self._logins.unlock(name)
+        await self._change(act, lambda: self._records.reset_password(name, hashed))
         return made
 
     async def enrol_totp(self, name: str, call: Call) -> tuple[Secret, Sequence[Secret]]:
@@ -170,9 +169,7 @@ class UserAdmin:
             return step
 
         step = await self._journal.refusing(act, judge)
-        changed = await self._change(act, lambda: self._records.change(name, ends_tokens=True, totp_confirmed=True))
-        await self._logins.succeeded(name, self._clock.now(), step)
-        return changed
+        return await self._change(act, lambda: self._records.confirm_totp(name, step))
 
     async def remove_totp(self, name: str, call: Call) -> User:
         """Takes the second factor away, for a lost device. Raises as ``set_enabled``."""

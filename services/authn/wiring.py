@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 
 from kubegate.authn.v1 import admin_pb2, admin_pb2_grpc, authn_pb2, authn_pb2_grpc
 from services.authn.adapters.access_token import LEEWAY, AccessTokenAuthenticator, AccessTokenIssuer
@@ -38,7 +37,7 @@ from services.authn.journal import Journal
 from services.authn.service import AuthnService, Tokens
 from services.authn.servicer import AuthnServicer, CredentialAdminServicer
 from services.authn.signing_admin import SigningKeyAdmin
-from services.authn.trust import certificate_rules, client_authorities, configured_issuers
+from services.authn.trust import certificate_rules, client_authorities, configured_issuers, long_secret
 from services.authn.user_admin import UserAdmin
 from services.common.audit_client import AuditClient
 from services.common.clock import SystemClock
@@ -48,7 +47,6 @@ from services.common.grpc_client import Peer
 from services.common.grpc_server import GrpcServer
 from services.common.log import get_logger
 from services.common.runtime import announce_address
-from services.common.runtime_errors import ConfigError
 from services.common.telemetry import metrics
 from services.common.telemetry.process import Facts, Telemetry
 from services.common.writable import WritableProbe
@@ -67,15 +65,12 @@ PUBLISHED_AHEAD = timedelta(days=1)
 PRINCIPAL_KEPT = timedelta(minutes=10)
 """How long a key verifies principal tokens after it signed its last."""
 
-MIN_SECRET = 32
-"""Bytes of a pepper or key-encryption key at least."""
-
 
 async def main(config: AuthnConfig) -> None:
     """Serves until cancelled."""
     clock = SystemClock()
-    pepper = Pepper(_long_secret(config.pepper_file))
-    kek = KeyEncryptionKey(_long_secret(config.kek_file))
+    pepper = Pepper(long_secret(config.pepper_file))
+    kek = KeyEncryptionKey(long_secret(config.kek_file))
     password = read_secret(config.store_password_file).decode() if config.store_password_file else ""
     issuers_of_config = configured_issuers(config)
     store = Store.open(config.store, clock, password=password)
@@ -198,10 +193,3 @@ async def _upkeep(store: Store, rotations: Sequence[KeyRotation]) -> None:
                 await rotation.maintain()
             except Unavailable as error:
                 log.warning("signing keys not maintained", reason=error.public_message)
-
-
-def _long_secret(path: Path) -> bytes:
-    secret = read_secret(path)
-    if len(secret) < MIN_SECRET:
-        raise ConfigError(path, [f"secret file holds fewer than {MIN_SECRET} bytes; write a random one"])
-    return secret

@@ -16,7 +16,7 @@ from services.authz.service import AuthzService
 from services.common.clock import Clock
 from services.common.deadline import Deadline
 from services.common.errors import DomainError, PermissionDenied
-from services.common.recorded_changes import OUTCOME_PATIENCE, RecordedChanges
+from services.common.recorded_changes import OUTCOME_PATIENCE, RecordedChanges, code_of, intent_ends
 
 T = TypeVar("T")
 
@@ -56,8 +56,8 @@ class Admission:
         await self._recorder.acted(_about(act, metadata), Phase.WHOLE, act.caller.deadline)
 
     async def refused(self, act: Act, error: DomainError) -> None:
-        """Records that an admitted act was refused for what it asks."""
-        await self._recorder.acted(act, Phase.WHOLE, act.caller.deadline, error=error.public_message)
+        """Records that an admitted act was refused for what it asks; many of one kind become counted events (R25)."""
+        await self._recorder.act_refused(act, code_of(error), error.public_message)
 
     async def change(
         self,
@@ -77,12 +77,14 @@ class Admission:
             FailedPrecondition: the change stands and its outcome is not recorded.
         """
         act = _about(act, metadata or {})
-        intent_id = await self._recorder.acted(act, Phase.INTENT, act.caller.deadline)
+        deadline = act.caller.deadline
+        ends_at = intent_ends(self._clock.now(), deadline)
+        intent_id = await self._recorder.acted(act, Phase.INTENT, deadline, ends_at=ends_at)
 
         def outcome(error: Exception | None) -> Awaitable[str]:
-            said = error.public_message if isinstance(error, DomainError) else "internal error" if error else ""
-            deadline = Deadline.after(OUTCOME_PATIENCE)
-            return self._recorder.acted(act, Phase.OUTCOME, deadline, intent_id=intent_id, error=said)
+            said = code_of(error) if error else ""
+            patience = Deadline.after(OUTCOME_PATIENCE)
+            return self._recorder.acted(act, Phase.OUTCOME, patience, intent_id=intent_id, error=said)
 
         return await self._changes.carry_out(apply, outcome, undo)
 

@@ -1,14 +1,13 @@
 """Configuration of the authz service."""
 
-from services.common.config import FilePath, Model, PeerAddress, TlsFiles
+from services.common.config import FilePath, ListenAddress, Model, PeerAddress, TlsFiles
 from services.common.telemetry.config import TelemetryConfig
 
 
 class AuthzConfig(Model):
     """Relative paths start from the directory of the configuration file."""
 
-    listen: str
-    """Address to serve on, ``host:port``; port 0 takes a free one."""
+    listen: ListenAddress
     tls: TlsFiles
     authn: PeerAddress
     """Whose keys verify principal tokens."""

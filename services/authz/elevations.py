@@ -159,10 +159,10 @@ class Elevations:
             Unavailable: the reading could not be recorded.
         """
         act = await self._admission.admit(caller, token, _AREA, "list")
-        records = await self._store.records(act.principal.tenant or None, MAX_LISTED)
+        open_at = self._clock.now().timestamp() if open_only else None
+        records = await self._store.records(act.principal.tenant or None, MAX_LISTED, open_at=open_at)
         await self._admission.done(act)
-        now = self._clock.now().timestamp()
-        return [each for each in records if not open_only or (each.state is not State.REVOKED and now < each.expires)]
+        return records
 
     def _problem(self, wish: Wish) -> str:
         if wish.role not in self._in_force.engine.profiles.roles:

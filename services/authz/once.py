@@ -98,7 +98,7 @@ class Once:
         if not 1 <= len(text) <= MAX_KEY or len(digest) != DIGEST_BYTES:
             raise InvalidArgument(f"An idempotency key has 1 to {MAX_KEY} characters, its digest {DIGEST_BYTES} bytes.")
         principal = (await self._service.identify(caller, token, ())).principal
-        return Key(principal.issuer, principal.subject, text, digest)
+        return Key(principal.issuer, principal.subject, text)
 
     def _now(self) -> float:
         return self._clock.now().timestamp()

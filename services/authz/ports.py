@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
@@ -66,7 +67,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """An administrative act of a person (R15). ``error`` is empty where it succeeded."""
+    """An administrative act of a person (R15)."""
 
     caller: Caller
     principal: Principal
@@ -104,8 +105,26 @@ class Recorder(Protocol):
         """
         ...
 
-    async def acted(self, act: Act, phase: Phase, deadline: Deadline, *, intent_id: str = "", error: str = "") -> str:
-        """Records an administrative act durably and returns the event's id.
+    async def acted(
+        self,
+        act: Act,
+        phase: Phase,
+        deadline: Deadline,
+        *,
+        intent_id: str = "",
+        error: str = "",
+        ends_at: datetime | None = None,
+    ) -> str:
+        """Records an administrative act durably and returns the event's id. ``error``: the code of what it failed with.
+        ``ends_at``: of an intent, when its outcome is there at the latest (R21).
+
+        Raises:
+            DomainError: it is not known to be durable.
+        """
+        ...
+
+    async def act_refused(self, act: Act, code: str, message: str) -> None:
+        """Records a refused administrative act; a flood of one kind becomes counted events (R25).
 
         Raises:
             DomainError: it is not known to be durable.
@@ -207,19 +226,18 @@ class Store(Protocol):
         """Ends what is requested or active; False where it has ended."""
         ...
 
-    async def records(self, tenant: str | None, limit: int) -> list[Record]:
-        """Elevations, newest first; of one tenant, or of all for None."""
+    async def records(self, tenant: str | None, limit: int, *, open_at: float | None = None) -> list[Record]:
+        """Elevations, newest first; of one tenant, or of all for None; those only that are open at a time, if given."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An idempotency key of one person, and the digest of what it stands for."""
+    """An idempotency key of one person."""
 
     issuer: str
     subject: str
     text: str
-    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)

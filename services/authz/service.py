@@ -18,7 +18,7 @@ from services.common.clock import Clock
 from services.common.errors import Unauthenticated
 
 RELAYED_AREAS = {
-    "service/authn": frozenset({"keys", "users", "issuers", "certs", "grants"}),
+    "service/authn": frozenset({"keys", "users", "issuers", "grants"}),
     "service/audit": frozenset({"audit"}),
 }
 """Which areas of administration a service may ask about with a token issued to an operator (R15)."""

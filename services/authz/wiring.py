@@ -44,6 +44,19 @@ GRACE = 5.0
 """Seconds that calls in flight have when the service stops."""
 
 
+SHOWN = len("sha256:") + 12
+"""Characters of a policy's revision that the status shows."""
+
+
+def check(config: AuthzConfig) -> None:
+    """Reads what ``main`` reads before it opens the store and asks anybody.
+
+    Raises:
+        StartupError: as ``main``.
+    """
+    PolicyFile(config.policy).load()
+
+
 async def main(config: AuthzConfig) -> None:
     """Serves until cancelled."""
     clock = SystemClock()
@@ -90,7 +103,7 @@ async def main(config: AuthzConfig) -> None:
         metrics.follow(metrics.POLICY_REJECTED, lambda: float(bool(in_force.rejected)))
         metrics.follow(metrics.POLICY_REVISION, lambda: in_force.lease_revision)
         await in_force.start()
-        await telemetry.start(Facts(problems, in_force.notices, revision=lambda: f"policy {in_force.revision[:19]}"))
+        await telemetry.start(Facts(problems, in_force.notices, revision=lambda: f"policy {in_force.revision[:SHOWN]}"))
         port = await server.start()
         announce_address(config.address_file, f"{config.listen.rpartition(':')[0]}:{port}")
         async with asyncio.TaskGroup() as tasks:

@@ -4,8 +4,8 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -16,11 +16,12 @@ from services.cli.audit_filter import Since, event_filter
 from services.cli.options import DEFAULT_HOME, Home, Json
 from services.cli.output import NEGATIVE, emit_json, printable, run
 from services.cli.stack import Stack
+from services.cli.unfinished import Unfinished
+from services.common.deadline import OUTCOME_GRACE
 
 NOT_FOUND = 404
 
-GRACE_SECONDS = 180
-"""How long after its deadline an outcome may still come: the core sends it again for two minutes."""
+CORE = "service/mcp-core"
 
 PAGE = 5_000
 
@@ -32,7 +33,7 @@ def orphans(
     since: Since = "7d",
     grace: Annotated[
         int, typer.Option("--grace", min=0, help="Seconds after its deadline in which an outcome may still come.")
-    ] = GRACE_SECONDS,
+    ] = int(OUTCOME_GRACE.total_seconds()),
     home: Home = DEFAULT_HOME,
     as_json: Json = False,
 ) -> None:
@@ -44,9 +45,9 @@ def orphans(
 
     async def collect() -> list[dict[str, Any]]:
         async with Stack.load(home) as stack:
-            events = [event async for event in _events(stack, since)]
-            found = unfinished(events, datetime.now(UTC) - timedelta(seconds=grace))
-            return [{**intent, "cluster_now": _cluster_now(stack, intent)} for intent in found]
+            unfinished = await _unfinished(stack, since)
+            found = unfinished.overdue(datetime.now(UTC), grace)
+            return [{**intent, "cluster_now": _now(stack, intent)} for intent in found]
 
     rows = run(collect())
     if as_json:
@@ -58,20 +59,10 @@ def orphans(
         print(
             printable(f"{row['timestamp'][:19]}Z  {row['user']}  {row['action']}  {place}  request {row['request_id']}")
         )
-        print(printable(f"    begun, end unknown. The cluster says now: {row['cluster_now']}"))
+        asked = "The cluster says now: " if row["writer"] == CORE else ""
+        print(printable(f"    begun, end unknown. {asked}{row['cluster_now']}"))
     if rows:
         raise typer.Exit(NEGATIVE)
-
-
-def unfinished(events: Iterable[Mapping[str, Any]], before: datetime) -> list[dict[str, Any]]:
-    """The intents of the core whose deadline lay before a time and that have no outcome, oldest first."""
-    intents: dict[str, dict[str, Any]] = {}
-    for event in events:
-        if event.get("phase") == "intent":
-            intents[event["event_id"]] = dict(event)
-        elif event.get("phase") == "outcome":
-            intents.pop(event.get("intent_id", ""), None)
-    return [each for each in intents.values() if datetime.fromisoformat(each["deadline"]) < before]
 
 
 def subject(intent: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -81,16 +72,23 @@ def subject(intent: Mapping[str, Any]) -> tuple[str, str, str]:
     return (kind[0] if kind else plural), str(intent.get("namespace", "")), name
 
 
-async def _events(stack: Stack, since: str) -> AsyncIterator[dict[str, Any]]:
-    filter_ = event_filter("mcp_request", "", "", "", "", "", "", None, "", since, "")
-    cursor = ""
+async def _unfinished(stack: Stack, since: str) -> Unfinished:
+    """Of every writer, as audit counts them; of the other events none is sent."""
+    filter_ = event_filter("", "", "", "", "", "", "", ["phase=intent", "phase=outcome"], "", since, "")
+    found, cursor = Unfinished(), ""
     while True:
         request = audit_pb2.QueryRequest(filter=filter_, limit=PAGE, cursor=cursor)
         records, cursor = await query_records(stack, request)
-        for record in records:
-            yield json.loads(record.canonical_json)
+        found.add(json.loads(record.canonical_json) for record in records)
         if not cursor:
-            return
+            return found
+
+
+def _now(stack: Stack, intent: Mapping[str, Any]) -> str:
+    """One sentence about what an intent was about."""
+    if intent["writer"] == CORE:
+        return _cluster_now(stack, intent)
+    return f"It changes no cluster but {intent['writer']}: look there whether {intent['action']} took effect."
 
 
 def question(intent: Mapping[str, Any], clusters: Sequence[str]) -> dict[str, Any] | str:

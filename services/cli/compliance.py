@@ -22,6 +22,7 @@ from services.cli.output import NEGATIVE, emit_json, fail, run
 from services.cli.pki import write_private
 from services.cli.policy import load
 from services.cli.stack import PATIENCE, Stack
+from services.cli.unfinished import Unfinished
 from services.common.deadline import Deadline
 from services.common.ids import uuid7
 
@@ -68,12 +69,14 @@ def soc2(
         fail("--from must lie before --to")
     policy = load(HomeLayout(home).policy)
 
-    async def collect() -> tuple[tuple[list[dict[str, Any]], set[str]], Sequence[Holder]]:
+    async def collect() -> tuple[list[dict[str, Any]], set[str], list[dict[str, Any]], Sequence[Holder]]:
         async with Stack.load(home) as stack:
-            return await _events(stack, begin, end), _holders(await _keys(stack), policy)
+            events, others = await _events(stack, audit_pb2.Filter(), begin, end)
+            later = await _later_outcomes(stack, events, end)
+            return events, others, later, _holders(await _keys(stack), policy)
 
-    (events, others), holders = run(collect())
-    evidence = pack(begin, end, now, holders, events, _completeness(home, others))
+    events, others, later, holders = run(collect())
+    evidence = pack(begin, end, now, holders, events, _completeness(home, others), later)
     name = f"soc2-{begin:%Y%m%d}-{end:%Y%m%d}"
     files = {
         out / f"{name}.json": json.dumps(evidence, indent=2, ensure_ascii=False) + "\n",
@@ -136,11 +139,13 @@ def log(
         print(f"recorded as event {recorded.sequence}, {recorded.event_id}")
 
 
-async def _events(stack: Stack, begin: datetime, end: datetime) -> tuple[list[dict[str, Any]], set[str]]:
-    """The events of the period, and the ids of the logs of other replicas that some of them lie in."""
+async def _events(
+    stack: Stack, filter_: audit_pb2.Filter, begin: datetime, end: datetime
+) -> tuple[list[dict[str, Any]], set[str]]:
+    """The events of a time, and the ids of the logs of other replicas that some of them lie in."""
     events: list[dict[str, Any]] = []
     others: set[str] = set()
-    request = audit_pb2.QueryRequest(limit=PAGE)
+    request = audit_pb2.QueryRequest(limit=PAGE, filter=filter_)
     request.filter.since.FromDatetime(begin)
     request.filter.until.FromDatetime(end)
     while True:
@@ -149,6 +154,17 @@ async def _events(stack: Stack, begin: datetime, end: datetime) -> tuple[list[di
         others |= {record.log_id for record in records} - {""}
         if not request.cursor:
             return events, others
+
+
+async def _later_outcomes(stack: Stack, events: Sequence[dict[str, Any]], end: datetime) -> list[dict[str, Any]]:
+    """Outcomes after the period, of what was begun in it: for as long as audit takes them."""
+    until = Unfinished(events).settled()
+    if until is None or until <= end:
+        return []
+    filter_ = audit_pb2.Filter()
+    filter_.fields.add(path="phase", values=["outcome"])
+    found, _ = await _events(stack, filter_, end, until)
+    return found
 
 
 async def _keys(stack: Stack) -> Sequence[authn_pb2.ApiKey]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from services.cli.unfinished import Unfinished
+
 Event = Mapping[str, Any]
 
 LISTED = 500
@@ -95,8 +97,10 @@ def pack(
     holders: Sequence[Holder],
     events: Sequence[Event],
     completeness: Completeness,
+    later: Sequence[Event] = (),
 ) -> dict[str, Any]:
-    """The pack as JSON. ``events``: those of the period by their own time, in the order of the log."""
+    """The pack as JSON. ``events``: those of the period by their own time, in the order of the log. ``later``: outcomes
+    that came after it, of what was begun in it."""
     seen = _seen(events)
     sections = {
         "access_review": {
@@ -124,7 +128,7 @@ def pack(
             "root": completeness.root,
             "public_key": completeness.public_key,
             "checked": list(completeness.checked),
-            "unfinished": [_short(each) for each in _unfinished(events)],
+            "unfinished": [_short(each) for each in Unfinished([*events, *later]).overdue(made)],
         },
     }
     for name, section in sections.items():
@@ -217,14 +221,6 @@ def _reading(each: Event) -> bool:
     action = str(each["action"])
     begins = "phase" not in each
     return each["event_type"] == "admin" and action.startswith("audit.") and action not in KEEPING and begins
-
-
-def _unfinished(events: Sequence[Event]) -> list[Event]:
-    """Intents of the period without an outcome: it is unknown whether they were carried out (R21)."""
-    finished = {(each["writer"], each.get("intent_id")) for each in events if each.get("phase") == "outcome"}
-    return [
-        each for each in events if each.get("phase") == "intent" and (each["writer"], each["event_id"]) not in finished
-    ]
 
 
 def _listed(title: str, events: Iterable[Event]) -> dict[str, Any]:

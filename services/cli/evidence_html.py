@@ -160,7 +160,7 @@ def _completeness(section: Mapping[str, Any]) -> str:
         '<p class="flag">It is unknown whether these were carried out: their outcome is missing.</p>'
         + _event_table(section["unfinished"])
         if section["unfinished"]
-        else "<p>Every change has its outcome on record.</p>"
+        else "<p>Every change whose time is over has its outcome on record.</p>"
     )
     return f"<p>{_text(span)}</p><ul>{checked}</ul>{signed}{unfinished}"
 

@@ -32,18 +32,28 @@ class KeyPair:
     key: bytes
 
     def write(self, directory: Path, ca: bytes) -> None:
-        """Writes ``tls.key``, ``tls.crt`` and ``ca.crt`` into a directory that only its owner may enter."""
+        """Writes ``tls.key``, ``ca.crt`` and ``tls.crt`` into a directory that only its owner may enter; each appears
+        whole, and the certificate last, for services follow them."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(directory / "tls.key", self.key)
-        (directory / "ca.crt").write_bytes(ca)
-        (directory / "tls.crt").write_bytes(self.certificate)
+        write_public(directory / "ca.crt", ca)
+        write_public(directory / "tls.crt", self.certificate)
 
 
 def write_private(path: Path, data: bytes) -> None:
     """Writes a file that only its owner may read, from its first byte on, and replaces an earlier one whole."""
+    _replace(path, data, 0o600)
+
+
+def write_public(path: Path, data: bytes) -> None:
+    """Writes a file that others may read, as far as the umask lets them, and replaces an earlier one whole."""
+    _replace(path, data, 0o666)
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
     partial = path.with_name(path.name + ".part")
     partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
     partial.replace(path)
@@ -130,7 +140,7 @@ class Authority:
         )
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(directory / "ca.key", _pem(key))
-        (directory / "ca.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        write_public(directory / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
         return cls(certificate, key)
 
     @property

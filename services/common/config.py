@@ -10,7 +10,7 @@ import yaml
 
 from services.common.runtime_errors import ConfigError
 
-__all__ = ["ConfigError", "FilePath", "Model", "PeerAddress", "TlsFiles", "load_config", "read_secret"]
+__all__ = ["ConfigError", "FilePath", "ListenAddress", "Model", "PeerAddress", "TlsFiles", "load_config", "read_secret"]
 
 
 class Model(pydantic.BaseModel):
@@ -26,6 +26,10 @@ def _resolve(value: Path, info: pydantic.ValidationInfo) -> Path:
 
 FilePath = Annotated[Path, pydantic.AfterValidator(_resolve)]
 """A path; relative ones start from the directory of the configuration file."""
+
+
+ListenAddress = Annotated[str, pydantic.Field(pattern=r"^[^\s]+:\d{1,5}$")]
+"""Address to serve on, ``host:port``; port 0 takes a free one."""
 
 
 class TlsFiles(Model):

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Self
 
 from services.common.errors import DeadlineExceeded
@@ -11,6 +12,10 @@ HOP_RESERVE = 0.020
 
 MINIMUM = 0.100
 """A question with less than this left is refused instead of being asked."""
+
+OUTCOME_GRACE = timedelta(seconds=180)
+"""Time that an outcome may take on its way after the deadline of its intent: the core sends it again for two minutes
+(R20). After it audit no longer takes it, so what is reported as unknown stays unknown (R21)."""
 
 
 @dataclass(frozen=True, slots=True)

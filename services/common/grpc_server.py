@@ -79,9 +79,7 @@ class GrpcServer:
         what an operator should know although it serves.
         """
         self._listen = listen
-        self._callers: dict[str, Sequence[str]] = {
-            f"/{_HEALTH}/{method}": _MESH for method in ("Check", "Watch", "List")
-        }
+        self._callers: dict[str, Sequence[str]] = {f"/{_HEALTH}/Check": _MESH}
         self._credentials = server_credentials(tls)
         self._stopping = asyncio.Event()
         self._server = aio.server(
@@ -158,9 +156,10 @@ class _Gate(aio.ServerInterceptor):
         details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(details)
-        if handler is None:
+        allow = self._callers.get(details.method)
+        # What nobody may call, such as the rest of grpc.health.v1, is not there: UNIMPLEMENTED.
+        if handler is None or allow is None:
             return None
-        allow = self._callers.get(details.method, ())
         if handler.response_streaming:
             streaming = handler.stream_stream or handler.unary_stream
             build = (

@@ -7,7 +7,7 @@ Every item has a deadline of its own, answers come in any order, and an item's e
 import asyncio
 import random
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import Context
 from typing import Any, Generic, TypeVar
@@ -103,7 +103,7 @@ class _Stream:
     ) -> None:
         self._call = call
         self._request_type = request_type
-        self._outbox: deque[Any] = deque()
+        self._outbox: OrderedDict[int, Any] = OrderedDict()
         self._wake = asyncio.Event()
         self.pending: dict[int, asyncio.Future[Any]] = {}
         self.closing = False
@@ -118,9 +118,14 @@ class _Stream:
     def send(self, item: Any) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.pending[item.header.id] = future
-        self._outbox.append(item)
+        self._outbox[item.header.id] = item
         self._wake.set()
         return future
+
+    def forget(self, number: int) -> None:
+        """Nobody waits for that item any more: unless it has left already, it never does."""
+        self.pending.pop(number, None)
+        self._outbox.pop(number, None)
 
     def retire(self) -> None:
         """Takes no more items; closes when the last answer is there."""
@@ -142,13 +147,13 @@ class _Stream:
             self.fail(error if isinstance(error, aio.AioRpcError) else None)
 
     def _batch(self) -> list[Any]:
-        batch = [self._outbox.popleft()]
+        batch = [self._outbox.popitem(last=False)[1]]
         size = batch[0].ByteSize()
         while self._outbox and len(batch) < MAX_BATCH:
-            size += self._outbox[0].ByteSize()
+            size += next(iter(self._outbox.values())).ByteSize()
             if size > MAX_BATCH_BYTES:
                 break
-            batch.append(self._outbox.popleft())
+            batch.append(self._outbox.popitem(last=False)[1])
         return batch
 
     async def _read(self) -> None:
@@ -268,10 +273,10 @@ class StreamClient(Generic[Request, Response]):
                 async with asyncio.timeout(remaining):
                     answer = await stream.send(self._item_type(header=header, request=request))
             except TimeoutError:
-                stream.pending.pop(number, None)
+                stream.forget(number)
                 raise DeadlineExceeded(f"The {self._peer.name} service did not answer in time.") from None
             except asyncio.CancelledError:
-                stream.pending.pop(number, None)
+                stream.forget(number)
                 raise
             except StreamBroken:
                 if attempts >= 2 and Deadline(give_up).expired:

@@ -9,6 +9,7 @@ machine all end it by themselves.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 from grpc import aio
@@ -63,6 +64,8 @@ class Lease:
         self._clock = clock or SystemClock()
         self._sent_at = float("-inf")
         self._sequence = 0
+        self._held: Any = None
+        """The stream whose answers count now."""
         self.revision = 0
         """The newest revision seen; what was computed under an older one must not be cached."""
         self._wanted = asyncio.Event()
@@ -95,28 +98,43 @@ class Lease:
         """Runs until cancelled: pings, applies answers, opens lost streams again."""
         LEASE_LOST.labels(self._peer.name)
         follow(LEASE_FRESH.labels(self._peer.name), lambda: float(self.fresh()))
-        while True:
-            call: Any = None
-            renew_at = self._clock.monotonic() + MAX_AGE * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
-            try:
-                call = self._method(self._peer.channel())()
-                # A stream that ends is known to be lost before the next ping finds out.
-                call.add_done_callback(lambda _: self._lose())
-                while self._clock.monotonic() < renew_at:
-                    await self.ping(call)
-                    await self._pause()
-                continue
-            except Exception as error:  # noqa: BLE001 - whatever it is, the lease runs out and is tried again
-                self._lose()
-                self._outage.failed(cause=type(error).__name__)
-                LEASE_LOST.labels(self._peer.name).inc()
-            finally:
-                if call is not None:
-                    call.cancel()
-            await asyncio.sleep(RETRY)
+        call: Any = None
+        try:
+            while True:
+                renew_at = self._clock.monotonic() + MAX_AGE * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
+                try:
+                    call = self._method(self._peer.channel())()
+                    call.add_done_callback(partial(self._ended, call))
+                    while self._clock.monotonic() < renew_at:
+                        await self.ping(call)
+                        self._hold(call)
+                        await self._pause()
+                    continue
+                except Exception as error:  # noqa: BLE001 - whatever it is, the lease runs out and is tried again
+                    self._lose(call)
+                    self._outage.failed(cause=type(error).__name__)
+                    LEASE_LOST.labels(self._peer.name).inc()
+                await asyncio.sleep(RETRY)
+        finally:
+            self._lose(call)
 
-    def _lose(self) -> None:
+    def _hold(self, call: Any) -> None:
+        """A stream that has answered takes the place of the one before it, which held until now (make before break)."""
+        old, self._held = self._held, call
+        if old is not None and old is not call:
+            old.cancel()
+
+    def _ended(self, call: Any, _: object) -> None:
+        # A stream that ends is known to be lost before the next ping finds out; one that was replaced is no loss.
+        if call is self._held:
+            self._sent_at = float("-inf")
+
+    def _lose(self, call: Any) -> None:
+        held, self._held = self._held, None
         self._sent_at = float("-inf")
+        for each in (held, call):
+            if each is not None:
+                each.cancel()
 
     async def _pause(self) -> None:
         try:

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from services.common.errors import DomainError, FailedPrecondition, Unavailable
+from services.common.deadline import Deadline
+from services.common.errors import Code, DomainError, FailedPrecondition, Unavailable
 from services.common.log import get_logger
 
 OUTCOME_PATIENCE = 5.0
@@ -14,6 +16,16 @@ T = TypeVar("T")
 Undo = Callable[[], Awaitable[object]]
 
 log = get_logger("recorded_changes")
+
+
+def code_of(error: Exception) -> str:
+    """What the record says of a refusal or a failure: its code, for a message may hold what a caller wrote."""
+    return (error.code if isinstance(error, DomainError) else Code.INTERNAL).name.lower()
+
+
+def intent_ends(now: datetime, deadline: Deadline) -> datetime:
+    """When an intent without an outcome is an orphan at the earliest (R21)."""
+    return now + timedelta(seconds=max(deadline.remaining(), 0.0) + OUTCOME_PATIENCE)
 
 
 class RecordedChanges:

@@ -19,8 +19,15 @@ __all__ = ["ConfigError", "StartupError", "announce_address", "run"]
 C = TypeVar("C", bound=Model)
 
 
-def run(main: Callable[[C], Awaitable[None]], model: type[C], prog: str, description: str) -> NoReturn:
-    """Runs a service until SIGTERM or SIGINT, then cancels ``main`` and waits for it to clean up.
+def run(
+    main: Callable[[C], Awaitable[None]],
+    model: type[C],
+    prog: str,
+    description: str,
+    check: Callable[[C], None] | None = None,
+) -> NoReturn:
+    """Runs a service until SIGTERM or SIGINT, then cancels ``main`` and waits for it to clean up. ``check``: looks at
+    what the configuration names, for ``--check-config``; opens no store and asks nobody.
 
     Exit codes: 0 stopped as asked or configuration valid, 1 crashed, 2 could not start; then standard error
     carries one line for each problem.
@@ -33,12 +40,18 @@ def run(main: Callable[[C], Awaitable[None]], model: type[C], prog: str, descrip
         metavar="FILE",
         help="YAML configuration file",
     )
-    parser.add_argument("--check-config", action="store_true", help="check the configuration and exit")
+    parser.add_argument(
+        "--check-config",
+        action="store_true",
+        help="check the configuration and the files that it names, but no store, and exit",
+    )
     args = parser.parse_args()
     name = prog.rpartition(".")[2]
     try:
         config = load_config(model, args.config)
         if args.check_config:
+            if check is not None:
+                check(config)
             sys.stdout.write(f"{args.config}: valid\n")
             sys.exit(0)
         log.configure(name)

@@ -130,7 +130,8 @@ def lines(pod: Object, container: Object, run: Run, until: float, *, crashing: b
             yield at, f"{_iso(at)} {text}" if text[0].isupper() else text
     count = int((until - run.start) / pause)
     seed = hashlib.sha256(f"{pod['metadata']['uid']}/{container['name']}/{run.start}".encode()).hexdigest()
-    for i in range(max(1, count - KEPT_LINES), count + 1):
+    # The span that has begun may have its line already: whoever follows would never see one that shows up late.
+    for i in range(max(1, count - KEPT_LINES), count + 2):
         chance = random.Random(f"{seed}/{i}")  # noqa: S311 - made-up log lines
         at = run.start + i * pause + chance.random() * pause * 0.9 - pause
         if run.start < at <= until:

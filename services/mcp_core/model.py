@@ -10,9 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from services.common.deadline import Deadline
-
-OWN_ISSUER = "kubegate"
-"""The issuer of our own users and keys."""
+from services.common.identity import user_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +68,7 @@ class Principal:
     @property
     def user(self) -> str:
         """The identity in one text, as audit and authz show it: two identities never share a name (R1)."""
-        if self.issuer == OWN_ISSUER and ":" not in self.subject:
-            return self.subject
-        return f"{self.issuer}:{self.subject}"
+        return user_name(self.issuer, self.subject)
 
 
 @dataclass(frozen=True, slots=True)

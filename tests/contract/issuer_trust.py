@@ -3,7 +3,7 @@
 from typing import Any
 
 from services.authn.adapters.external_token import ExternalTokenAuthenticator
-from services.authn.adapters.jwks import HttpsDocuments, KeySets
+from services.authn.adapters.jwks import Documents, HttpsDocuments, KeySets
 from services.authn.model import Principal, TrustedIssuer
 from services.authn.rules import checked_issuer
 from tests.fakes.clock import FakeClock
@@ -14,14 +14,15 @@ from tests.unit.authn.support import NOW, Revoked, token
 class Trust:
     """The authenticator and the one issuer that it trusts."""
 
-    def __init__(self, provider: Issuer, **settings: Any) -> None:
+    def __init__(self, provider: Issuer, documents: Documents | None = None, **settings: Any) -> None:
         self.provider = provider
         self.clock = FakeClock(NOW)
         self.documents = HttpsDocuments()
         values = {"issuer": provider.url, "audience": "kubegate", "ca_pem": provider.ca_pem, **settings}
         self.issuer = checked_issuer(TrustedIssuer(**values), "https://own.example")
         self.revoked = Revoked()
-        self.judge = ExternalTokenAuthenticator(self, KeySets(self.documents, self.clock), self.revoked)
+        self.keys = KeySets(documents or self.documents, self.clock)
+        self.judge = ExternalTokenAuthenticator(self, self.keys, self.revoked)
 
     def find(self, issuer: str) -> TrustedIssuer | None:
         return self.issuer if issuer == self.issuer.issuer else None

@@ -42,7 +42,8 @@ async def test_an_append_goes_on_under_the_same_id_while_audit_restarts(audit: F
     await client.append(event("before"), deadline=Deadline.after(20))
     await audit.stop()
     appending = asyncio.create_task(client.append(event("during"), deadline=Deadline.after(20)))
-    await asyncio.sleep(0.2)
+    while not client.problems():
+        await asyncio.sleep(0.01)
     assert not appending.done()
     await audit.start()
     event_id = await appending

@@ -1,12 +1,13 @@
 """One contract for both engines: SQLite and PostgreSQL store, recover, find, prove and count alike."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.audit import canonical
+from services.audit import bounded, canonical
 from services.audit.adapters.engine import Reads
 from services.audit.adapters.postgres.store import PostgresStore
 from services.audit.adapters.sqlite_store import CHUNK
@@ -155,15 +156,38 @@ def test_counts_and_orphans(open_store: Open) -> None:
     store.commit([Draft(each.fields(CORE)) for each in (lost, kept, outcome(kept.event_id))])
     store.commit([draft(user="a", timestamp=NOW + timedelta(hours=1)), draft(user="a", result=Result.FAILURE)])
     reads: Reads = store.reads()
-    assert [orphan.event_id for orphan in reads.orphans(NOW + timedelta(minutes=1))] == [lost.event_id]
-    assert reads.orphans(NOW) == []
+    found, after = reads.unfinished({})
+    assert [(each.writer, each.event_id, each.user) for each in found] == [(CORE, lost.event_id, "lost")]
+    assert reads.unfinished(after) == ((), after)
+    assert reads.without_outcome(found) == found
+    store.commit([Draft(outcome(lost.event_id).fields(CORE))])
+    assert reads.without_outcome(found) == []
+    assert reads.unfinished({})[0] == []
     hour = int(NOW.timestamp())
     counts = [
         (each.bucket, each.values, each.count) for each in reads.count(Filter({"user": "a"}), ["result"], 3600, 9)
     ]
     assert counts == [(hour, ("failure",), 1), (hour + 3600, ("success",), 1)]
-    assert [each.count for each in reads.count(Filter(), [], 0, 9)] == [5]
+    assert [each.count for each in reads.count(Filter(), [], 0, 9)] == [6]
     assert reads.count(Filter({"user": "nobody"}), [], 0, 9) == []
+    reads.close()
+
+
+@pytest.mark.req("R21")
+def test_intents_are_looked_for_in_short_statements_of_new_records_only(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "SCAN", 2)
+    store = open_store()
+    intents = [intent() for _ in range(5)]
+    store.commit([Draft(each.fields(CORE)) for each in intents])
+    reads: Reads = store.reads()
+    after: Mapping[str, int] = {}
+    for expected in ([0, 1], [2, 3], [4], []):
+        found, after = reads.unfinished(after)
+        assert [each.sequence for each in found] == expected
+    store.commit([Draft(each.fields(CORE)) for each in (outcome(intents[0].event_id), intent())])
+    assert [each.sequence for each in reads.unfinished(after)[0]] == [6]
     reads.close()
 
 

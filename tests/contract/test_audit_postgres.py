@@ -1,6 +1,8 @@
 """A log in PostgreSQL: partitions, what is altered in it, databases and URLs that are refused, the whole service."""
 
 import json
+import os
+import socket
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,12 +10,13 @@ import psycopg
 import pytest
 
 from kubegate.audit.v1 import audit_pb2
-from services.audit.adapters.postgres.connection import check_url, describe
+from services.audit.adapters.postgres.connection import check_url, connect, describe
 from services.audit.adapters.postgres.store import PostgresStore
 from services.audit.checkpoint import NoteSigner, origin_of
 from services.audit.receipt import check
 from services.audit.verify import Altered, log_files, verify_log
 from services.audit.verify.database import verify_database
+from services.common.postgres import UNANSWERED
 from services.common.runtime_errors import StartupError
 from tests.fakes.audit_rig import SIGNING_KEY, Rig
 from tests.fakes.audit_rig import event as wire_event
@@ -100,6 +103,43 @@ def test_a_database_that_is_away_is_said_in_words_without_its_password(tmp_path:
     with pytest.raises(StartupError, match="cannot be") as refusal:
         PostgresStore(f"postgresql://u:geheim@/audit?host={tmp_path}", "test", signer())
     assert "geheim" not in str(refusal.value)
+
+
+@pytest.mark.req("I4.7")
+def test_a_database_behind_a_silent_partition_is_given_up(postgres: Postgres) -> None:
+    """Else the one thread that writes waits for a quarter of an hour, and with it everybody."""
+    url = postgres.database().replace("kubegate@", f"kubegate:{postgres.password}@")
+    connection = connect(url)
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNANSWERED["tcp_user_timeout"]
+        assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == UNANSWERED["keepalives_idle"]
+    connection.close()
+    with connect(f"{url}?tcp_user_timeout=7000") as patient, socket.socket(fileno=os.dup(patient.fileno())) as line:
+        assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000, "what the URL says holds"
+
+
+@pytest.mark.req("I4.7", "R23")
+def test_a_statement_that_hangs_ends_the_commit_and_not_the_writer(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.audit.adapters.postgres.store.COMMIT_PATIENCE", 200)
+    store = PostgresStore(postgres.socket_url(), "test", signer())
+
+    def hang() -> None:
+        store._connection.execute("SELECT pg_sleep(60)")
+
+    finish = store._finish
+    monkeypatch.setattr(store, "_finish", hang)
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        store.commit([draft()])
+    monkeypatch.setattr(store, "_finish", finish)
+    for _ in range(2):
+        assert store.recover() == []
+        assert store._connection.execute("SHOW statement_timeout").fetchall() == [("200ms",)]
+    store.commit([draft()])
+    assert store.size == 1
+    store.close()
 
 
 @pytest.mark.req("I4.7", "I4.4")

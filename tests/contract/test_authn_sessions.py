@@ -115,6 +115,39 @@ async def test_a_refresh_token_is_good_once_and_its_second_use_ends_the_family(t
 
 
 @pytest.mark.req("I3.5")
+@pytest.mark.parametrize("reused", [False, True], ids=["undone", "reused before it was undone"])
+async def test_a_use_that_is_undone_opens_no_second_one(target: Target, reused: bool) -> None:
+    store = target.open()
+    users = UserStore(store, LoginStore(store, PEPPER))
+    await users.add(make_user())
+    user = users.find("admin")
+    assert user is not None
+    revoked = RevokedTokens(store, target.clock)
+    tokens = RefreshTokenStore(store, PEPPER, revoked, 3600, target.clock)
+    first, family = await tokens.start(user.principal("password", "password:admin", NOW, ("pwd",)))
+    _, unseen, _ = await tokens.use(first)
+    if reused:
+        with pytest.raises(Rejected):
+            await tokens.use(first)
+    await tokens.undo_use(first, unseen)
+    with pytest.raises(Rejected):
+        await tokens.use(unseen)
+    assert revoked.is_revoked(family) is reused
+    if reused:
+        with pytest.raises(Rejected):
+            await tokens.use(first)
+        return
+    _, second, _ = await tokens.use(first)
+    _, third, _ = await tokens.use(second)
+    await tokens.undo_use(first, second)
+    with pytest.raises(Rejected) as caught:
+        await tokens.use(first)
+    assert caught.value.reason is Reason.REUSED, "what followed was used, so it had been seen"
+    with pytest.raises(Rejected):
+        await tokens.use(third)
+
+
+@pytest.mark.req("I3.5")
 @pytest.mark.parametrize("how", ["expired", "disabled", "password reset", "deleted", "ended", "two at once"])
 async def test_a_refresh_token_ends_with_what_it_stands_for(target: Target, how: str) -> None:
     store = target.open()

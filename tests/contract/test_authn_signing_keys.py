@@ -71,6 +71,7 @@ async def test_signing_keys_rotate_by_the_clock_without_a_gap(target: Target) ->
     target.clock.advance(2 * 3600)
     await rotation.maintain()
     assert states() == {following: "current"}
+    assert first not in ring._opened, "nor is its secret in memory"
     now = await rotation.rotate()
     assert states() == {following: "previous", now.kid: "current"}
     again, _ = await open_ring(target.reopen(), KEK, Purpose.ACCESS, target.clock, SCHEDULE)

@@ -1,9 +1,12 @@
 """Records and revisions of authn's store, one suite for both engines: SQLite, and a real PostgreSQL on loopback."""
 
 import asyncio
+import os
+import socket
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,7 @@ from services.authn.adapters.issuer_store import IssuerStore
 from services.authn.adapters.store import Store
 from services.authn.model import NamespaceScope, Principal, TrustedIssuer
 from services.common.errors import Unavailable
+from services.common.postgres import UNANSWERED
 from tests.contract.authn_target import Target
 from tests.fakes.postgres import Postgres
 from tests.unit.authn.support import NOW, make_key, make_user
@@ -177,6 +181,17 @@ async def test_without_its_database_a_replica_judges_nothing_and_answers_no_leas
     finally:
         postgres.start()
     assert await store.current() == known
+    target.close()
+
+
+@pytest.mark.req("I3.13")
+async def test_a_database_behind_a_silent_partition_is_given_up(postgres: Postgres) -> None:
+    target = Target(postgres.database(), postgres.password)
+    with target.open()._engine.connect() as connection:
+        line: Any = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(line.fileno())) as raw:
+            assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNANSWERED["tcp_user_timeout"]
+            assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     target.close()
 
 

@@ -18,7 +18,7 @@ from kubegate.audit.v1 import audit_pb2
 from kubegate.authn.v1 import admin_pb2, admin_pb2_grpc, authn_pb2, authn_pb2_grpc
 from kubegate.common.v1 import identity_pb2, lease_pb2
 from services.common.deadline import Deadline
-from services.common.errors import DomainError, PermissionDenied, Unauthenticated, Unavailable
+from services.common.errors import DeadlineExceeded, DomainError, PermissionDenied, Unauthenticated, Unavailable
 from tests.fakes.authn_stack import CORE, OPERATOR, AuthnStack
 
 PLATFORM = "platform/billing"
@@ -139,6 +139,32 @@ async def test_a_grant_that_is_none_is_the_generic_refusal(stack: AuthnStack) ->
     ):
         with pytest.raises(Unauthenticated, match=r"^Authentication failed: the credential is not valid\.$"):
             await stack.ask(PLATFORM, "IssueToken", request)
+
+
+@pytest.mark.req("I3.5", "R18")
+@pytest.mark.parametrize("how", ["refused", "away", "silent"])
+async def test_a_refresh_token_is_not_used_up_by_what_cannot_be_recorded(stack: AuthnStack, how: str) -> None:
+    """Regression: it was, so that asking again ended the family."""
+    first = await stack.issue("admin", stack.first.admin_password)
+    renewal = authn_pb2.IssueTokenRequest(refresh_token=first.refresh_token)
+    if how == "refused":
+        stack.audit.fail_when = lambda event: event.action == "refresh_token"
+    elif how == "silent":
+        stack.audit.release.clear()
+    else:
+        await stack.audit.stop()
+    with pytest.raises((Unavailable, DeadlineExceeded)):
+        await stack.ask(PLATFORM, "IssueToken", renewal, seconds=1)
+    if how == "away":
+        await stack.audit.start()
+    stack.audit.reset()
+    second = await stack.ask(PLATFORM, "IssueToken", renewal, seconds=20)
+    for issued in (first, second):
+        assert (await stack.authenticate(issued.access_token)).principal.subject == "admin"
+    with pytest.raises(Unauthenticated):
+        await stack.ask(PLATFORM, "IssueToken", renewal)
+    with pytest.raises(Unauthenticated):
+        await stack.authenticate(second.access_token)
 
 
 @pytest.mark.req("I3.5")

@@ -162,6 +162,19 @@ async def test_nobody_approves_their_own_nor_beyond_what_they_hold(world: World,
     assert (await desk.approve(asked.id, desk.token("frank", "small-boss", "deleter"))).approved_by == "kubegate:frank"
     refused = [each for each in world.log.events(ADMIN) if each.result == audit_pb2.RESULT_FAILURE]
     assert [each.user for each in refused] == ["alice", "carol"], "denials by policy are authorization events"
+    assert {each.error_message for each in refused} == {"permission_denied"}
+    assert "own" in refused[0].metadata["reason"]
+
+
+@pytest.mark.req("R25", "R18")
+async def test_a_flood_of_refused_acts_becomes_counted_events(world: World, desk: Desk) -> None:
+    asked = await desk.request(desk.token("alice", "asker"))
+    token = desk.token("alice", "boss")
+    tries = [desk.approve(asked.id, token) for _ in range(20)]
+    assert {type(each) for each in await asyncio.gather(*tries, return_exceptions=True)} == {PermissionDenied}
+    refused = [each for each in world.log.events(ADMIN) if each.result == audit_pb2.RESULT_FAILURE]
+    assert len(refused) < 20
+    assert sum(int(each.metadata["count"]) for each in refused) == 20
 
 
 @pytest.mark.req("R17", "R18", "I3.5")
@@ -201,6 +214,8 @@ async def test_of_two_approvals_at_once_one_wins_and_what_is_unrecorded_is_taken
     tries = [desk.approve(asked.id, desk.token(name, "boss")) for name in ("bob", "carol")]
     results = await asyncio.gather(*tries, return_exceptions=True)
     assert sorted(type(each).__name__ for each in results) == ["Conflict", "Elevation"]
+    lost = [each for each in world.log.events(ADMIN) if each.result == audit_pb2.RESULT_ERROR]
+    assert [(each.phase, each.error_message) for each in lost] == [(audit_pb2.PHASE_OUTCOME, "aborted")]
 
     other = await desk.request(desk.token("dave", "asker"))
     world.log.refuse = lambda event: event.phase == audit_pb2.PHASE_OUTCOME

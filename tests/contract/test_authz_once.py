@@ -164,7 +164,7 @@ async def test_malformed_keys_are_refused(world: World, wrong: once_pb2.OnceKey)
 @pytest.mark.req("R16", "R20", "R27")
 async def test_the_store_remembers_over_a_restart_and_forgets_in_time(tmp_path: Path) -> None:
     path = tmp_path / "authz.db"
-    mine = Key("kubegate", "alice", "key-1", SCALE)
+    mine = Key("kubegate", "alice", "key-1")
 
     def made(name: str, now: float) -> Claim:
         return Claim(name, SCALE, "req-1", now, now + 30)

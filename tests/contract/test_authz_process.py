@@ -172,6 +172,18 @@ async def test_check_config_checks_and_ends(mesh: Mesh, tmp_path: Path) -> None:
     config = write_config(mesh, tmp_path / "authz", POLICY, authn=1, audit=1)
     code, said = await (await Process.start("authz", config, "--check-config")).ended()
     assert (code, said) == (0, f"{config}: valid\n")
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"listen": "nowhere"}))
+    code, said = await (await Process.start("authz", config, "--check-config")).ended()
+    assert (code, "listen: " in said) == (2, True)
+
+
+@pytest.mark.req("I2.11")
+async def test_checking_reads_the_policy(mesh: Mesh, tmp_path: Path) -> None:
+    """Regression: a configuration was called valid whose policy no authz could start with."""
+    config = write_config(mesh, tmp_path / "authz", "roles: 7\n", authn=1, audit=1)
+    code, said = await (await Process.start("authz", config, "--check-config")).ended()
+    assert code == 2
+    assert "roles" in said
 
 
 @pytest.mark.req("I2.6")

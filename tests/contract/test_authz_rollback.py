@@ -146,7 +146,8 @@ async def test_where_the_file_cannot_say_it_nothing_is_changed_and_the_next_step
     assert desk.path.read_bytes() == before
     assert (await desk.in_force()).content == WIDER.encode()
     outcome = [event for event in desk.world.log.events(ADMIN) if event.action == "policy.rollback"][-1]
-    assert (outcome.phase, outcome.result) == (audit_pb2.PHASE_OUTCOME, audit_pb2.RESULT_FAILURE)
+    assert (outcome.phase, outcome.result) == (audit_pb2.PHASE_OUTCOME, audit_pb2.RESULT_ERROR)
+    assert outcome.error_message == "failed_precondition"
     if how == "pending change":
         desk.path.rename(desk.path.with_name("mine.yaml"))
         assert (await desk.back_to(first.number)).policy.revision == first.revision

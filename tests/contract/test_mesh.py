@@ -208,7 +208,8 @@ async def test_a_stopping_server_answers_what_is_in_flight_and_takes_no_more(ser
     while not served.echo.asked:
         await asyncio.sleep(0.01)
     stopping = asyncio.create_task(served.server.stop(20))
-    await asyncio.sleep(0.1)
+    while not served.server._stopping.is_set():
+        await asyncio.sleep(0)
     with pytest.raises((Unavailable, DeadlineExceeded)):
         await stream.ask(question("late"), Deadline.after(1))
     assert "late" not in served.echo.asked
@@ -245,6 +246,12 @@ async def test_health_says_what_is_missing_and_reflection_is_off(served: Fixture
     with pytest.raises(aio.AioRpcError) as caught:
         async for _ in reflect(iter([b""]), timeout=5):
             pass
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(aio.AioRpcError) as caught:
+        await health.Watch(health_pb2.HealthCheckRequest(), timeout=5).read()
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(aio.AioRpcError) as caught:
+        await health.List(health_pb2.HealthListRequest(), timeout=5)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     await peer.close()
 

@@ -9,9 +9,11 @@ from typing import Any
 import grpc
 import pydantic
 import pytest
+import structlog
 
+from services.cli.placing import free_port
 from services.common.runtime_errors import StartupError
-from services.common.telemetry import metrics, tracing
+from services.common.telemetry import metrics, otlp, tracing
 from services.common.telemetry.config import MetricsConfig, TelemetryConfig, TracesConfig
 from services.common.telemetry.process import Facts, Telemetry
 from services.common.telemetry.trace_context import TraceContext
@@ -256,6 +258,44 @@ async def test_sampling_is_decided_once_at_the_beginning_of_a_trace(tmp_path: Pa
     assert "client says no" in names
     assert "service says yes" in names
     assert "service says no" not in names
+
+
+@pytest.mark.req("I9.4", "I9.16")
+async def test_a_collector_that_is_away_is_two_lines_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Too little for a second attempt.
+    monkeypatch.setattr(otlp, "EXPORT_SECONDS", 0.5)
+    address = f"127.0.0.1:{free_port()}"
+    traces = TracesConfig(endpoint=address, sample_ratio=1.0)
+    telemetry = Telemetry("authn", TelemetryConfig(traces=traces), Mesh(tmp_path).tls("service/authn"), ())
+    await telemetry.start(Facts(list))
+    backend: Any = telemetry._backend
+
+    async def send() -> None:
+        with tracing.entering("span", None, trusted=False):
+            pass
+        await asyncio.to_thread(backend._provider.force_flush)
+
+    receiver: OtlpReceiver | None = None
+    with structlog.testing.capture_logs() as lines:
+        try:
+            for _ in range(3):
+                await send()
+            receiver = OtlpReceiver(address=address)
+            receiver.start()
+            while not receiver.all():
+                await send()
+        finally:
+            await telemetry.stop()
+            if receiver is not None:
+                receiver.stop()
+    assert [(line["event"], line["collector"]) for line in lines] == [
+        ("spans not taken", address),
+        ("spans taken again", address),
+    ]
+    assert "UNAVAILABLE" in lines[0]["reason"]
+    assert not caplog.records
 
 
 @pytest.mark.req("I9.4")

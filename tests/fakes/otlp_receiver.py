@@ -32,14 +32,14 @@ class ReceivedSpan:
 class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     """Keeps every span."""
 
-    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0") -> None:
         self._server = grpc.server(ThreadPoolExecutor(4), options=(("grpc.so_reuseport", 0),))
         register: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
         register(self, self._server)
         if credentials is None:
-            self._port = self._server.add_insecure_port("127.0.0.1:0")
+            self._port = self._server.add_insecure_port(address)
         else:
-            self._port = self._server.add_secure_port("127.0.0.1:0", credentials)
+            self._port = self._server.add_secure_port(address, credentials)
         self._lock = threading.Lock()
         self._spans: list[ReceivedSpan] = []
         self.certificates: list[bytes] = []

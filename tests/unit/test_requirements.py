@@ -177,3 +177,46 @@ def test_no_test_asserts_a_real_duration() -> None:
 )
 def test_the_guard_sees_durations_behind_names(source: str, lines: list[int]) -> None:
     assert asserted_durations(source) == lines
+
+
+def blind_sleeps(source: str) -> list[int]:
+    """Lines that sleep for a fixed time outside of a loop: they hope that something has happened by then."""
+
+    def find(node: ast.AST) -> Iterator[int]:
+        if isinstance(node, ast.While | ast.For | ast.AsyncFor):
+            return
+        if isinstance(node, ast.Call) and re.fullmatch(r"((asyncio|time)\.)?sleep", _dotted(node.func)):
+            fixed = node.args[0] if node.args else None
+            if isinstance(fixed, ast.Constant) and fixed.value != 0:
+                yield node.lineno
+        for child in ast.iter_child_nodes(node):
+            yield from find(child)
+
+    return list(find(ast.parse(source)))
+
+
+@pytest.mark.req("R27")
+def test_no_test_sleeps_instead_of_waiting_for_what_it_means() -> None:
+    found = [
+        f"{path.relative_to(TESTS)}:{line}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for line in blind_sleeps(path.read_text())
+    ]
+    assert not found, "wait for an event or a counter, in a loop"
+
+
+@pytest.mark.req("R27")
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("async def f():\n  await asyncio.sleep(0.2)\n  assert not x", [2]),
+        ("import time\ntime.sleep(1)", [2]),
+        ("with a:\n  if b:\n    sleep(1)", [3]),
+        ("while not ready():\n  time.sleep(0.1)", []),
+        ("for _ in range(9):\n  await asyncio.sleep(0.1)", []),
+        ("await asyncio.sleep(0)", []),
+        ("await asyncio.sleep(seconds)", []),
+    ],
+)
+def test_the_guard_sees_sleeps_outside_of_loops(source: str, lines: list[int]) -> None:
+    assert blind_sleeps(source) == lines

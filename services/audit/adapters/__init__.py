@@ -1,1 +1,2 @@
-"""One file for each outside system: the SQLite store, the mirror file, authn's keys, authz."""
+"""One file for each outside system: the store in SQLite or PostgreSQL (``postgres``), the mirror file,
+the published tree head, authn's keys, authz."""

@@ -1,7 +1,6 @@
 """What group commit and its readers need of an engine; one contract suite holds for both (SQLite, PostgreSQL)."""
 
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from services.audit.adapters.batch import Committed
@@ -44,8 +43,13 @@ class Reads(Protocol):
         """Kept nodes of this log's tree."""
         ...
 
-    def orphans(self, before: datetime) -> Sequence[Orphan]:
-        """Intents over all logs of the engine whose deadline lay before a time and that have no outcome (R21)."""
+    def unfinished(self, after: Mapping[str, int]) -> tuple[Sequence[Orphan], Mapping[str, int]]:
+        """Intents among the next records of a log that have no outcome in any, and where to go on; the same positions
+        where nothing is left. ``after``: the leaf index to begin at, by log."""
+        ...
+
+    def without_outcome(self, intents: Sequence[Orphan]) -> Sequence[Orphan]:
+        """Those that have no outcome in any log of the engine."""
         ...
 
     def retired(self, first: int, most: int) -> Sequence[bytes]:

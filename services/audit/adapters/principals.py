@@ -2,26 +2,19 @@
 
 from collections.abc import Awaitable, Callable
 
-from services.audit.event import Identity, user_name
-from services.common.errors import Unauthenticated, Unavailable
+from services.audit.event import Identity
+from services.common.identity import user_name
 from services.common.revocations import LivePrincipalVerifier
 
 
 class TokenPrincipals:
     """The port ``Principals`` over the shared verifier."""
 
-    def __init__(self, verifier: LivePrincipalVerifier, problems: Callable[[], list[str]]) -> None:
-        """``problems`` tells why no token can be verified at all; empty when they can."""
+    def __init__(self, verifier: LivePrincipalVerifier) -> None:
         self._verifier = verifier
-        self._problems = problems
 
     async def verify(self, token: str) -> Identity:
-        try:
-            verified = await self._verifier.verify(token)
-        except Unauthenticated:
-            if self._problems():
-                raise Unavailable("Principal tokens cannot be verified until the authn service is there.") from None
-            raise
+        verified = await self._verifier.verify(token)
         principal = verified.principal
         return Identity(
             issuer=principal.issuer,

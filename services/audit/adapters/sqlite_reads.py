@@ -4,15 +4,13 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from services.audit import bounded
 from services.audit.adapters.sql_filter import COUNTED, SqliteDialect, conditions
 from services.audit.bounded import TooSlow, patiently
-from services.audit.event import rfc3339
 from services.audit.ports import Count, Filter, Found, Hold, Orphan, Record
 from services.audit.retention import SEGMENT, in_force, slice_of
 from services.common.errors import InvalidArgument
@@ -22,9 +20,11 @@ _STEPS = 100_000
 
 _DIALECT = SqliteDialect()
 
-_ORPHANS = """
-SELECT i.sequence, i.event_id, i.user, i.action, i.request_id, i.deadline FROM events i
-WHERE i.phase = 'intent' AND i.deadline < ?
+_AHEAD = "SELECT (SELECT min(sequence) FROM events WHERE sequence >= ?), (SELECT max(sequence) FROM events)"
+
+_UNFINISHED = """
+SELECT i.sequence, i.writer, i.event_id, i.user, i.action, i.request_id, i.deadline FROM events i NOT INDEXED
+WHERE i.sequence >= ? AND i.sequence < ? AND i.phase = 'intent'
 AND NOT EXISTS (
   SELECT 1 FROM events o WHERE o.phase = 'outcome' AND o.writer = i.writer AND o.intent_id = i.event_id)
 ORDER BY i.sequence
@@ -148,9 +148,21 @@ class SqliteReads:
         """Legal holds in force."""
         return in_force(row[0] for row in self._all(HOLD_EVENTS, ()))
 
-    def orphans(self, before: datetime) -> Sequence[Orphan]:
-        """Intents whose deadline lay before a time and that have no outcome (R21)."""
-        return [Orphan(*row) for row in self._all(_ORPHANS, (rfc3339(before),))]
+    def unfinished(self, after: Mapping[str, int]) -> tuple[Sequence[Orphan], Mapping[str, int]]:
+        """Intents without outcome among the next records, and where to go on (R21)."""
+        first, last = self._all(_AHEAD, (after.get("", 0),))[0]
+        if first is None:
+            return (), after
+
+        def look(scan: int) -> tuple[Sequence[Orphan], Mapping[str, int]]:
+            end = min(first + scan, last + 1)
+            return [Orphan(*row) for row in self._all(_UNFINISHED, (first, end))], {"": end}
+
+        return patiently(look)
+
+    def without_outcome(self, intents: Sequence[Orphan]) -> Sequence[Orphan]:
+        """Those that have no outcome."""
+        return [each for each in intents if not self._all(_OUTCOME, (each.writer, each.event_id))]
 
     def _all(self, query: str, parameters: Sequence[Any]) -> list[Any]:
         with self._lock:

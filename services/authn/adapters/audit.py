@@ -1,8 +1,8 @@
 """audit, as authn writes to it."""
 
 from kubegate.audit.v1 import audit_pb2
+from services.authn.entry import Entry, Kind, Phase, Result
 from services.authn.messages import source_to_proto, stamp
-from services.authn.model import Entry, Kind, Phase, Result
 from services.common.audit_client import AuditClient
 from services.common.deadline import Deadline
 

@@ -1,6 +1,6 @@
 """Counts attempts to authenticate where they are recorded, so that the number and the record agree."""
 
-from services.authn.model import Entry, Kind, Result
+from services.authn.entry import Entry, Kind, Result
 from services.authn.ports import Recorder
 from services.common.deadline import Deadline
 from services.common.errors import DomainError, Unauthenticated

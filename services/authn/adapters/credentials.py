@@ -8,7 +8,8 @@ from sqlalchemy import Connection, func, select
 
 from services.authn.adapters import certificate, schema
 from services.authn.adapters.store import Store
-from services.authn.model import ISSUER, ApiKey, Principal, User
+from services.authn.model import ApiKey, Principal, User
+from services.common.identity import OWN_ISSUER
 from services.common.revocations import identity_name, names
 
 
@@ -41,7 +42,7 @@ class CredentialStore:
         every = names(principal.issuer, principal.subject, principal.credential_id, principal.ends_with)
         if self._store.ended_since(every, revision):
             return False
-        if principal.issuer != ISSUER or principal.auth_type == certificate.AUTH_TYPE:
+        if principal.issuer != OWN_ISSUER or principal.auth_type == certificate.AUTH_TYPE:
             return True
         key = self._store.keys.find(principal.credential_id.partition("/")[0])
         if key is not None or principal.auth_type == "api_key":

@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from services.authn.adapters import schema
+from services.common.postgres import UNANSWERED
 from services.common.runtime_errors import StartupError
 
 POSTGRES = "postgresql"
@@ -53,7 +54,7 @@ def open_database(target: Path | URL) -> Engine:
 
 def _open_postgres(url: URL) -> Engine:
     options = "-c synchronous_commit=on -c statement_timeout=5000 -c lock_timeout=5000 -c timezone=UTC"
-    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5, "options": options})
+    engine = create_engine(url, pool_pre_ping=True, connect_args={**UNANSWERED, "options": options})
     place = url.set(password=None).render_as_string()
     try:
         with engine.begin() as connection:

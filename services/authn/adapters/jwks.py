@@ -1,6 +1,10 @@
 """Public keys of trusted issuers (RFC 7517), found by OpenID Connect discovery, cached, and fetched again for an
 unknown key id, not more often than every ``RETRY`` seconds.
 
+Known keys are fetched again beside the proofs that use them. A proof waits only where its key is not known, and
+where nobody has asked since the keys grew old: an issuer that is away holds nobody up whose keys are good, and a key
+that it withdrew is refused after ``TTL``.
+
 The algorithm is fixed per key when the key is read: a token's header can only agree with it. Symmetric keys in
 a key set are ignored.
 """
@@ -25,7 +29,10 @@ from services.common.errors import Unavailable
 from services.common.log import get_logger
 
 TTL = 300.0
-"""Seconds after which keys are fetched again."""
+"""Seconds after which keys are not used unless they were asked for again."""
+
+AHEAD = 60.0
+"""Seconds before that in which a proof has them fetched and does not wait."""
 
 STALE = 3600.0
 """Seconds after which keys that cannot be fetched again are used no more."""
@@ -80,6 +87,7 @@ class KeySets:
         self._documents = documents
         self._clock = clock
         self._states: dict[str, tuple[_Settings, _State]] = {}
+        self._refreshing: set[asyncio.Task[None]] = set()
 
     async def find(self, issuer: TrustedIssuer, kid: str) -> VerifyingKey | None:
         """The key of that id; without an id, the only key that there is.
@@ -93,9 +101,15 @@ class KeySets:
         if known is None or known[0] != settings:
             known = self._states[issuer.issuer] = settings, _State()
         state = known[1]
-        age = self._clock.monotonic() - state.fetched_at
-        if age >= TTL or _pick(state.keys, kid) is None:
+        now = self._clock.monotonic()
+        age = now - state.fetched_at
+        not_asked_since = state.tried_at <= state.fetched_at
+        if age >= STALE or (age >= TTL and not_asked_since) or _pick(state.keys, kid) is None:
             await self._refresh(issuer, state)
+        elif age >= TTL - AHEAD and now - state.tried_at >= RETRY and not state.lock.locked():
+            task = asyncio.create_task(self._refresh(issuer, state))
+            self._refreshing.add(task)
+            task.add_done_callback(self._refreshing.discard)
         if self._clock.monotonic() - state.fetched_at >= STALE:
             raise Unavailable("The keys of the token's issuer cannot be had; try again shortly.", retry_after=RETRY)
         return _pick(state.keys, kid)
@@ -110,6 +124,8 @@ class KeySets:
                 state.keys = await self._fetch(issuer)
                 state.fetched_at = now
             except FetchFailed as error:
+                # Whoever waited for this try does not make one more of its own.
+                state.tried_at = self._clock.monotonic()
                 log.warning("keys of an issuer not fetched", issuer=issuer.issuer, reason=str(error))
 
     async def _fetch(self, issuer: TrustedIssuer) -> Mapping[str, VerifyingKey]:
@@ -168,11 +184,15 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
+THREADS = 16
+"""Documents that are fetched at once: of one issuer one, so that those that are away do not hold up the others."""
+
+
 class HttpsDocuments:
     """Fetches in a small pool of threads: no proxies, no redirects, bounded in bytes and seconds."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="jwks")
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="jwks")
 
     async def get(self, url: str, ca_pem: str) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, _get, url, ca_pem)

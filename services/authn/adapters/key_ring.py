@@ -251,6 +251,8 @@ class KeyRotation:
             def show() -> None:
                 kept = {kid: key for kid, key in self._store.mirror.signing_keys.items() if kid not in kids}
                 self._store.mirror.signing_keys = kept
+                for kid in kids:
+                    self._ring.forget(kid)
 
             return show
 

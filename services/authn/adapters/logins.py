@@ -106,9 +106,17 @@ class LoginStore:
         return await self._store.write(write)
 
     async def unlock(self, name: str) -> None:
-        """Ends a lock-out; used time steps stay used."""
+        await self._store.write(lambda connection: self.end_lock(connection, name))
+
+    def end_lock(self, connection: Connection, name: str) -> None:
+        """Ends a lock-out, as part of a transaction; used time steps stay used."""
         values = {"failures": 0, "locked_until": None}
-        await self._store.write(lambda c: c.execute(logins.update().where(logins.c.name == name).values(values)))
+        connection.execute(logins.update().where(logins.c.name == name).values(values))
+
+    def use_step(self, connection: Connection, name: str, step: int) -> None:
+        """Uses up a time step of a second factor, as part of a transaction."""
+        row = self._row(connection, name)
+        connection.execute(logins.update().where(logins.c.name == name).values(totp_step=max(step, row.totp_step)))
 
     def recovery_mac(self, name: str, code: str) -> bytes:
         """What is stored of a recovery code."""

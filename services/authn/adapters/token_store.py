@@ -124,6 +124,17 @@ class RefreshTokenStore:
             stands_for.family,
         )
 
+    async def undo_use(self, token: Secret, following: Secret) -> None:
+        table = schema.refresh_tokens
+        used, (made, _) = self._parsed(token)[0], self._parsed(following)
+
+        def put_back(connection: Connection) -> None:
+            # A second use may have come in between. Its mark on the family stands, whatever is written here.
+            if connection.execute(table.delete().where(table.c.id == made, ~table.c.used)).rowcount == 1:
+                connection.execute(table.update().where(table.c.id == used).values(used=False))
+
+        await self._store.write(put_back)
+
     async def end(self, token: Secret) -> Refreshable | None:
         try:
             token_id, mac = self._parsed(token)

@@ -8,7 +8,8 @@ from sqlalchemy import Connection
 from services.authn.adapters import schema
 from services.authn.adapters.logins import LoginStore
 from services.authn.adapters.store import Store
-from services.authn.model import ISSUER, Secret, User
+from services.authn.model import Secret, User
+from services.common.identity import OWN_ISSUER
 from services.common.revocations import identity_name
 
 
@@ -41,10 +42,18 @@ class UserStore:
 
             return show
 
-        return await self._store.change(write, [identity_name(ISSUER, user.name)])
+        return await self._store.change(write, [identity_name(OWN_ISSUER, user.name)])
 
     async def change(self, name: str, *, ends_tokens: bool, **fields: object) -> User | None:
         return await self._replace(name, ends_tokens, fields, lambda connection: None)
+
+    async def reset_password(self, name: str, password_hash: str) -> User | None:
+        fields: dict[str, object] = {"password_hash": password_hash}
+        return await self._replace(name, True, fields, lambda connection: self._logins.end_lock(connection, name))
+
+    async def confirm_totp(self, name: str, step: int) -> User | None:
+        fields: dict[str, object] = {"totp_confirmed": True}
+        return await self._replace(name, True, fields, lambda connection: self._logins.use_step(connection, name, step))
 
     async def enrol(self, name: str, sealed: bytes, codes: Sequence[Secret]) -> User | None:
         macs = [self._logins.recovery_mac(name, code.reveal()) for code in codes]
@@ -64,7 +73,7 @@ class UserStore:
             _forget(connection, name)
             return lambda: records.pop(name, None) is not None
 
-        return await self._store.change(write, [identity_name(ISSUER, name)])
+        return await self._store.change(write, [identity_name(OWN_ISSUER, name)])
 
     async def _replace(
         self, name: str, ends_tokens: bool, fields: dict[str, object], further: Callable[[Connection], None]
@@ -84,7 +93,7 @@ class UserStore:
 
             return show
 
-        return await self._store.change(write, [identity_name(ISSUER, name)])
+        return await self._store.change(write, [identity_name(OWN_ISSUER, name)])
 
 
 def _forget(connection: Connection, name: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from kubegate.audit.v1 import audit_pb2
 from kubegate.common.v1 import identity_pb2
@@ -29,9 +29,6 @@ MAX_IMPOSSIBLE = 48
 
 TABS = 8
 """Between the values of a batch's decision; a ninth is a caller's."""
-
-INTENT_GRACE = 5.0
-"""Seconds after its caller's deadline in which an act still ends and is recorded (R21)."""
 
 _PHASES = {
     Phase.WHOLE: audit_pb2.PHASE_UNSPECIFIED,
@@ -94,28 +91,32 @@ class AuditLog:
         event.metadata["principal"] = verified.recorded
         return await self._audit.append(event, principal_token=token, deadline=caller.deadline)
 
-    async def acted(self, act: Act, phase: Phase, deadline: Deadline, *, intent_id: str = "", error: str = "") -> str:
+    async def acted(
+        self,
+        act: Act,
+        phase: Phase,
+        deadline: Deadline,
+        *,
+        intent_id: str = "",
+        error: str = "",
+        ends_at: datetime | None = None,
+    ) -> str:
         """Records an administrative act durably and returns the event's id."""
-        result = audit_pb2.RESULT_FAILURE if error else audit_pb2.RESULT_SUCCESS
-        event = audit_pb2.Event(
-            event_type=audit_pb2.EVENT_TYPE_ADMIN,
-            user=_bounded(act.principal.user),
-            action=act.action,
-            resource=act.resource,
-            result=audit_pb2.RESULT_UNKNOWN if phase is Phase.INTENT else result,
-            error_message=error,
-            metadata={key: _bounded(text, MAX_NOTE) for key, text in act.metadata.items()},
-            tenant=_bounded(act.principal.tenant),
-            source=_source(act.caller),
-            request_id=_bounded(act.caller.request_id),
-            phase=_PHASES[phase],
-            intent_id=intent_id,
-        )
-        event.metadata["operator"] = act.caller.peer
+        event = _act_event(act, audit_pb2.RESULT_ERROR if error else audit_pb2.RESULT_SUCCESS, error)
         if phase is Phase.INTENT:
-            ends = datetime.now(UTC) + timedelta(seconds=max(act.caller.deadline.remaining(), 0.0) + INTENT_GRACE)
-            event.deadline.FromDatetime(ends)
+            event.result = audit_pb2.RESULT_UNKNOWN
+        event.phase = _PHASES[phase]
+        event.intent_id = intent_id
+        if ends_at is not None:
+            event.deadline.FromDatetime(ends_at)
         return await self._audit.append(event, principal_token=act.token, deadline=deadline)
+
+    async def act_refused(self, act: Act, code: str, message: str) -> None:
+        """Records a refused administrative act; a flood of one kind becomes counted events (R25)."""
+        event = _act_event(act, audit_pb2.RESULT_FAILURE, code)
+        event.metadata["reason"] = _bounded(message, MAX_NOTE)
+        key = ("admin", act.caller.peer, act.action, act.principal.user, code)
+        await self._audit.append_folded(key, event, deadline=act.caller.deadline)
 
     async def refused(self, caller: Caller, refusal: Refusal) -> None:
         """Records a token that was not accepted; a flood of them becomes counted events (R25)."""
@@ -171,6 +172,23 @@ class AuditLog:
             else:
                 outage.worked()
                 return
+
+
+def _act_event(act: Act, result: audit_pb2.Result.ValueType, error: str) -> audit_pb2.Event:
+    event = audit_pb2.Event(
+        event_type=audit_pb2.EVENT_TYPE_ADMIN,
+        user=_bounded(act.principal.user),
+        action=act.action,
+        resource=act.resource,
+        result=result,
+        error_message=error,
+        metadata={key: _bounded(text, MAX_NOTE) for key, text in act.metadata.items()},
+        tenant=_bounded(act.principal.tenant),
+        source=_source(act.caller),
+        request_id=_bounded(act.caller.request_id),
+    )
+    event.metadata["operator"] = act.caller.peer
+    return event
 
 
 def _policy_event(result: audit_pb2.Result.ValueType, message: str, metadata: dict[str, str]) -> audit_pb2.Event:

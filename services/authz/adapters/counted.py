@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from operator import itemgetter
 
 from services.authz.policy.model import Action, Allowed, Decision
@@ -63,8 +64,20 @@ class CountedRecorder:
             SECURITY_VIOLATIONS.labels("principal_token_of_another_peer", user).inc()
         await self._recorder.refused(caller, refusal)
 
-    async def acted(self, act: Act, phase: Phase, deadline: Deadline, *, intent_id: str = "", error: str = "") -> str:
-        return await self._recorder.acted(act, phase, deadline, intent_id=intent_id, error=error)
+    async def acted(
+        self,
+        act: Act,
+        phase: Phase,
+        deadline: Deadline,
+        *,
+        intent_id: str = "",
+        error: str = "",
+        ends_at: datetime | None = None,
+    ) -> str:
+        return await self._recorder.acted(act, phase, deadline, intent_id=intent_id, error=error, ends_at=ends_at)
+
+    async def act_refused(self, act: Act, code: str, message: str) -> None:
+        await self._recorder.act_refused(act, code, message)
 
     def policy_adopted(self, revision: str, previous: str) -> None:
         if previous:

@@ -82,6 +82,7 @@ def recorded(principal: Principal) -> str:
         "tenant": principal.tenant,
         "groups": principal.groups,
         "amr": principal.amr,
+        "auth_type": principal.auth_type,
         "auth_time": principal.auth_time,
     }
     text = json.dumps(

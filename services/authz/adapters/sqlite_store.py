@@ -200,12 +200,14 @@ class SqliteStore:
 
         return await self.run(work)
 
-    async def records(self, tenant: str | None, limit: int) -> list[Record]:
-        """Elevations, newest first; of one tenant, or of all for None."""
+    async def records(self, tenant: str | None, limit: int, *, open_at: float | None = None) -> list[Record]:
+        """Elevations, newest first; of one tenant, or of all for None; those only that are open at a time, if given."""
+        where = "(?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR (state <> ?3 AND expires > ?2))"
 
         def work(connection: sqlite3.Connection) -> list[Record]:
-            sql = f"SELECT {_COLUMNS} FROM elevations WHERE ?1 IS NULL OR tenant = ?1 ORDER BY id DESC LIMIT ?2"  # noqa: S608
-            return [_record(row) for row in connection.execute(sql, (tenant, limit)).fetchall()]
+            sql = f"SELECT {_COLUMNS} FROM elevations WHERE {where} ORDER BY id DESC LIMIT ?4"  # noqa: S608
+            values = (tenant, open_at, State.REVOKED.value, limit)
+            return [_record(row) for row in connection.execute(sql, values).fetchall()]
 
         return await self.run(work)
 

@@ -7,12 +7,10 @@ from typing import NamedTuple
 
 from services.authz.policy.conditions import Condition
 from services.authz.policy.scope import EVERYWHERE, NOWHERE, Scope
+from services.common.identity import user_name
 
 ROLE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 """Role names end up in group names and RBAC objects of the cluster (``kubegate:role:<name>``)."""
-
-OWN_ISSUER = "kubegate"
-"""The issuer of our own users and keys (R1)."""
 
 NEVER = float("inf")
 """The end of what does not end."""
@@ -147,12 +145,8 @@ class Principal:
 
     @property
     def user(self) -> str:
-        """The name in records, as audit writes it for a verified token: the subject for our own issuer,
-        ``issuer:subject`` for every other, and for ours too where the subject holds a colon (R1).
-        """
-        if self.issuer == OWN_ISSUER and ":" not in self.subject:
-            return self.subject
-        return f"{self.issuer}:{self.subject}"
+        """The name in records, as audit writes it for a verified token."""
+        return user_name(self.issuer, self.subject)
 
 
 class Action(NamedTuple):

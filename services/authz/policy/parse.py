@@ -7,9 +7,10 @@ from typing import TypeVar
 from services.authz.policy.cel import compile_condition
 from services.authz.policy.document import InvalidPolicy, Mapping, Node, Problem, Scalar, read
 from services.authz.policy.fields import Fields
-from services.authz.policy.model import NEVER, OWN_ISSUER, ROLE_NAME, Binding, DenyRule, Policy, Role, Tenant, Who
+from services.authz.policy.model import NEVER, ROLE_NAME, Binding, DenyRule, Policy, Role, Tenant, Who
 from services.authz.policy.scope import EVERYWHERE, NOWHERE
 from services.authz.policy.tenants import overlaps
+from services.common.identity import OWN_ISSUER
 
 MAX_ROLES = 20_000
 MAX_BINDINGS = 20_000

@@ -86,7 +86,6 @@ KINDS: tuple[Kind, ...] = (
     Kind(KUBEGATE, "users", ("create", "list", "update", "enable", "disable", "delete"), namespaced=False),
     Kind(KUBEGATE, "issuers", ("create", "list", "update", "delete"), namespaced=False),
     Kind(KUBEGATE, "grants", ("any",), namespaced=False),
-    Kind(KUBEGATE, "certs", ("issue", "list", "rotate"), namespaced=False),
     Kind(KUBEGATE, "policy", ("read", "reload", "diff", "rollback"), namespaced=False),
     Kind(KUBEGATE, "policy", ("explain",), namespaced=False, per_tenant=True),
     Kind(KUBEGATE, "elevations", ("request", "approve", "revoke", "list"), namespaced=False, per_tenant=True),

@@ -1,5 +1,6 @@
 """Records spans with the OpenTelemetry SDK and sends them by OTLP over gRPC. Imported only where that is configured."""
 
+import logging
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,6 +9,7 @@ from typing import Any
 
 import grpc
 from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc import exporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
@@ -18,6 +20,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusC
 
 from services.common.config import TlsFiles
 from services.common.ids import uuid7
+from services.common.log import Outage, get_logger
 from services.common.telemetry.config import TracesConfig, is_loopback
 from services.common.telemetry.trace_context import TraceContext
 from services.common.telemetry.tracing import Attributes
@@ -28,6 +31,8 @@ EXPORT_SECONDS = 5.0
 
 STOP_SECONDS = 2.0
 """What the last export may take, when the process stops."""
+
+log = get_logger("telemetry")
 
 _KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
 _LIMITS = SpanLimits(max_attributes=32, max_attribute_length=256, max_events=0, max_links=4)
@@ -104,15 +109,30 @@ class OtlpBackend:
         giving_up.cancel()
 
 
+class _Unsaid(logging.Filter):
+    """Keeps what the library says of each attempt, instead of having it logged."""
+
+    last = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.last = record.getMessage()
+        return False
+
+
+_unsaid = _Unsaid()
+logging.getLogger(exporter.__name__).addFilter(_unsaid)
+
+
 class _Exporter(SpanExporter):
     """Sends over a connection that shows the certificate which lies in the files now: a rotated one from the next
-    export on."""
+    export on. A collector that is away is two lines of the log."""
 
     def __init__(self, config: TracesConfig, tls: TlsFiles) -> None:
         self._config = config
         plain = is_loopback(config.endpoint) and not config.server_name
         self._files = None if plain else CertificateFiles(tls)
         self._ended = False
+        self._outage = Outage(log, "spans not taken", "spans taken again", collector=config.endpoint)
         self._exporter = self._connected()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -121,7 +141,12 @@ class _Exporter(SpanExporter):
             with suppress(OSError):
                 previous, self._exporter = self._exporter, self._connected()
                 previous.shutdown()
-        return self._exporter.export(spans)
+        result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            self._outage.worked()
+        else:
+            self._outage.failed(reason=_unsaid.last)
+        return result
 
     def shutdown(self) -> None:
         if not self._ended:

@@ -11,6 +11,7 @@ from services.cli.evidence import CONTROLS, LISTED, Completeness, Holder, pack
 from services.cli.evidence_html import page
 from tests.unit.audit.support import NOW, event, identity
 
+MADE = datetime(2027, 1, 1, tzinfo=UTC)
 WHOLE = Completeness(9, "ab" * 32, "log+key", 3, checked=("leaves",))
 
 
@@ -23,7 +24,7 @@ def recorded(number: int, **changes: Any) -> dict[str, Any]:
 
 
 EVENTS = [
-    recorded(0, event_type="mcp_request", action="scale_deployment", phase="intent", result="unknown"),
+    recorded(0, event_type="mcp_request", action="scale_deployment", phase="intent", result="unknown", deadline=NOW),
     recorded(1, event_type="mcp_request", action="scale_deployment", phase="outcome"),
     recorded(2, event_type="mcp_request", action="list_pods"),
     recorded(3, event_type="authorization", result="failure", user="eve", error_message="no grant"),
@@ -45,7 +46,7 @@ def _outcome_belongs_to_intent() -> None:
 
 
 def made(events: list[dict[str, Any]] | None = None, whole: Completeness = WHOLE) -> dict[str, Any]:
-    return pack(NOW - timedelta(days=1), NOW, datetime(2027, 1, 1, tzinfo=UTC), HOLDERS, events or EVENTS, whole)
+    return pack(NOW - timedelta(days=1), NOW, MADE, HOLDERS, events or EVENTS, whole)
 
 
 @pytest.mark.req("I4.5")
@@ -94,6 +95,12 @@ def test_completeness_names_gaps_of_the_log_and_intents_without_outcome() -> Non
     found = made([EVENTS[0], *EVENTS[2:]])["sections"]["completeness"]
     assert [each["sequence"] for each in found["unfinished"]] == [0]
     assert (found["first_sequence"], found["last_sequence"], found["events_in_period"]) == (0, 8, 8)
+    # Neither what is under way is unknown, nor what ended after the period.
+    under_way = recorded(9, event_type="mcp_request", phase="intent", deadline=MADE - timedelta(seconds=179))
+    assert made([*EVENTS, under_way])["sections"]["completeness"]["unfinished"] == []
+    straddling = pack(NOW - timedelta(days=1), NOW, MADE, HOLDERS, EVENTS[:1], WHOLE, later=EVENTS[1:2])
+    assert straddling["sections"]["completeness"]["unfinished"] == []
+    assert straddling["summary"]["events"] == 1
     broken = Completeness(0, "", "", 0, problem="event 4 is altered")
     assert "event 4 is altered" in page(made(whole=broken))
     assert "whole and unaltered" not in page(made(whole=broken))

@@ -13,13 +13,12 @@ from services.audit.bounded import PAGE
 from services.audit.event import Decision, EventType, Identity, Result
 from services.audit.lasting import Lasting
 from services.audit.masking import Masker
-from services.audit.orphans import GRACE
 from services.audit.ports import Ack, Capacity, Draft, Filter, Grant
 from services.audit.reading import AuditReading
 from services.audit.service import AuditService
 from services.audit.tailing import AuditTailing
 from services.audit.writers import AUTHN, AUTHZ, CORE
-from services.common.deadline import Deadline
+from services.common.deadline import OUTCOME_GRACE, Deadline
 from services.common.errors import (
     AlreadyExists,
     DomainError,
@@ -51,9 +50,9 @@ class Rig:
         masker = Masker(b"mask")
         self.service = AuditService(self.log, self.principals, masker, self.clock)
         self.authorizer = Authorizer(self.log, self.principals, self.policy, self.clock, masker)
-        lasting = Lasting(self.authorizer, self.principals, self.policy, self.clock)
-        self.reading = AuditReading(self.log, self.authorizer, lasting, self.clock, masker)
-        self.tailing = AuditTailing(self.log, lasting, self.clock)
+        self.lasting = Lasting(self.authorizer, self.principals, self.policy, self.clock)
+        self.reading = AuditReading(self.log, self.authorizer, self.lasting, self.clock, masker)
+        self.tailing = AuditTailing(self.log, self.lasting, self.clock)
 
     async def append(self, writer: str, token: str = "", **changes: Any) -> dict[str, Any]:
         ack = await self.service.append(writer, event(**changes), token)
@@ -255,7 +254,7 @@ async def test_an_outcome_is_taken_until_its_intent_is_an_orphan(rig: Rig) -> No
     first, second = intent(), intent()
     for begun in (first, second):
         await rig.service.append(CORE, begun, "alice")
-    rig.clock.advance(10 + GRACE.total_seconds())
+    rig.clock.advance(10 + OUTCOME_GRACE.total_seconds())
     await rig.service.append(CORE, outcome(first.event_id), "")
     rig.clock.advance(1)
     with pytest.raises(FailedPrecondition, match="time of the intent"):

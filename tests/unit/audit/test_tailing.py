@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from services.audit import tailing
 from services.audit.lasting import AGAIN
-from services.audit.ports import Filter
+from services.audit.ports import Ack, Draft, Filter
 from services.audit.writers import CORE
 from services.common.errors import PermissionDenied, Unauthenticated, Unavailable
 from tests.unit.audit.support import NOW
@@ -22,13 +22,13 @@ REQUESTS = Filter({"event_type": "mcp_request"})
 class Follower:
     """Somebody who follows the requests; ``seen`` are their users."""
 
-    def __init__(self, rig: Rig, first: int | None = 0) -> None:
-        self._rig = rig
+    def __init__(self, rig: Rig, first: int | None = 0, stopping: asyncio.Event | None = None) -> None:
+        self._rig, self._stopping = rig, stopping
         self.seen: list[str] = []
         self.task = asyncio.create_task(self._follow(first))
 
     async def _follow(self, first: int | None) -> None:
-        async for records in self._rig.tailing.follow(self._rig.reader(), REQUESTS, first):
+        async for records in self._rig.tailing.follow(self._rig.reader(), REQUESTS, first, self._stopping):
             self.seen += [self._rig.log.records[record.sequence]["user"] for record in records]
 
     async def sees(self, user: str) -> None:
@@ -156,3 +156,24 @@ async def test_without_a_lease_on_policy_nothing_goes_out(rig: Rig, monkeypatch:
     with pytest.raises(Unavailable):
         await follower.task
     assert follower.seen == ["old"]
+
+
+@pytest.mark.req("R19")
+async def test_tails_end_where_the_service_stops_and_their_ends_are_waited_for(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = asyncio.Event()
+    follower = Follower(rig, stopping=stopping)
+    await follower.sees("old")
+    append = rig.log.append
+
+    async def slow(draft: Draft) -> Ack:
+        for _ in range(9):
+            await asyncio.sleep(0)
+        return await append(draft)
+
+    monkeypatch.setattr(rig.log, "append", slow)
+    stopping.set()
+    await follower.task
+    await rig.lasting.ended()
+    assert [each["result"] for each in follower.tails()] == ["success", "success"]

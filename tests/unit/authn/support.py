@@ -11,12 +11,12 @@ from services.authn.adapters.key_ring import KeyRing
 from services.authn.adapters.password import PasswordAuthenticator
 from services.authn.adapters.signing_keys import KeyEncryptionKey, Purpose, generate, sealed
 from services.authn.adapters.totp import Totp
+from services.authn.entry import Entry
 from services.authn.errors import Reason, Rejected
 from services.authn.model import (
     ApiKey,
     Decision,
     Ends,
-    Entry,
     Grantable,
     PasswordCredential,
     Principal,
@@ -142,6 +142,9 @@ class NoRefresh:
 
     async def use(self, token: Secret) -> tuple[Principal, Secret, str]:
         raise Rejected(Reason.UNKNOWN, "refresh_token")
+
+    async def undo_use(self, token: Secret, following: Secret) -> None:
+        raise AssertionError("nothing is used")
 
     async def end(self, token: Secret) -> Refreshable | None:
         raise AssertionError("nothing is recognised")

@@ -14,8 +14,9 @@ from services.authn.adapters.store import Store
 from services.authn.admin import CredentialAdmin
 from services.authn.admission import Admission
 from services.authn.bootstrap import Bootstrap
+from services.authn.entry import Phase
 from services.authn.journal import Journal
-from services.authn.model import Decision, NamespaceScope, NewApiKey, Phase, Principal, Secret
+from services.authn.model import Decision, NamespaceScope, NewApiKey, Principal, Secret
 from services.common.call import PRINCIPAL_TOKEN_METADATA, Call
 from services.common.errors import (
     AlreadyExists,
@@ -140,6 +141,17 @@ async def test_what_policy_denies_does_not_happen(admin: Admin, verb: str) -> No
     assert admin.store.list_keys() == before
     assert [asked[1] for asked in admin.policy.asked] == ["delete" if verb == "prune" else verb]
     assert [(entry.result, entry.user) for entry in admin.journalist.entries] == [("failure", "root")]
+
+
+@pytest.mark.req("R15", "R1")
+async def test_an_operator_of_another_issuer_is_not_recorded_as_one_of_ours(admin: Admin) -> None:
+    """Regression: where no token goes along, as with a refusal, the record named the subject alone."""
+    ours = await admin.with_admin()
+    asker = admin.call(replace(ours, issuer="https://idp.example", auth_type="jwt"))
+    admin.policy.decision = Decision(False, "Not you.")
+    with pytest.raises(PermissionDenied):
+        await admin.subject.list(asker)
+    assert [entry.user for entry in admin.journalist.entries] == ["https://idp.example:root"]
 
 
 async def _do(admin: Admin, verb: str, asker: Call, key_id: str) -> Any:

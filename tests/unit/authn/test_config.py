@@ -56,6 +56,20 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, config: dict[str, Any
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.req("I2.11")
+def test_checking_reads_what_the_configuration_names(tmp_path: Path, config: dict[str, Any]) -> None:
+    """Regression: a configuration was called valid that no service could start with."""
+    (tmp_path / "pepper").unlink()
+    write_secret(tmp_path / "kek", b"short")
+    config["issuers"] = [{"issuer": "http://idp", "audience": "kubegate"}]
+    config["client_ca_file"] = "clients.crt"
+    done = start(tmp_path, config, "--check-config")
+    assert done.returncode == 2
+    for problem in ("pepper: ", "fewer than 32 bytes", "https URL", "clients.crt: "):
+        assert problem in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.req("I2.11", "R9")
 @pytest.mark.parametrize(
     ("spoil", "problem"),

@@ -208,6 +208,24 @@ async def test_a_scope_keeps_some_and_never_adds(rig: Rig) -> None:
     assert (await rig.who(narrow)).roles == ("operator",)
 
 
+@pytest.mark.req("I3.5", "R18", "R25")
+async def test_an_exchange_that_is_refused_is_recorded_as_refused_with_who_asked(rig: Rig) -> None:
+    """Regression: as an error of nobody, all reasons folded into one."""
+    with pytest.raises(InvalidArgument):
+        await rig.exchange(rig.of_user(), requested_type="x")
+    with pytest.raises(InvalidArgument):
+        await rig.exchange(rig.of_user(), scope="admin")
+    with pytest.raises(PermissionDenied):
+        await rig.exchange(rig.of_idp(may_act={"sub": "nobody"}), actor=rig.of_key())
+    told = [(each.result, each.error, each.user, each.metadata["auth_type"]) for each in rig.journalist.entries]
+    assert told == [
+        ("failure", "invalid_argument", "", "unknown"),
+        ("failure", "invalid_argument", "alice", "jwt"),
+        ("failure", "permission_denied", "https://idp.example:eve", "jwt"),
+    ], "and nobody passes for a user of ours"
+    assert len(set(rig.journalist.folds)) == 3
+
+
 @pytest.mark.req("I3.5", "R18")
 async def test_who_acts_is_named_stays_named_and_is_on_record(rig: Rig) -> None:
     once = (await rig.exchange(rig.of_user(), actor=rig.of_user("bot"))).token.reveal()

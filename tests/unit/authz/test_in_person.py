@@ -22,7 +22,6 @@ CHANGES = {
     "keys": ["create", "enable", "disable", "rotate", "delete", "withdraw"],
     "users": ["create", "update", "enable", "disable", "delete"],
     "issuers": ["create", "update", "delete"],
-    "certs": ["issue", "rotate"],
     "grants": ["any"],
     "policy": ["reload", "rollback"],
     "audit": ["attest", "hold", "retire"],

@@ -261,3 +261,34 @@ async def test_the_server_reads_after_each_ping_and_answers_that_one() -> None:
     answers = [(each.answer.sequence, each.answer.revision) async for each in serve_lease(pings(), read)]
     assert answers == [(1, 11), (2, 12), (7, 13)]
     assert reads == [0, 11, 12]
+
+
+@pytest.mark.req("R12", "R8")
+async def test_a_renewal_loses_no_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old stream holds until the new one has answered, and its end ends nothing: no cache is dropped for it."""
+    monkeypatch.setattr(lease_module, "PERIOD", 0.0)
+    monkeypatch.setattr(lease_module, "MAX_AGE", 1.0)
+    rig = Rig(lambda ping: None)
+    seen: list[tuple[int, bool, bool]] = []
+
+    def reply(ping: Any) -> Any:
+        if len(rig.calls) > 1:
+            seen.append((len(rig.calls), rig.lease.fresh(), rig.calls[-2].cancelled))
+        rig.clock.advance(0.3)
+        return answer(ping.sequence)
+
+    rig.reply = reply
+    task = asyncio.create_task(rig.lease.keep())
+    while len(rig.calls) < 3:
+        await asyncio.sleep(0)
+    renewed = [each for each in seen if each[0] == 2]
+    assert renewed[0] == (2, True, False), "make before break"
+    assert all(fresh and cancelled for _, fresh, cancelled in renewed[1:])
+    while not rig.calls[-2].cancelled:
+        await asyncio.sleep(0)
+    assert rig.lease.fresh()
+    rig.calls[-1].cancel()
+    assert not rig.lease.fresh(), "the end of the stream that holds ends the lease at once"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert all(call.cancelled for call in rig.calls)

@@ -6,9 +6,10 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from services.audit.schema import APPLICATION_ID, COLUMNS, VERSION
+from services.common.postgres import UNANSWERED
 from services.common.runtime_errors import StartupError
 
 Connection = psycopg.Connection[Any]
@@ -49,7 +50,10 @@ def connect(url: str, *, read_only: bool = False) -> Connection:
         psycopg.Error: it cannot be had.
         StartupError: the database may lose what it acknowledged (R23).
     """
-    connection = psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="kubegate-audit")
+    # What the URL says about waiting holds.
+    said = conninfo_to_dict(url)
+    ours = {name: value for name, value in UNANSWERED.items() if name not in said}
+    connection = psycopg.connect(make_conninfo(url, application_name="kubegate-audit", **ours), autocommit=True)
     try:
         for setting in ("synchronous_commit", "fsync", "full_page_writes"):
             row = connection.execute(sql.SQL("SHOW {}").format(sql.SQL(setting))).fetchone()

@@ -8,8 +8,7 @@ import base64
 import binascii
 import json
 import threading
-from collections.abc import Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -18,7 +17,6 @@ from services.audit import bounded
 from services.audit.adapters.postgres.connection import Connection, connect
 from services.audit.adapters.sql_filter import COUNTED, Condition, conditions
 from services.audit.bounded import TooSlow, patiently
-from services.audit.event import rfc3339
 from services.audit.ports import Count, Filter, Found, Hold, Orphan, Record
 from services.audit.retention import SEGMENT, in_force, slice_of
 from services.common.errors import InvalidArgument, Unavailable
@@ -43,12 +41,20 @@ SELECT log_id, (SELECT size FROM audit_checkpoints c WHERE c.log_id = l.log_id O
 FROM audit_logs l
 """
 
-_ORPHANS = """
-SELECT i.sequence, i.event_id, i."user", i.action, i.request_id, i.deadline FROM audit_events i
-WHERE i.phase = 'intent' AND i.deadline < %s
+_AHEAD = "SELECT sequence FROM audit_events WHERE log_id = %s AND sequence >= %s ORDER BY sequence LIMIT 1"
+
+_UNFINISHED = """
+SELECT i.sequence, i.writer, i.event_id, i."user", i.action, i.request_id, i.deadline FROM audit_events i
+WHERE i.log_id = %s AND i.sequence >= %s AND i.sequence < %s AND i.phase = 'intent'
 AND NOT EXISTS (SELECT 1 FROM audit_events o
   WHERE o.phase = 'outcome' AND o.writer = i.writer AND o.intent_id = i.event_id)
-ORDER BY i.timestamp, i.log_id, i.sequence
+ORDER BY i.sequence
+"""
+
+_WITHOUT_OUTCOME = """
+SELECT i.writer, i.event_id FROM unnest(%s::text[], %s::text[]) AS i (writer, event_id)
+WHERE NOT EXISTS (SELECT 1 FROM audit_events o
+  WHERE o.phase = 'outcome' AND o.writer = i.writer AND o.intent_id = i.event_id)
 """
 
 HOLD_EVENTS = (
@@ -229,9 +235,29 @@ class PostgresReads:
         """Legal holds in force, of all logs."""
         return in_force(row[0] for row in self._all(HOLD_EVENTS.decode(), ()))
 
-    def orphans(self, before: datetime) -> Sequence[Orphan]:
-        """Intents of all logs whose deadline lay before a time and that have no outcome in any (R21)."""
-        return [Orphan(*row) for row in self._all(_ORPHANS, (rfc3339(before),))]
+    def unfinished(self, after: Mapping[str, int]) -> tuple[Sequence[Orphan], Mapping[str, int]]:
+        """Intents among the next records of one log that have no outcome in any, and where to go on (R21)."""
+        for log_id, size in self._all(_BOUNDS, ()):
+            ahead = self._all(_AHEAD, (log_id, after.get(log_id, 0)))
+            if ahead and ahead[0][0] < (size or 0):
+                return self._unfinished(log_id, ahead[0][0], size, after)
+        return (), after
+
+    def _unfinished(
+        self, log_id: str, first: int, size: int, after: Mapping[str, int]
+    ) -> tuple[Sequence[Orphan], Mapping[str, int]]:
+        def look(scan: int) -> tuple[Sequence[Orphan], Mapping[str, int]]:
+            end = min(first + scan, size)
+            rows = self._all(_UNFINISHED, (log_id, first, end))
+            return [Orphan(*row) for row in rows], {**after, log_id: end}
+
+        return patiently(look)
+
+    def without_outcome(self, intents: Sequence[Orphan]) -> Sequence[Orphan]:
+        """Those that have no outcome in any log."""
+        keys = [each.writer for each in intents], [each.event_id for each in intents]
+        left = set(self._all(_WITHOUT_OUTCOME, keys))
+        return [each for each in intents if (each.writer, each.event_id) in left]
 
     def _record(self, row: Sequence[Any]) -> Record:
         sequence, event, log_id = row

@@ -54,6 +54,9 @@ WHERE e.event_id <> d.event_id
 LOCK_PATIENCE = 1000
 """Milliseconds to wait for a log that another session holds."""
 
+COMMIT_PATIENCE = 30_000
+"""Milliseconds for one statement of a commit: a database that hangs is one that is away."""
+
 MONTHS = 1200
 """Partitions at most; times beyond go to the default one."""
 
@@ -124,6 +127,11 @@ class PostgresStore:
             self._connection.execute("UPDATE audit_logs SET epoch = %s WHERE log_id = %s", (self.epoch, self._log_id))
         self._tree, self._number, self.checkpoint = log.tree, log.number, log.note
         self._gone = log.retired.tree
+        self._bound()
+
+    def _bound(self) -> None:
+        """Bounds each statement from now on; opening and taking up may read long."""
+        self._connection.execute(f"SET statement_timeout = '{COMMIT_PATIENCE}ms'".encode())
 
     def _lock(self) -> None:
         """Waits a moment: the session of a process that has just ended may not have ended yet."""
@@ -300,12 +308,15 @@ class PostgresStore:
                 raise StoreBroken(f"{self.name} does not match its signed root")
             self._gone = read_retired(view, self.keys).tree
         self._tree, self._number, self.checkpoint = tree, number, note
+        self._bound()
         return [event for event, _ in rows]
 
     def retire(self, until: str, most: int) -> int:
         """Deletes at most ``most`` segments from the beginning of the log on, all of whose events are older than
         ``until`` (RFC 3339) and under no hold of any log; returns how many. Raises as ``commit``."""
         with self._connection.transaction():
+            # Whoever deletes looks through all keys of the log.
+            self._connection.execute("SET LOCAL statement_timeout = 0")
             self._fence()
             until = limit(until, in_force(row[0] for row in self._connection.execute(HOLD_EVENTS).fetchall()))
             segments = deletable(LogView(self._connection, self._log_id), self.first, self.size, until, most)

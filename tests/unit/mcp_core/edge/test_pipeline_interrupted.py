@@ -127,10 +127,11 @@ async def test_what_is_cancelled_at_the_end_of_the_drain_is_over_when_it_returns
     world = World()
     caller = await world.caller()
     world.audit.hold = asyncio.Event()
-    ended: list[str] = []
+    begun, ended = asyncio.Event(), list[str]()
     append = world.audit.append
 
     async def slow_to_end(*arguments: Any) -> None:
+        begun.set()
         try:
             await append(*arguments)
         finally:
@@ -139,7 +140,7 @@ async def test_what_is_cancelled_at_the_end_of_the_drain_is_over_when_it_returns
 
     world.audit.append = slow_to_end  # type: ignore[assignment,method-assign]
     task = asyncio.create_task(world.pipeline.note(caller, "x", Result.SUCCESS))
-    await asyncio.sleep(0.01)
+    await begun.wait()
     await world.pipeline.drain(0.01)
     assert ended == ["append"]
     with pytest.raises(asyncio.CancelledError):
@@ -149,23 +150,24 @@ async def test_what_is_cancelled_at_the_end_of_the_drain_is_over_when_it_returns
 async def test_an_outcome_never_overtakes_its_intent() -> None:
     world = World()
     caller = await world.caller()
-    hold = asyncio.Event()
+    begun, hold = asyncio.Event(), asyncio.Event()
     append = world.audit.append
 
     async def slow_intent(event: Any, *arguments: Any) -> None:
         if event.phase is Phase.INTENT:
+            begun.set()
             await hold.wait()
         await append(event, *arguments)
 
     world.audit.append = slow_intent  # type: ignore[assignment,method-assign]
     task = asyncio.create_task(world.pipeline.call(caller, "change", CHANGE))
-    while "check" not in world.log:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0.01)
+    await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.sleep(0.01)
+    for _ in range(100):  # Turns in which the outcome could overtake.
+        await asyncio.sleep(0)
+    assert "outcome" not in world.log
     hold.set()
     await world.pipeline.drain(5)
     assert world.log == ["check", "intent", "outcome"]

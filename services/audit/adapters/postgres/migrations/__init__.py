@@ -8,6 +8,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from services.common.postgres import UNANSWERED
 from services.common.runtime_errors import StartupError
 
 LOCK = 0x6B676175
@@ -22,7 +23,9 @@ def migrate(url: str, name: str) -> None:
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
-    engine = create_engine("postgresql+psycopg://" + url.partition("://")[2], poolclass=NullPool)
+    engine = create_engine(
+        "postgresql+psycopg://" + url.partition("://")[2], poolclass=NullPool, connect_args=UNANSWERED
+    )
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
