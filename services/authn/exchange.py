@@ -102,11 +102,12 @@ def acting(subject: Principal, actor: Principal | None, may_act: tuple[str, str]
     return who, *subject.actors
 
 
-def actors_of(claim: Any, issuer: str) -> tuple[tuple[str, str], ...]:
-    """Who acts, after a claim `act` of a token of ``issuer``, who is meant where it names no other.
+def actors_of(claim: Any, issuer: str, *, others: bool = True) -> tuple[tuple[str, str], ...]:
+    """Who acts, after a claim `act` of a token of ``issuer``, who is meant where it names no other. ``others``: whether
+    it may name people of other issuers, as our own tokens do after each of them has shown a token himself.
 
     Raises:
-        ValueError: it is malformed, or names more than can be.
+        ValueError: it is malformed, names more than can be, or somebody for whom the issuer cannot speak.
     """
     found: list[tuple[str, str]] = []
     while claim is not None:
@@ -114,6 +115,8 @@ def actors_of(claim: Any, issuer: str) -> tuple[tuple[str, str], ...]:
             raise ValueError("act")
         who = claim.get("iss", issuer), claim.get("sub")
         if not all(isinstance(text, str) and text for text in who):
+            raise ValueError("act")
+        if not others and who[0] != issuer:
             raise ValueError("act")
         found.append((str(who[0]), str(who[1])))
         claim = claim.get("act")

@@ -1,10 +1,10 @@
 """The nouns of authn: credentials, principals, and the records behind them."""
 
+import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
-from hashlib import sha256
 from typing import Any, NoReturn
 
 from services.common.identity import OWN_ISSUER, user_name
@@ -244,7 +244,11 @@ class TrustedIssuer:
     @cached_property
     def fingerprint(self) -> str:
         """Changes with any setting: what was mapped under other settings is not taken for mapped under these."""
-        return sha256(repr(self).encode()).hexdigest()[:32]
+        settings = repr([(each.name, getattr(self, each.name)) for each in fields(self) if each.name != "secret"])
+        # Keyed by the secret, for whoever holds a token reads this: no more can be learned from it than from a
+        # signature that the secret makes.
+        secret = self.secret.reveal().encode() if self.secret is not None else b""
+        return hmac.digest(secret, settings.encode(), "sha256").hex()[:32]
 
     @property
     def for_people(self) -> bool:

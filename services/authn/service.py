@@ -9,8 +9,10 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from services.authn.entry import Entry, Kind, Result
 from services.authn.errors import PUBLIC_MESSAGE, Reason, Refused, Rejected
@@ -55,8 +57,8 @@ TOKEN_TYPE, REFRESH_TYPE = "jwt", "refresh_token"
 """``auth_type`` of what ``revoke`` can end."""
 
 
-MAX_DETAIL = 2000
-"""Characters of one detail in the record."""
+MAX_DETAIL = 4000
+"""Characters of one detail in the record: audit takes values of 4,096."""
 
 _NOTHING_MORE: Mapping[str, str] = {}
 
@@ -346,11 +348,22 @@ def _details(principal: Principal) -> Mapping[str, str]:
     """What else the record of a proof says: who acts, and with what it ends, so that all can be found that a leaked
     key signed, and all that a token was exchanged for."""
     every = {
-        "ends_with": " ".join(principal.ends_with),
-        "actors": " ".join(f"{issuer}:{subject}" for issuer, subject in principal.actors),
-        "narrowed_to": " ".join(principal.narrowed_to),
+        "ends_with": _listed(principal.ends_with),
+        "actors": _listed({"issuer": issuer, "subject": subject} for issuer, subject in principal.actors),
+        "narrowed_to": " ".join(principal.narrowed_to)[:MAX_DETAIL],
     }
-    return {name: text[:MAX_DETAIL] for name, text in every.items() if text}
+    return {name: text for name, text in every.items() if text}
+
+
+def _listed(values: Iterable[Any]) -> str:
+    """A JSON list, for names may hold blanks and colons; empty for none. As many of them, each whole, as a detail has
+    room for, then ``...``."""
+    shown = list(values)
+    text = json.dumps(shown, ensure_ascii=False) if shown else ""
+    while len(text) > MAX_DETAIL:
+        shown.pop()
+        text = json.dumps([*shown, "..."], ensure_ascii=False)
+    return text
 
 
 def _certificate(credential: Credential) -> bytes:

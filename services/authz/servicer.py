@@ -28,6 +28,7 @@ _REASONS = {
     Reason.DENY_RULE: authz_pb2.DENIAL_REASON_DENY_RULE,
     Reason.CONDITION: authz_pb2.DENIAL_REASON_CONDITION,
     Reason.TENANT: authz_pb2.DENIAL_REASON_TENANT,
+    Reason.DELEGATED: authz_pb2.DENIAL_REASON_DELEGATED,
 }
 
 
@@ -187,6 +188,7 @@ def described(message: identity_pb2.Principal) -> Principal:
         namespaces=to_scope(message.namespaces) if message.HasField("namespaces") else EVERYWHERE,
         tools=frozenset(message.tools),
         narrowed_to=frozenset(message.narrowed_to),
+        actors=tuple((actor.issuer, actor.subject) for actor in message.actors),
         tenant=message.tenant,
         groups=tuple(message.groups),
         amr=tuple(message.amr),

@@ -42,6 +42,7 @@ class Who(_Strict):
     auth_type: str = ""
     auth_time: float | None = None
     narrowed_to: tuple[str, ...] = ()
+    actors: tuple[tuple[str, str], ...] = ()
 
     def principal(self) -> Principal:
         """The principal.
@@ -63,6 +64,7 @@ class Who(_Strict):
             amr=self.amr,
             auth_time=self.auth_time,
             narrowed_to=frozenset(self.narrowed_to),
+            actors=self.actors,
         )
 
 

@@ -48,6 +48,7 @@ class Keys(Leases, authn_pb2_grpc.AuthnServiceServicer):
         tenant: str = "",
         groups: Sequence[str] = (),
         amr: Sequence[str] = (),
+        actors: Sequence[tuple[str, str]] = (),
         now: datetime | None = None,
         key: Ed25519PrivateKey | None = None,
     ) -> str:
@@ -64,6 +65,7 @@ class Keys(Leases, authn_pb2_grpc.AuthnServiceServicer):
             tenant=tenant,
             groups=groups,
             amr=amr,
+            actors=[identity_pb2.Actor(issuer=issuer, subject=subject) for issuer, subject in actors],
         )
         return issue(principal, azp, key or self._key, "k1", now=now or datetime.now(UTC), token_id=uuid7())
 

@@ -8,10 +8,11 @@ import pytest
 import pytest_asyncio
 
 from kubegate.audit.v1 import audit_pb2
-from kubegate.authn.v1 import admin_pb2, admin_pb2_grpc, authn_pb2
+from kubegate.authn.v1 import admin_pb2, admin_pb2_grpc, authn_pb2, authn_pb2_grpc
+from kubegate.common.v1 import identity_pb2
 from services.authn.exchange import ACCESS_TOKEN
 from services.common.deadline import Deadline
-from services.common.errors import InvalidArgument, Unauthenticated
+from services.common.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from services.common.principal_token import decode_principal
 from tests.contract.core_rig import CoreRig, until_refused
 from tests.fakes.authn_stack import CORE, OPERATOR, POLICY, AuthnStack
@@ -81,6 +82,55 @@ async def test_a_narrowed_token_is_decided_without_bindings_and_escapes_no_deny_
     assert (who.subject, list(who.narrowed_to)) == ("carol", ["viewer"])
     with pytest.raises(InvalidArgument, match="does not have"):
         await exchange(rig, narrow.access_token, scope="trial")
+
+
+@pytest.mark.req("R17", "R15", "R18", "I3.5", "I3.6")
+async def test_who_acts_for_another_makes_and_changes_no_credential(rig: CoreRig) -> None:
+    own = (await of_user(rig, "desk", "desk")).access_token
+    agent = (await of_user(rig, "agent", "viewer")).access_token
+    delegated = await exchange(rig, own, actor_token=agent, actor_token_type=ACCESS_TOKEN)
+    narrow = (await exchange(rig, own)).access_token
+
+    async def ask(credential: str, stub: Any, method: str, request: Any) -> Any:
+        token = (await rig.stack.authenticate(credential, as_=OPERATOR)).principal_token
+        metadata = (("kubegate-principal-token", token),)
+        return await rig.stack.peer(OPERATOR).unary(
+            lambda channel: getattr(stub(channel), method), request, Deadline.after(10), metadata
+        )
+
+    users, keys = admin_pb2_grpc.UserAdminServiceStub, authn_pb2_grpc.CredentialAdminServiceStub
+    everywhere = identity_pb2.NamespaceScope(all=True)
+    changes = (
+        (users, "CreateUser", admin_pb2.CreateUserRequest(name="eve", roles=["viewer"])),
+        (users, "ResetPassword", admin_pb2.ResetPasswordRequest(name="agent")),
+        (users, "SetUserEnabled", admin_pb2.SetUserEnabledRequest(name="agent", enabled=False)),
+        (users, "EnrolTotp", admin_pb2.EnrolTotpRequest(name="agent")),
+        (
+            keys,
+            "CreateApiKey",
+            authn_pb2.CreateApiKeyRequest(identity="eve", permissions=["kubegate:keys:list"], namespaces=everywhere),
+        ),
+        (
+            admin_pb2_grpc.IssuerAdminServiceStub,
+            "CreateIssuer",
+            admin_pb2.CreateIssuerRequest(issuer=admin_pb2.TrustedIssuer(issuer="https://idp.example", audience="k")),
+        ),
+        (
+            admin_pb2_grpc.SigningKeyAdminServiceStub,
+            "RotateSigningKey",
+            admin_pb2.RotateSigningKeyRequest(purpose=admin_pb2.SIGNING_PURPOSE_ACCESS),
+        ),
+    )
+    for stub, method, request in changes:
+        with pytest.raises(PermissionDenied, match="use a token of your own"):
+            await ask(delegated.access_token, stub, method, request)
+        told = rig.stack.audit.events[-1].event
+        assert (told.event_type, told.result) == (audit_pb2.EVENT_TYPE_ADMIN, audit_pb2.RESULT_FAILURE)
+        assert (told.user, told.error_message) == ("desk", "denied by policy")
+    listed = await ask(delegated.access_token, users, "ListUsers", admin_pb2.ListUsersRequest())
+    assert "eve" not in {user.name for user in listed.users}
+    for stub, method, request in changes[4:5]:
+        await ask(narrow, stub, method, request), "exchanged without an actor, it is still one's own"
 
 
 @pytest.mark.req("I3.5", "I3.13", "R12")

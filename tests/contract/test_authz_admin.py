@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,28 @@ async def test_a_flood_of_refused_acts_becomes_counted_events(world: World, desk
     refused = [each for each in world.log.events(ADMIN) if each.result == audit_pb2.RESULT_FAILURE]
     assert len(refused) < 20
     assert sum(int(each.metadata["count"]) for each in refused) == 20
+
+
+@pytest.mark.req("R17", "R18", "I3.5")
+async def test_who_acts_for_another_asks_approves_and_ends_nothing(world: World, desk: Desk) -> None:
+    """alice asks as herself, and holds a token of bob's besides, with which she acts for him."""
+    asked = await desk.request(desk.token("alice", "boss"))
+    for_bob = desk.token("bob", "boss", actors=[("kubegate", "alice")])
+    acts: list[Callable[[], Awaitable[Any]]] = [
+        lambda: desk.approve(asked.id, for_bob),
+        lambda: desk.revoke(asked.id, for_bob),
+        lambda: desk.request(for_bob),
+    ]
+    for act in acts:
+        with pytest.raises(PermissionDenied, match="use a token of your own"):
+            await act()
+        told = world.log.appended[-1].event
+        assert (told.event_type, told.result, told.user) == (AUTHORIZATION, audit_pb2.RESULT_FAILURE, "bob")
+        assert told.decision.rule == "denied:delegated"
+        assert json.loads(told.metadata["principal"])["actors"] == [["kubegate", "alice"]]
+    [listed] = await desk.list(for_bob)
+    assert listed.state == elevation_pb2.ELEVATION_STATE_REQUESTED, "to look on is no harm"
+    assert (await desk.approve(asked.id, desk.token("bob", "boss"))).approved_by == "kubegate:bob"
 
 
 @pytest.mark.req("R17")

@@ -13,7 +13,7 @@ from typing import Any
 import jwt
 
 from services.authn.adapters import api_key
-from services.authn.adapters.holders import AUTH_TYPE, Holders, exchanged, of_elsewhere
+from services.authn.adapters.holders import AUTH_TYPE, Holders, ends_of, exchanged, of_elsewhere
 from services.authn.adapters.key_ring import KeyRing
 from services.authn.errors import Reason, Rejected
 from services.authn.model import Credential, Principal, Secret, TokenCredential
@@ -97,7 +97,7 @@ class AccessTokenAuthenticator:
         subject, token_id, amr = claims["sub"], claims["jti"], tuple(claims.get("amr", ()))
         key_id, family, generation = claims.get("key", ""), claims.get("fam", ""), claims.get("gen", 0)
         own_name = _named(claims.get("root", "") or key_id or family, token_id)
-        self._holders.check_ends((own_name, family, *claims.get("ends", ())), token_id)
+        self._holders.check_ends((own_name, family, *ends_of(claims)), token_id)
         self._holders.check_actors(claims.get("act"), now)
         if "ext" in claims:
             self._holders.settings_of(claims["ext"])

@@ -14,7 +14,7 @@ from typing import Any
 import jwt
 
 from services.authn.adapters.access_token import TYP
-from services.authn.adapters.holders import AUTH_TYPE, ORIGIN, Issuers
+from services.authn.adapters.holders import AUTH_TYPE, MAX_ENDS, ORIGIN, Issuers
 from services.authn.adapters.key_ring import KeyRing
 from services.authn.errors import Reason, Rejected
 from services.authn.exchange import Exchange, acting, actors_of, check_form, narrowed
@@ -24,9 +24,8 @@ from services.common.errors import InvalidArgument
 from services.common.ids import uuid7
 from services.common.revocations import names, signing_key_name
 
-MAX_ENDS = 40
 MAX_LENGTH = 8 * 1024
-"""Names that one token ends with, and characters of one, at most."""
+"""Characters of a token at most."""
 
 
 class Exchanger:
@@ -75,7 +74,7 @@ class Exchanger:
             credential_id=f"{root}/{token_id}",
             expires_at=datetime.fromtimestamp(ends_at, UTC),
             actors=actors,
-            ends_with=(*every, signing_key_name(key.kid)),
+            ends_with=(signing_key_name(key.kid), *every),
             obtainable=(),
         )
         new = {

@@ -125,7 +125,8 @@ def to_principal(claims: Mapping[str, Any], issuer: TrustedIssuer, token: str) -
     """The principal of verified claims, after the issuer's mapping.
 
     Raises:
-        Rejected: the subject or the tenant is missing, or cannot be one of ours.
+        Rejected: the subject, the tenant or who acts is missing, or cannot be one of ours.
+        ValueError: who acts is malformed, or somebody of another issuer.
     """
     subject = _subject(_at(claims, issuer.subject_claim), issuer)
     roles, obtainable = _roles(claims, issuer)
@@ -139,7 +140,9 @@ def to_principal(claims: Mapping[str, Any], issuer: TrustedIssuer, token: str) -
     named = jti if isinstance(jti, str) and jti else token.rpartition(".")[0]
     digest = hashlib.sha256(f"{issuer.issuer}\0{named}".encode())
     auth_time = claims.get("auth_time")
-    actors = actors_of(claims.get("act"), issuer.issuer)
+    # An issuer speaks for its own people only (R1). Such a token is refused, not stripped: without its actors it would
+    # pass for one with which nobody acts for somebody else.
+    actors = actors_of(claims.get("act"), issuer.issuer, others=False)
     if any(actor != (actor[0], _name(actor[1])) for actor in actors):
         raise Rejected(Reason.INVALID_TOKEN, AUTH_TYPE)
     return Principal(

@@ -14,6 +14,9 @@ from services.common.revocations import signing_key_name
 
 AUTH_TYPE = "jwt"
 
+MAX_ENDS = 40
+"""Names that an exchanged token ends with at most."""
+
 ORIGIN = ("gen", "fam", "key", "ext")
 """Claims of ours that say what a token was made from: a user's generation, a family, a key, somebody elsewhere."""
 
@@ -69,13 +72,23 @@ class Holders:
         return issuer
 
 
+def ends_of(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names that an exchanged token ends with; none for another one. Raises ``Rejected`` where it is no list of
+    ours: who holds a leaked key writes others, and the record has to find room for them."""
+    ends = claims.get("ends", [])
+    if not isinstance(ends, list) or len(ends) > MAX_ENDS or not all(isinstance(name, str) for name in ends):
+        raise Rejected(Reason.INVALID_TOKEN, AUTH_TYPE)
+    return tuple(ends)
+
+
 def exchanged(principal: Principal, claims: Mapping[str, Any], issuer: str) -> Principal:
     """A principal as an exchanged token narrows it, with who acts for it and all that it ends with."""
     return replace(
         principal,
         narrowed_to=tuple(claims.get("scope", "").split()),
         actors=actors_of(claims.get("act"), issuer),
-        ends_with=(*claims["ends"], *principal.ends_with),
+        # The key that signed it first, by which all of a leaked one is found: the rest is what the token says.
+        ends_with=(*principal.ends_with, *ends_of(claims)),
     )
 
 

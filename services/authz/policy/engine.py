@@ -1,7 +1,8 @@
 """Decides. A policy is compiled to dictionaries when it is loaded; a decision only looks texts up.
 
 Rules: default deny; a deny rule beats every allow; a permission and its place come from the same grant; the
-credential's own namespaces and tools cap every role (R4); a tenant's principal stays in its namespaces (R13);
+credential's own namespaces and tools cap every role (R4); a tenant's principal stays in its namespaces (R13); who acts
+for somebody else changes nothing of who may do what (R17);
 an empty namespace is never guessed (R14); what the table of permissions does not list is denied (R10).
 
 A condition without an answer grants nothing and does not lift a denial.
@@ -34,6 +35,11 @@ MAX_MEMO = 1_024
 
 MAX_ENTRIES = 1_024
 """Permissions, of which custom kinds make as many as a caller thinks of, that are remembered for one principal."""
+
+IN_PERSON = (
+    "with this token somebody acts for its subject, and this is done in person only; use a token of your own, one that "
+    "was not exchanged with an actor_token"
+)
 
 _SHOWN = 8
 
@@ -111,7 +117,7 @@ class Engine:
         count whatever their conditions, and what deny rules take out of a pattern is in ``denied_scope``.
         """
         permission = PERMISSIONS.get((action.group, action.resource, action.subresource, action.verb))
-        if permission is None or not _may_use(principal, action.tool):
+        if permission is None or not _may_use(principal, action.tool) or (principal.actors and permission.in_person):
             return NOWHERE
         profile = self.profile(principal, at.now)
         scope = NOWHERE
@@ -190,6 +196,8 @@ def _candidate(profile: Profile, permission: Permission, held: Held, number: int
 
 def _decide(profile: Profile, entry: Entry, action: Action, at: Circumstances) -> Decision:
     permission, principal = entry.permission, profile.principal
+    if principal.actors and permission.in_person:
+        return Denied(Reason.DELEGATED, f"{_what(permission, action)} is not allowed: {IN_PERSON}.")
     values: dict[str, Any] = {}
 
     def answer(condition: Any) -> bool | None:

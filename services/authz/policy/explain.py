@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.authz.policy.engine import Engine, covers, reaches, where
+from services.authz.policy.engine import IN_PERSON, Engine, covers, reaches, where
 from services.authz.policy.model import Action, Allowed, Circumstances, Decision, Principal
 from services.authz.policy.permissions import PERMISSIONS, Permission
 from services.authz.policy.profile import Held, Profile, condition_values
@@ -87,6 +87,8 @@ def _rule_id(held: Held, number: int | None) -> str:
 
 def _about(profile: Profile, held: Held, permission: Permission, action: Action, values: dict[str, object]) -> str:
     principal = profile.principal
+    if principal.actors and permission.in_person:
+        return IN_PERSON
     if not covers((held.scope,), permission, action.namespace):
         return f"grants it only in {where(held.scope.intersect(profile.tenancy))}"
     if not covers((held.scope, principal.namespaces), permission, action.namespace):

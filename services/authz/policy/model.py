@@ -111,7 +111,8 @@ class Principal:
 
     ``permissions`` hold in ``namespaces`` only, and ``namespaces`` and ``tools`` cap every role (R4). An
     empty ``tools`` is no cap; a ``namespaces`` that covers nothing allows nothing. ``auth_time`` and
-    ``expires``: seconds since 1970; no ``auth_time`` where it is not known. ``narrowed_to``, where there is any: the
+    ``expires``: seconds since 1970; no ``auth_time`` where it is not known. ``actors``: who acts for it, as issuer and
+    subject; where anybody does, what is done in person only is denied. ``narrowed_to``, where there is any: the
     only roles and permissions that grant, without bindings and elevations; conditions read the others too.
     """
 
@@ -129,6 +130,7 @@ class Principal:
     auth_time: float | None = None
     expires: float = NEVER
     narrowed_to: frozenset[str] = frozenset()
+    actors: tuple[tuple[str, str], ...] = ()
 
     @property
     def kept_roles(self) -> tuple[str, ...]:
@@ -186,6 +188,7 @@ class Reason(Enum):
     DENY_RULE = "deny_rule"
     CONDITION = "condition"
     TENANT = "tenant"
+    DELEGATED = "delegated"
 
 
 @dataclass(frozen=True, slots=True)

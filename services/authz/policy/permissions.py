@@ -21,6 +21,10 @@ _READ = ("list", "get", "watch")
 _COMMON = (*_READ, "create", "update", "patch", "delete")
 _RBAC = "rbac.authorization.k8s.io"
 
+_FOR_AGENTS = frozenset({"secrets", "confirm", "danger"})
+_LOOKING = frozenset({"list", "read", "diff", "explain"})
+"""Areas of kubegate that are about calls of tools, and verbs of the others that change nothing."""
+
 SUBRESOURCE_VERBS = {"log": "logs", "scale": "scale", "eviction": "evict"}
 """The closed list of subresources, each with its one verb. No exec, attach, portforward, proxy, token."""
 
@@ -115,6 +119,12 @@ class Permission:
     def collection(self) -> bool:
         """Whether it concerns the objects of a kind together, so that no namespace means all of them."""
         return self.verb in ("list", "watch")
+
+    @property
+    def in_person(self) -> bool:
+        """Whether it changes who may do what, or the record: nobody does that for somebody else (R17)."""
+        kind = self.kind
+        return kind.group == KUBEGATE and kind.resource not in _FOR_AGENTS and self.verb not in _LOOKING
 
     @property
     def placeless(self) -> bool:

@@ -1,8 +1,10 @@
 """Token exchange (RFC 8693): narrower, never wider, and dead with whatever it was made of."""
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import jwt
@@ -12,7 +14,7 @@ from services.authn.adapters.access_token import AccessTokenAuthenticator, Acces
 from services.authn.adapters.api_key import ApiKeyAuthenticator
 from services.authn.adapters.exchanged_token import Exchanger
 from services.authn.adapters.external_token import ExternalTokenAuthenticator
-from services.authn.adapters.holders import Holders
+from services.authn.adapters.holders import MAX_ENDS, Holders
 from services.authn.adapters.key_ring import KeyRing
 from services.authn.adapters.principal_tokens import PrincipalTokenIssuer
 from services.authn.adapters.signing_keys import Purpose, SealedKey, generate, sealed
@@ -20,7 +22,7 @@ from services.authn.exchange import ACCESS_TOKEN, JWT, MAX_ACTORS, Exchange
 from services.authn.model import Issued, Principal, Secret, Source, TrustedIssuer
 from services.authn.service import AuthnService, Tokens
 from services.common.errors import InvalidArgument, PermissionDenied, Unauthenticated
-from services.common.revocations import names
+from services.common.revocations import names, signing_key_name
 from tests.fakes.clock import FakeClock
 from tests.unit.authn.support import (
     KEK,
@@ -55,6 +57,7 @@ ALICE = make_user(
     name="alice", roles=("operator", "viewer"), permissions=("k8s:pods:list",), tenant="acme", generation=3
 )
 BOT = make_user(name="bot", roles=("admin",), generation=5)
+BOT_ACTS = [{"issuer": "kubegate", "subject": "bot"}]
 
 
 class Rig:
@@ -228,9 +231,9 @@ async def test_who_acts_is_named_stays_named_and_is_on_record(rig: Rig) -> None:
     once = (await rig.exchange(rig.of_user(), actor=rig.of_user("bot"))).token.reveal()
     assert rig.journalist.entries[-1].action == "exchange_token"
     assert rig.journalist.entries[-1].user == "alice"
-    assert rig.journalist.entries[-1].metadata["actors"] == "kubegate:bot"
+    assert json.loads(rig.journalist.entries[-1].metadata["actors"]) == BOT_ACTS
     assert (await rig.who(once)).actors == (("kubegate", "bot"),)
-    assert rig.journalist.entries[-1].metadata["actors"] == "kubegate:bot"
+    assert json.loads(rig.journalist.entries[-1].metadata["actors"]) == BOT_ACTS
     claim = jwt.decode(once, options={"verify_signature": False})["act"]
     assert (claim["iss"], claim["sub"]) == ("kubegate", "bot")
     without = (await rig.exchange(once)).token.reveal()
@@ -264,15 +267,56 @@ async def test_whom_the_subjects_token_lets_act_is_the_only_one(rig: Rig) -> Non
 
 @pytest.mark.req("I3.5")
 async def test_who_acts_elsewhere_is_taken_over_and_malformed_chains_are_refused(rig: Rig) -> None:
-    acting = rig.of_idp(act={"sub": "agent", "act": {"sub": "broker", "iss": "https://other.example"}})
-    chain = ((IDP.issuer, "agent"), ("https://other.example", "broker"))
+    acting = rig.of_idp(act={"sub": "agent kubegate:admin", "act": {"sub": "broker", "iss": IDP.issuer}})
+    chain = ((IDP.issuer, "agent kubegate:admin"), (IDP.issuer, "broker"))
     assert (await rig.who(acting)).actors == chain
+    recorded = json.loads(rig.journalist.entries[-1].metadata["actors"])
+    assert [(each["issuer"], each["subject"]) for each in recorded] == list(chain), "a blank in a name makes no actor"
     assert (await rig.who((await rig.exchange(acting)).token.reveal())).actors == chain
     deep: Any = None
     for number in range(MAX_ACTORS + 1):
         deep = {"sub": f"a{number}", **({"act": deep} if deep else {})}
     for odd in ("agent", {}, {"sub": ""}, {"sub": "system:masters"}, {"sub": "a\nb"}, {"sub": 3}, deep):
         assert await rig.refused(rig.of_idp(act=odd)), odd
+
+
+@pytest.mark.req("I3.5", "R1", "R18")
+@pytest.mark.parametrize(
+    "issuer", ["kubegate", "https://other.example", IDP.issuer + "/", "x\x1b[31m\ny" * 300, "", 1, None]
+)
+async def test_an_issuer_speaks_for_no_actor_of_another(rig: Rig, issuer: Any) -> None:
+    odd = {"iss": issuer, "sub": "admin"}
+    for act in (odd, {"sub": "agent", "act": odd}):
+        text = rig.of_idp(act=act)
+        assert await rig.refused(text), "refused, not stripped: else nobody would seem to act"
+        with pytest.raises(Unauthenticated):
+            await rig.exchange(text)
+        with pytest.raises(Unauthenticated):
+            await rig.exchange(rig.of_user(), actor=text)
+    assert not any("actors" in entry.metadata for entry in rig.journalist.entries)
+
+
+def forged(rig: Rig, **claims: Any) -> str:
+    """What somebody writes who holds the key that signs: a good token of alice's, with other claims."""
+    good = jwt.decode(rig.of_user(), options={"verify_signature": False})
+    key = rig.ring.current
+    headers = {"typ": "at+jwt", "kid": key.kid}
+    return jwt.encode({**good, **claims}, key.private, algorithm=key.algorithm, headers=headers)
+
+
+@pytest.mark.req("I3.5", "R18", "I3.17")
+async def test_no_list_of_ends_hides_the_key_that_signed_from_the_record(rig: Rig) -> None:
+    named = signing_key_name(rig.ring.current.kid)
+    for ends in (["n" * 2100], ["n" * 5000], [f"{'0' * 36}/{number:036}" for number in range(MAX_ENDS)], []):
+        await rig.who(forged(rig, ends=ends))
+        recorded = json.loads(rig.journalist.entries[-1].metadata["ends_with"])
+        assert recorded[0] == named
+        assert recorded == [named, *ends] or recorded[-1] == "...", "whole, or it says that it is not"
+        assert all(len(text) < 4096 for text in rig.journalist.entries[-1].metadata.values()), "audit takes it"
+    for odd in (["n"] * (MAX_ENDS + 1), "n" * 9, {"n": 1}, [1], None):
+        assert await rig.refused(forged(rig, ends=odd)), odd
+    await rig.exchange(rig.of_user(), actor=rig.of_user("bot"))
+    assert json.loads(rig.journalist.entries[-1].metadata["ends_with"])[0] == named
 
 
 ENDS: dict[str, Callable[[Rig, Principal, Principal], Any]] = {
@@ -309,7 +353,18 @@ async def test_it_ends_with_whatever_it_was_made_of(rig: Rig, how: str, again: b
 
 
 @pytest.mark.req("I3.5", "I3.13")
-@pytest.mark.parametrize("change", [{"enabled": False}, {"role_map": {"ops": "viewer"}}, {"tenant": "other"}, None])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"enabled": False},
+        {"role_map": {"ops": "viewer"}},
+        {"tenant": "other"},
+        {"secret": Secret("t" * 32)},
+        {"secret": None},
+        {"ca_pem": "another"},
+        None,
+    ],
+)
 async def test_somebody_from_elsewhere_ends_with_the_settings_that_mapped_him(rig: Rig, change: Any) -> None:
     made = (await rig.exchange(rig.of_idp())).token.reveal()
     acted = (await rig.exchange(rig.of_user(), actor=rig.of_idp())).token.reveal()
@@ -320,6 +375,15 @@ async def test_somebody_from_elsewhere_ends_with_the_settings_that_mapped_him(ri
         rig.issuers[IDP.issuer] = replace(IDP, **change)
     assert await rig.refused(made)
     assert await rig.refused(acted)
+
+
+@pytest.mark.req("I3.5", "I3.14")
+def test_the_fingerprint_of_settings_shows_nothing_of_the_secret() -> None:
+    assert IDP.fingerprint == replace(IDP).fingerprint
+    settings = repr([(each.name, getattr(IDP, each.name)) for each in fields(IDP) if each.name != "secret"])
+    assert "ssss" not in settings
+    for guess in ("s" * 32, settings, settings + "s" * 32, "s" * 32 + settings, repr(IDP)):
+        assert not sha256(guess.encode()).hexdigest().startswith(IDP.fingerprint), "no plain digest to look up"
 
 
 @pytest.mark.req("I3.5", "I3.1")

@@ -44,6 +44,8 @@ class _DenialReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DenialRe
     """A grant covers it, but its condition does not hold."""
     DENIAL_REASON_TENANT: _DenialReason.ValueType  # 6
     """It lies outside the principal's tenant (R13)."""
+    DENIAL_REASON_DELEGATED: _DenialReason.ValueType  # 7
+    """Somebody acts for the principal, and this is done in person only (R17)."""
 
 class DenialReason(_DenialReason, metaclass=_DenialReasonEnumTypeWrapper):
     """Why an action was denied."""
@@ -62,6 +64,8 @@ DENIAL_REASON_CONDITION: DenialReason.ValueType  # 5
 """A grant covers it, but its condition does not hold."""
 DENIAL_REASON_TENANT: DenialReason.ValueType  # 6
 """It lies outside the principal's tenant (R13)."""
+DENIAL_REASON_DELEGATED: DenialReason.ValueType  # 7
+"""Somebody acts for the principal, and this is done in person only (R17)."""
 Global___DenialReason: _TypeAlias = DenialReason  # noqa: Y015
 
 @_typing.final
