@@ -18,7 +18,7 @@ import pytest
 from services.cli.home import free_port
 
 BINARIES = [Path("/usr/lib/postgresql") / str(version) / "bin" for version in range(18, 12, -1)]
-PATIENCE = 30.0
+PATIENCE = 90.0
 REQUIRED = "KUBEGATE_REQUIRE_POSTGRES"
 """Set by .ci/run: without PostgreSQL the tests fail instead of being skipped."""
 

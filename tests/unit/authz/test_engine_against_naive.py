@@ -199,6 +199,7 @@ def principal_of(person: naive.Person) -> Principal:
 
 
 @pytest.mark.req("I5.10", "R4", "R10", "R13")
+@pytest.mark.timeout(600)
 @settings(max_examples=2_500, deadline=None)
 @given(given_rules=rules(), person=people, asked=st.lists(questions, min_size=4, max_size=4))
 def test_both_evaluators_agree(given_rules: naive.Rules, person: naive.Person, asked: list[naive.Asked]) -> None:
