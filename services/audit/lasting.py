@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 from services.audit.authorizing import Authorizer, Reader
 from services.audit.event import Event, EventType, Identity, Phase, Result
 from services.audit.ports import Grant, Policy, Principals, Record
+from services.common.call import CURRENT
 from services.common.clock import Clock
 from services.common.deadline import Deadline
-from services.common.errors import DomainError, Internal, PermissionDenied, Unauthenticated
+from services.common.errors import DeadlineExceeded, DomainError, Internal, PermissionDenied, Unauthenticated
 from services.common.ids import uuid7
 from services.common.log import get_logger
 
@@ -163,6 +164,10 @@ def _impatient(reading: Reading) -> Iterator[None]:
 
     def give_up() -> None:
         reading.left = f"The reader took nothing for {STALLED:.0f} seconds."
+        call = CURRENT.get(None)
+        if call is not None and call.abandon is not None:
+            # A cancelled handler says nothing to its peer, which would wait to the end of its own patience.
+            call.abandon(DeadlineExceeded(f"{reading.left} Ask again for what is missing."))
         if task is not None:
             task.cancel(reading.left)
 

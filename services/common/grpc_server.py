@@ -7,6 +7,7 @@ without the option may be called by nobody (R7).
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -43,6 +44,8 @@ known_peer = Bounded(64)
 """Peers by name in metrics: those of a mesh are few."""
 
 _MESH = ("service/*", "operator/*", "platform/*")
+_ABANDONING: set[asyncio.Future[None]] = set()
+
 _STATUS = {code: status for code in Code for status in grpc.StatusCode if status.value[0] == code}
 
 log = get_logger("grpc")
@@ -203,6 +206,18 @@ async def _abort(context: Any, error: DomainError) -> None:
     await context.abort(_STATUS[error.code], error.public_message, tuple(metadata))
 
 
+def _abandon(context: Any, error: DomainError) -> None:
+    task = asyncio.ensure_future(_abort(context, error))
+    _ABANDONING.add(task)
+    task.add_done_callback(_abandoned)
+
+
+def _abandoned(task: asyncio.Future[None]) -> None:
+    _ABANDONING.discard(task)
+    if not task.cancelled():
+        task.exception()  # That it raises says that it is done.
+
+
 def _guard_unary(method: str, allow: Sequence[str], handler: Callable[[Any, Any], Awaitable[Any]]) -> Any:
     name = method.removeprefix("/")
 
@@ -225,7 +240,8 @@ def _guard_stream(
 ) -> Any:
     async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            CURRENT.set(replace(_admit(method, allow, context), stopping=stopping))
+            abandon = partial(_abandon, context)
+            CURRENT.set(replace(_admit(method, allow, context), stopping=stopping, abandon=abandon))
             async for response in handler(request, context):
                 yield response
         except (asyncio.CancelledError, aio.AbortError, GeneratorExit):

@@ -96,5 +96,5 @@ async def test_an_export_that_nobody_takes_gives_its_place_back_and_is_on_record
         while await call.read() is not aio.EOF:
             pass
 
-    with pytest.raises(aio.AioRpcError):
+    with pytest.raises(aio.AioRpcError, match="Ask again for what is missing"):
         await rest()

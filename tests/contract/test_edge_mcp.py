@@ -305,5 +305,5 @@ def test_a_port_in_use_is_named_with_the_option_that_changes_it() -> None:
 def test_a_key_of_another_certificate_is_named(certificates: Path, tmp_path: Path) -> None:
     other = trustme.CA().issue_cert("localhost")
     other.private_key_pem.write_to_path(tmp_path / "tls.key")
-    with pytest.raises(StartupError, match="kubegate certs issue"):
+    with pytest.raises(StartupError, match="kubegate up"):
         tls_context(certificates / "tls.crt", tmp_path / "tls.key")

@@ -138,7 +138,7 @@ def test_every_problem_of_a_configuration_is_listed(home: Path) -> None:
     message = failed_start(home, config, "--check-config")
     assert "tls.cert_file" in message
     assert "none.crt" in message
-    assert "kubegate certs issue" in message
+    assert "kubegate up" in message
     assert "allowed_hosts" in message
     assert "colour: unknown key" in message
 

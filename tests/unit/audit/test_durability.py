@@ -39,6 +39,7 @@ def crash_rounds(*arguments: str) -> tuple[int, dict[str, object]]:
     return done.returncode, json.loads(done.stdout)
 
 
+@pytest.mark.long
 @pytest.mark.req("R24", "I4.8")
 def test_nothing_acknowledged_is_lost_when_a_writer_is_killed_at_random_moments() -> None:
     code, found = crash_rounds("--rounds", "200")
