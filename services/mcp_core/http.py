@@ -343,7 +343,7 @@ class Edge:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    value = parse_json(body) if body.strip() else {}
+    value = parse_json(body) if body else {}
     if not isinstance(value, dict):
         raise InvalidArgument("Send the arguments as one JSON object.")
     return value
