@@ -56,7 +56,9 @@ def test_broken_json_is_told_where_it_breaks_and_not_what_stands_there() -> None
     assert refused.value.public_message == "The body is not valid JSON in UTF-8: see line 2, column 2."
 
 
-@pytest.mark.parametrize("body", [b"{", b"\t\n", b"[1]", b'"x"', b"\xff\xfe", b'{"namespace": NaN}', b"[" * 20000, b"name=web"])
+@pytest.mark.parametrize(
+    "body", [b"{", b"\t\n", b"[1]", b'"x"', b"\xff\xfe", b'{"namespace": NaN}', b"[" * 20000, b"name=web"]
+)
 async def test_a_body_that_is_no_json_object_is_400_and_recorded(body: bytes) -> None:
     world = World()
     async with client(world, **BEARER) as http:
