@@ -35,8 +35,12 @@ class Placing:
     """What else the configuration of a service says here; ``None`` takes a key out of it."""
 
 
+_GIVEN: set[int] = set()
+"""Ports that this process was given: nobody listens there yet, and they are not free any more."""
+
+
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on at the moment.
+    """A TCP port of the loopback address that nobody listens on at the moment, another one each time.
 
     Below the range from which systems number outgoing connections (Linux: 32768 on): one of those would take the port
     before the service that it is meant for has started.
@@ -45,7 +49,9 @@ def free_port() -> int:
         with socket.socket() as probe:
             with contextlib.suppress(OSError):
                 probe.bind((LOOPBACK, port))
-                return port
+                if port not in _GIVEN:
+                    _GIVEN.add(port)
+                    return port
     raise StartupError("no free port on 127.0.0.1 between 15000 and 32000; stop something that listens there")
 
 

@@ -37,7 +37,7 @@ class Served:
     def http(self, key: str = ALICE) -> httpx2.AsyncClient:
         context = ssl.create_default_context(cafile=str(self.ca_file))
         headers = {"Authorization": f"Bearer {key}"}
-        return httpx2.AsyncClient(headers=headers, verify=context, base_url=self.url, trust_env=False)
+        return httpx2.AsyncClient(headers=headers, verify=context, base_url=self.url, trust_env=False, timeout=60)
 
     @asynccontextmanager
     async def client(self, era: str, key: str = ALICE) -> AsyncIterator[Client]:
