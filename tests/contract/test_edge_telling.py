@@ -93,6 +93,18 @@ async def test_a_call_that_tells_nothing_is_no_stream(certificates: Path) -> Non
         assert response.headers["content-type"] == "application/json"
 
 
+@pytest.mark.req("I6.13", "I6.7")
+@pytest.mark.parametrize("name", [[], {}, ["a"], {"a": 1}, 1, None, True])
+async def test_a_name_that_is_no_text_is_refused_like_any_other_and_on_record(certificates: Path, name: Any) -> None:
+    async with serving(World(), certificates) as served, served.http() as http:
+        params = {"name": name, "arguments": {}, "_meta": {"progressToken": "p"}}
+        response = await rpc(http, OLD, {"id": 7, "method": "tools/call", "params": params})
+        assert response.json()["error"]["code"] == types.INVALID_PARAMS
+        assert [(event.action, event.result) for event in served.world.audit.events] == [
+            ("mcp:tools/call", Result.FAILURE)
+        ]
+
+
 @pytest.mark.req("I6.13", "R16", "I8.3")
 @pytest.mark.parametrize("era", ["2026-07-28", "legacy"])
 @pytest.mark.parametrize("agrees", [True, False])

@@ -160,7 +160,8 @@ class McpEndpoint:
         """Whether the client wants to hear how far this call is, and takes a stream of events as the answer."""
         if message["method"] != "tools/call" or not takes_events(request):
             return False
-        if message.get("params", {}).get("name") not in self._telling:
+        name = message.get("params", {}).get("name")
+        if not isinstance(name, str) or name not in self._telling:
             return False
         exchange.token, exchange.level = progress_token(message), self._levels.of(exchange, message)
         return exchange.token is not None or bool(exchange.level)
