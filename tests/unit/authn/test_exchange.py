@@ -1,147 +1,23 @@
 """Token exchange (RFC 8693): narrower, never wider, and dead with whatever it was made of."""
 
 import json
-from collections.abc import Callable
-from dataclasses import fields, replace
-from datetime import timedelta
-from hashlib import sha256
+from dataclasses import replace
 from typing import Any
 
 import jwt
 import pytest
 
-from services.authn.adapters.access_token import AccessTokenAuthenticator, AccessTokenIssuer
-from services.authn.adapters.api_key import ApiKeyAuthenticator
-from services.authn.adapters.exchanged_token import Exchanger
-from services.authn.adapters.external_token import ExternalTokenAuthenticator
-from services.authn.adapters.holders import MAX_ENDS, Holders
-from services.authn.adapters.key_ring import KeyRing
-from services.authn.adapters.principal_tokens import PrincipalTokenIssuer
-from services.authn.adapters.signing_keys import Purpose, SealedKey, generate, sealed
-from services.authn.exchange import ACCESS_TOKEN, JWT, MAX_ACTORS, Exchange
-from services.authn.model import Issued, Principal, Secret, Source, TrustedIssuer
-from services.authn.service import AuthnService, Tokens
+from services.authn.exchange import JWT, MAX_ACTORS, Exchange
+from services.authn.model import Secret
 from services.common.errors import InvalidArgument, PermissionDenied, Unauthenticated
-from services.common.revocations import names, signing_key_name
-from tests.fakes.clock import FakeClock
+from services.common.revocations import names
+from tests.unit.authn.exchanging import ALICE, AUDIENCE, BOT_ACTS, IDP, Rig, rig, subjects
 from tests.unit.authn.support import (
-    KEK,
-    NOW,
-    PEPPER,
-    FixedRevisions,
-    Journalist,
-    Keys,
-    NoRefresh,
-    Revoked,
-    Users,
     call,
-    make_key,
-    make_ring,
-    make_user,
     token,
 )
 
-AUDIENCE = "https://localhost:8443/mcp"
-IDP = TrustedIssuer(
-    "https://idp.example",
-    "kubegate",
-    algorithms=("HS256",),
-    roles_claim="roles",
-    role_map={"ops": "operator", "read": "viewer"},
-    groups_claim="groups",
-    tenant="acme",
-    permissions_claim="permissions",
-    secret=Secret("s" * 32),
-)
-ALICE = make_user(
-    name="alice", roles=("operator", "viewer"), permissions=("k8s:pods:list",), tenant="acme", generation=3
-)
-BOT = make_user(name="bot", roles=("admin",), generation=5)
-BOT_ACTS = [{"issuer": "kubegate", "subject": "bot"}]
-
-
-class Rig:
-    """authn's service over records in memory, with one issuer beside our own."""
-
-    def __init__(self) -> None:
-        self.clock = FakeClock(NOW)
-        key = sealed(generate("EdDSA"), KEK, Purpose.ACCESS, NOW, NOW)
-        self.signing: dict[str, SealedKey] = {key.kid: key}
-        self.ring = KeyRing(Purpose.ACCESS, lambda: self.signing, KEK, self.clock)
-        self.users, self.revoked = Users(ALICE, BOT), Revoked()
-        self.record, self.api_key = make_key(identity="ci", tenant="acme")
-        self.keys = Keys(self.record)
-        self.issuers = {IDP.issuer: IDP}
-        self.journalist = Journalist()
-        self.source = Source("192.0.2.1", "test/1")
-        self.access = AccessTokenIssuer(self.ring, "kubegate", AUDIENCE, 3600, self.clock)
-        no_key_sets: Any = None
-        self.service = AuthnService(
-            (
-                ApiKeyAuthenticator(self.keys, PEPPER),
-                ExternalTokenAuthenticator(self, no_key_sets, self.revoked),
-                AccessTokenAuthenticator(
-                    Holders(self.users, self.keys, self, self.revoked, self.ring), "kubegate", AUDIENCE
-                ),
-            ),
-            Tokens(
-                PrincipalTokenIssuer(make_ring(), self.clock),
-                self.access,
-                NoRefresh(),
-                Exchanger(self.ring, self, "kubegate", AUDIENCE, 3600, self.clock),
-                self.revoked,
-            ),
-            FixedRevisions(),
-            self.journalist,
-            self.clock,
-        )
-
-    def find(self, issuer: str) -> TrustedIssuer | None:
-        return self.issuers.get(issuer)
-
-    def of_user(self, name: str = "alice", family: str = "") -> str:
-        user = self.users.records[name]
-        proven = user.principal("password", f"password:{name}", self.clock.now(), ("pwd", "otp", "mfa"))
-        return self.access.issue(proven, "service/mcp-core", family).reveal()
-
-    def of_key(self) -> str:
-        return self.access.issue(self.record.principal(self.clock.now()), "platform/ci").reveal()
-
-    def of_idp(self, **claims: Any) -> str:
-        now = int(self.clock.now().timestamp())
-        every = {"iss": IDP.issuer, "aud": "kubegate", "sub": "eve", "client_id": "c", "jti": f"j{now}", "iat": now}
-        every |= {"exp": now + 600, "roles": ["ops", "read"], "groups": ["g1"], "amr": ["hwk"], "auth_time": now - 60}
-        return jwt.encode({**every, **claims}, "s" * 32, algorithm="HS256", headers={"typ": "at+jwt"})
-
-    async def exchange(self, subject_token: str, actor: str = "", scope: str = "", **more: Any) -> Issued:
-        asked = Exchange(
-            Secret(subject_token), ACCESS_TOKEN, Secret(actor), ACCESS_TOKEN if actor else "", (), scope, ""
-        )
-        return await self.service.exchange_token(replace(asked, **more), self.source, call())
-
-    async def who(self, text: str) -> Principal:
-        return (await self.service.authenticate(token(text), self.source, call())).principal
-
-    async def refused(self, text: str) -> bool:
-        try:
-            await self.who(text)
-        except Unauthenticated:
-            return True
-        return False
-
-
-@pytest.fixture
-def rig() -> Rig:
-    return Rig()
-
-
-def subjects(rig: Rig) -> dict[str, str]:
-    return {
-        "user": rig.of_user(),
-        "session": rig.of_user(family="fam1"),
-        "key": rig.of_key(),
-        "elsewhere": rig.of_idp(),
-    }
+__all__ = ["rig"]
 
 
 @pytest.mark.req("I3.5", "R1", "R3")
@@ -294,108 +170,6 @@ async def test_an_issuer_speaks_for_no_actor_of_another(rig: Rig, issuer: Any) -
         with pytest.raises(Unauthenticated):
             await rig.exchange(rig.of_user(), actor=text)
     assert not any("actors" in entry.metadata for entry in rig.journalist.entries)
-
-
-def forged(rig: Rig, **claims: Any) -> str:
-    """What somebody writes who holds the key that signs: a good token of alice's, with other claims."""
-    good = jwt.decode(rig.of_user(), options={"verify_signature": False})
-    key = rig.ring.current
-    headers = {"typ": "at+jwt", "kid": key.kid}
-    return jwt.encode({**good, **claims}, key.private, algorithm=key.algorithm, headers=headers)
-
-
-@pytest.mark.req("I3.5", "R18", "I3.17")
-async def test_no_list_of_ends_hides_the_key_that_signed_from_the_record(rig: Rig) -> None:
-    named = signing_key_name(rig.ring.current.kid)
-    for ends in (["n" * 2100], ["n" * 5000], [f"{'0' * 36}/{number:036}" for number in range(MAX_ENDS)], []):
-        await rig.who(forged(rig, ends=ends))
-        recorded = json.loads(rig.journalist.entries[-1].metadata["ends_with"])
-        assert recorded[0] == named
-        assert recorded == [named, *ends] or recorded[-1] == "...", "whole, or it says that it is not"
-        assert all(len(text) < 4096 for text in rig.journalist.entries[-1].metadata.values()), "audit takes it"
-    for odd in (["n"] * (MAX_ENDS + 1), "n" * 9, {"n": 1}, [1], None):
-        assert await rig.refused(forged(rig, ends=odd)), odd
-    await rig.exchange(rig.of_user(), actor=rig.of_user("bot"))
-    assert json.loads(rig.journalist.entries[-1].metadata["ends_with"])[0] == named
-
-
-ENDS: dict[str, Callable[[Rig, Principal, Principal], Any]] = {
-    "the subject's token is revoked": lambda rig, subject, actor: rig.revoked.names.add(subject.credential_id),
-    "its session ends": lambda rig, subject, actor: rig.revoked.names.add("fam1"),
-    "the user is disabled": lambda rig, subject, actor: rig.users.records.update(alice=replace(ALICE, enabled=False)),
-    "the user's password is reset": lambda rig, subject, actor: rig.users.records.update(
-        alice=replace(ALICE, generation=9)
-    ),
-    "the user is deleted": lambda rig, subject, actor: rig.users.records.pop("alice"),
-    "the actor's token is revoked": lambda rig, subject, actor: rig.revoked.names.add(actor.credential_id),
-    "the actor is disabled": lambda rig, subject, actor: rig.users.records.update(bot=replace(BOT, enabled=False)),
-    "the actor is made anew": lambda rig, subject, actor: rig.users.records.update(bot=replace(BOT, generation=9)),
-    "the key that signed it is withdrawn": lambda rig, subject, actor: rig.signing.pop(rig.ring.sealed()[0].kid),
-}
-
-
-@pytest.mark.req("I3.5", "I3.13", "R12", "I3.17")
-@pytest.mark.parametrize("how", ENDS)
-@pytest.mark.parametrize("again", [False, True])
-async def test_it_ends_with_whatever_it_was_made_of(rig: Rig, how: str, again: bool) -> None:
-    subject, actor = rig.of_user(family="fam1"), rig.of_user("bot")
-    proven = await rig.who(subject), await rig.who(actor)
-    # Another key signs what is exchanged, so that it does not end with its own.
-    rig.clock.advance(1)
-    key = sealed(generate("EdDSA"), KEK, Purpose.ACCESS, rig.clock.now(), rig.clock.now())
-    rig.signing[key.kid] = key
-    made = (await rig.exchange(subject, actor)).token.reveal()
-    if again:
-        made = (await rig.exchange(made, scope="viewer")).token.reveal()
-    assert not await rig.refused(made)
-    ENDS[how](rig, *proven)
-    assert await rig.refused(made)
-
-
-@pytest.mark.req("I3.5", "I3.13")
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"enabled": False},
-        {"role_map": {"ops": "viewer"}},
-        {"tenant": "other"},
-        {"secret": Secret("t" * 32)},
-        {"secret": None},
-        {"ca_pem": "another"},
-        None,
-    ],
-)
-async def test_somebody_from_elsewhere_ends_with_the_settings_that_mapped_him(rig: Rig, change: Any) -> None:
-    made = (await rig.exchange(rig.of_idp())).token.reveal()
-    acted = (await rig.exchange(rig.of_user(), actor=rig.of_idp())).token.reveal()
-    assert (await rig.who(made)).issuer == IDP.issuer
-    if change is None:
-        del rig.issuers[IDP.issuer]
-    else:
-        rig.issuers[IDP.issuer] = replace(IDP, **change)
-    assert await rig.refused(made)
-    assert await rig.refused(acted)
-
-
-@pytest.mark.req("I3.5", "I3.14")
-def test_the_fingerprint_of_settings_shows_nothing_of_the_secret() -> None:
-    assert IDP.fingerprint == replace(IDP).fingerprint
-    settings = repr([(each.name, getattr(IDP, each.name)) for each in fields(IDP) if each.name != "secret"])
-    assert "ssss" not in settings
-    for guess in ("s" * 32, settings, settings + "s" * 32, "s" * 32 + settings, repr(IDP)):
-        assert not sha256(guess.encode()).hexdigest().startswith(IDP.fingerprint), "no plain digest to look up"
-
-
-@pytest.mark.req("I3.5", "I3.1")
-async def test_a_key_that_is_disabled_ends_what_its_tokens_were_exchanged_for(rig: Rig) -> None:
-    made = (await rig.exchange(rig.of_key())).token.reveal()
-    acted = (await rig.exchange(rig.of_user(), actor=rig.of_key())).token.reveal()
-    for change in ({"enabled": False}, {"expires_at": NOW - timedelta(seconds=1)}, {"identity": "other"}):
-        rig.keys.records[rig.record.id] = replace(rig.record, **change)
-        assert await rig.refused(made)
-        assert await rig.refused(acted)
-    rig.keys.records[rig.record.id] = replace(rig.record, certificate_sha256="ab" * 32)
-    assert await rig.refused(made), "bound to a certificate, like the key"
 
 
 @pytest.mark.req("I3.5", "I3.11")
