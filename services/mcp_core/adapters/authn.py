@@ -63,7 +63,8 @@ class AuthnAdapter:
         await self._lease.keep()
 
     async def authenticate(self, credential: Credential, context: RequestContext) -> Caller:
-        known = self._cache.find(credential, max(context.deadline.remaining(), context.longest))
+        key = self._cache.key(credential)
+        known = self._cache.find(key, max(context.deadline.remaining(), context.longest))
         if known is not None:
             return Caller(
                 context,
@@ -72,7 +73,7 @@ class AuthnAdapter:
                 known.event_id,
                 True,
                 known.obtainable,
-                self._cache.key(credential),
+                key,
             )
         asked_at = self._clock.monotonic()
         request = authn_pb2.AuthenticateRequest(
@@ -98,14 +99,14 @@ class AuthnAdapter:
         obtainable = tuple((each.scope, each.role) for each in answer.obtainable)
         ends_with = tuple(proven.ends_with)
         known = Proven(principal, answer.principal_token, answer.event_id, ends, obtainable, ends_with)
-        self._cache.keep(credential, known, asked_at=asked_at, revision=answer.revocation_revision)
+        self._cache.keep(key, known, asked_at=asked_at, revision=answer.revocation_revision)
         return Caller(
             context,
             principal,
             answer.principal_token,
             answer.event_id,
             obtainable=obtainable,
-            proof=self._cache.key(credential),
+            proof=key,
         )
 
     def vouches(self, caller: Caller) -> bool:

@@ -67,13 +67,12 @@ class PrincipalCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def find(self, credential: Credential, seconds: float) -> Proven | None:
-        """What is known of a credential and certainly still holds, if its token lives for so many seconds more: the
-        request has to end before it."""
+    def find(self, key: bytes, seconds: float) -> Proven | None:
+        """What is known of a credential, by its ``key``, and certainly still holds, if its token lives for so many
+        seconds more: the request has to end before it."""
         if not self.lease.fresh():
             self._entries.clear()
             return None
-        key = self.key(credential)
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -89,7 +88,7 @@ class PrincipalCache:
         self._entries.move_to_end(key)
         return entry.proven
 
-    def keep(self, credential: Credential, proven: Proven, *, asked_at: float, revision: int) -> None:
+    def keep(self, key: bytes, proven: Proven, *, asked_at: float, revision: int) -> None:
         """Remembers an answer. ``asked_at``: monotonic time before the question; ``revision``: that authn knew.
 
         An answer that is older than what the lease has already reported is not kept: it may be of a credential
@@ -100,7 +99,6 @@ class PrincipalCache:
         who = proven.principal
         ends_with = (*proven.ends_with, signing_key_name(key_id(proven.token)))
         every = frozenset(names(who.issuer, who.subject, who.credential_id, ends_with))
-        key = self.key(credential)
         self._entries[key] = _Entry(proven, asked_at + LIFETIME, revision, every)
         self._entries.move_to_end(key)
         while len(self._entries) > self._size:

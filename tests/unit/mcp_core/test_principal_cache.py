@@ -43,10 +43,11 @@ class Rig:
         self.cache.lease = self.lease
 
     def find(self, credential: str, seconds: float = 30.0) -> Proven | None:
-        return self.cache.find(Credential(credential), seconds)
+        return self.cache.find(self.cache.key(Credential(credential)), seconds)
 
     def keep(self, credential: str = "kg_a", what: Proven | None = None, revision: int = 4) -> None:
-        self.cache.keep(Credential(credential), what or proven(), asked_at=self.clock.monotonic(), revision=revision)
+        key = self.cache.key(Credential(credential))
+        self.cache.keep(key, what or proven(), asked_at=self.clock.monotonic(), revision=revision)
 
 
 @pytest.mark.req("I3.15")
